@@ -1,0 +1,46 @@
+"""SpecReason: speculative reasoning, step by step (Pan et al., arXiv 2504.07891, figure 2)."""
+
+import sglang as sgl
+
+from specreason_sgl.programs import CLOSE_THINKING, DELIMITER, DIGITS, STEP_ENDS
+
+
+@sgl.function
+def draft(s, trace, step):
+    """The small model drafts the next step."""
+    s += trace.prefix("small")
+    s += sgl.gen(step.draft, stop=STEP_ENDS, max_tokens=step.most)
+
+
+def judge(s, trace, step, drafted):
+    """The base model scores the draft, 0 to 9, in a copy of the conversation that is then forgotten."""
+    with s.copy() as asked:
+        asked += drafted.text + DELIMITER + trace.base.chat.judge_turn
+        asked += sgl.select(step.score, choices=DIGITS)
+        return trace.accepted(asked, step)
+
+
+def regenerate(s, trace, step):
+    """The base model writes the step itself."""
+    with s.copy() as own:
+        own += sgl.gen(step.text, stop=STEP_ENDS, max_tokens=step.most)
+        return trace.written(own, step)
+
+
+@sgl.function
+def specreason(s, trace):
+    """Draft, judge, accept or regenerate, until the thinking ends; then the base model answers."""
+    s += trace.prefix("base")
+    for step in trace.next_steps():
+        s += step.delimiter
+        author = "base"
+        if step.number >= trace.settings.first_n:
+            text = trace.drafted(draft.run(trace, step, backend=trace.small, **trace.sampling), step)
+            author = "small" if not text.is_empty and judge(s, trace, step, text) else "base"
+        if author == "base":
+            text = regenerate(s, trace, step)
+        s += text.text
+        trace.take(step, text, author)
+    s += CLOSE_THINKING
+    s += sgl.gen("answer", max_tokens=trace.settings.answer_tokens)
+    return trace.answered(s, "answer", author="base")

@@ -1,0 +1,62 @@
+"""A model's own way of writing turns, learned from its server.
+
+The server renders its chat template for us (``/tokenize`` with messages), so that what is sent later as text is
+what the model was trained on, without a tokenizer on the client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from specreason_sgl.errors import UsageError
+from specreason_sgl.prompts import JUDGE_PREFILL, JUDGE_QUESTION, THINK_OPEN, neutralise, user_content
+
+Message = dict[str, str]
+Render = Callable[[Sequence[Message]], str]
+"""Messages, the last one the user's, to the text up to where the assistant begins to write."""
+
+_QUESTION, _REPLY, _VERDICT = "QUESTIONMARK", "REPLYMARK", "VERDICTMARK"
+
+
+@dataclass(frozen=True)
+class ChatFormat:
+    """The fixed texts around a question and around the judge's turn."""
+
+    before: str
+    after: str
+    """Behind the question, up to and with the opening of the thinking."""
+    judge_turn: str
+    """Ends the assistant's turn, asks for the score and begins the reply."""
+
+    @classmethod
+    def learn(cls, render: Render) -> ChatFormat:
+        """Read the texts off a template, whichever side of it opens the thinking.
+
+        Raises:
+            UsageError: the template does not show the turns it is given.
+        """
+        asked = render([{"role": "user", "content": _QUESTION}])
+        judged = render(
+            [
+                {"role": "user", "content": _QUESTION},
+                {"role": "assistant", "content": _REPLY},
+                {"role": "user", "content": _VERDICT},
+            ]
+        )
+        if asked.count(_QUESTION) != 1 or judged.count(_REPLY) != 1 or judged.count(_VERDICT) != 1:
+            msg = "the model's chat template does not render a user's and an assistant's turn"
+            raise UsageError(msg, hint="start the server with a `--chat-template` of the model's family")
+        before, opening = asked.split(_QUESTION)
+        turn = judged.split(_REPLY)[1].replace(_VERDICT, JUDGE_QUESTION)
+        return cls(before, f"{_before_thinking(opening)}{THINK_OPEN}\n", _before_thinking(turn) + JUDGE_PREFILL)
+
+    def opening(self, question: str) -> str:
+        """The conversation up to the first step; the question stays inside the user's turn whatever it holds."""
+        return self.before + user_content(neutralise(question)) + self.after
+
+
+def _before_thinking(text: str) -> str:
+    """Without the template's own opening of the thinking, if it has one."""
+    stripped = text.rstrip()
+    return stripped.removesuffix(THINK_OPEN) if stripped.endswith(THINK_OPEN) else text

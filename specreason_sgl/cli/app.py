@@ -1,0 +1,84 @@
+"""The command line: ``specreason``. Commands import what they need when they run, so that ``--help`` is immediate."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from specreason_sgl import __version__
+from specreason_sgl.cli.audit import audit
+from specreason_sgl.cli.evaluate import evaluate
+from specreason_sgl.cli.import_trace import import_trace
+from specreason_sgl.cli.listing import list_runs
+from specreason_sgl.cli.replay import replay
+from specreason_sgl.cli.report import report
+from specreason_sgl.cli.run import run
+from specreason_sgl.cli.servers import down, status, up
+from specreason_sgl.errors import SpecReasonError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="specreason",
+    help="SpecReason: a small model drafts each reasoning step, the base model judges it or writes it itself.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"specreason {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Print the version and exit")
+    ] = False,
+) -> None:
+    del version
+
+
+app.command("run")(run)
+app.command("eval")(evaluate)
+app.command("report")(report)
+app.command("audit")(audit)
+app.command("replay")(replay)
+app.command("list")(list_runs)
+app.command("import-trace")(import_trace)
+app.command("up")(up)
+app.command("status")(status)
+app.command("down")(down)
+
+
+def main() -> int:
+    """Run the command line; returns the exit code."""
+    try:
+        code = app(standalone_mode=False)
+    except SpecReasonError as error:
+        return _complain(error)
+    except typer.Abort:
+        return INTERRUPTED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone; nothing more can be said, not even by the interpreter on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code if isinstance(code, int) else 0
+
+
+def _complain(error: SpecReasonError) -> int:
+    from specreason_sgl.view.text import visible
+
+    sys.stderr.write(f"error: {visible(str(error))}\n")
+    if error.hint:
+        sys.stderr.write(f"hint: {visible(error.hint)}\n")
+    return error.exit_code

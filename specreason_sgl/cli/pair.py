@@ -1,0 +1,129 @@
+"""The options that name a pair of servers, and opening the pair they name."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from specreason_sgl.errors import UsageError
+
+if TYPE_CHECKING:
+    from specreason_sgl.endpoint import Endpoint
+    from specreason_sgl.runtime.pairs import Address, RunningPair
+    from specreason_sgl.solve import Pair
+
+PANEL = "Pair"
+
+PairName = Annotated[
+    str | None,
+    typer.Option("--pair", help="`embedded`: the pair that comes with the package", rich_help_panel=PANEL),
+]
+BaseUrl = Annotated[
+    str | None, typer.Option("--base", metavar="URL", help="SGLang server of the base model", rich_help_panel=PANEL)
+]
+SmallUrl = Annotated[
+    str | None, typer.Option("--small", metavar="URL", help="SGLang server of the small model", rich_help_panel=PANEL)
+]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key", envvar="SPECREASON_API_KEY", help="Key of the servers at --base and --small", rich_help_panel=PANEL
+    ),
+]
+
+EMBEDDED = "embedded"
+
+
+@dataclass(frozen=True)
+class PairOptions:
+    """Which servers to use."""
+
+    pair: str | None = None
+    base: str | None = None
+    small: str | None = None
+    api_key: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse contradictions before anything is started.
+
+        Raises:
+            UsageError: both a pair and servers are named, or a pair that is not known.
+        """
+        if self.pair and (self.base or self.small):
+            raise UsageError("`--pair` and `--base`/`--small` exclude each other")
+        if self.pair not in (None, EMBEDDED):
+            raise UsageError(
+                f"there is no pair `{self.pair}`", hint="use `--pair embedded`, or `--base URL --small URL`"
+            )
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the pair that comes with the package is meant."""
+        return not (self.base or self.small)
+
+    @property
+    def label(self) -> str:
+        """What the run is filed under."""
+        return EMBEDDED if self.is_embedded else " + ".join(url for url in (self.base, self.small) if url)
+
+
+def embedded_models() -> tuple[Path, Path]:
+    """The folders of the embedded base and small model."""
+    pair = Path(__file__).parents[1] / "pair"
+    return pair / "base", pair / "small"
+
+
+@contextmanager
+def open_pair(options: PairOptions, say: Callable[[str], None] = lambda _: None) -> Iterator[Pair]:
+    """The servers, connected: somebody else's, the embedded pair that is up, or one started for this command alone.
+
+    Args:
+        options: which servers.
+        say: told in a line what is being waited for.
+
+    Raises:
+        SpecReasonError: a server cannot be started or reached.
+    """
+    from specreason_sgl.runtime import pairs
+
+    if not options.is_embedded:
+        from specreason_sgl.runtime.pairs import Address
+
+        yield _connect(
+            Address(options.base, options.api_key) if options.base else None,
+            Address(options.small, options.api_key) if options.small else None,
+        )
+        return
+    running = pairs.running()
+    if running:
+        yield _connect(running.base, running.small)
+        return
+    say("starting the embedded pair")
+    with tempfile.TemporaryDirectory(prefix="specreason-") as logs:
+        base, small = embedded_models()
+        with pairs.launch(base, small, Path(logs), on_progress=say) as started:
+            yield _connect(started.base, started.small)
+
+
+def _connect(base: Address | None, small: Address | None) -> Pair:
+    from specreason_sgl.endpoint import Endpoint
+    from specreason_sgl.solve import Pair
+
+    def endpoint(address: Address | None, role: str) -> Endpoint | None:
+        return address and Endpoint(address.url, role, api_key=address.api_key)  # type: ignore[arg-type]
+
+    return Pair(endpoint(base, "base"), endpoint(small, "small"))
+
+
+def warm_import() -> None:
+    """Import SGLang's frontend, which takes seconds; done while servers start it costs nothing."""
+    import specreason_sgl.endpoint  # noqa: F401
+
+
+__all__ = ["ApiKey", "BaseUrl", "PairName", "PairOptions", "RunningPair", "SmallUrl", "open_pair", "warm_import"]

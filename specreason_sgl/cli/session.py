@@ -1,0 +1,90 @@
+"""What `specreason run` does between its options and its exit code."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from platform import python_version
+from typing import Any
+
+from rich.console import Console
+
+from specreason_sgl.cli.pair import PairOptions, open_pair
+from specreason_sgl.events import SolveFailed
+from specreason_sgl.programs import find, load
+from specreason_sgl.prompts import JUDGE_VERSION
+from specreason_sgl.settings import Settings
+from specreason_sgl.store import Problem, RunConfig, SolveRecord, new_folder, writing
+from specreason_sgl.view.display import choose, open_display
+
+REPORTED = ("model_path", "served_model_name", "attention_backend", "dtype", "tp_size", "context_length",
+            "mem_fraction_static", "max_total_tokens", "speculative_algorithm", "enable_deterministic_inference", "version")  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """The versions a run depends on."""
+    found = {"python": python_version()}
+    for package in ("specreason_sgl", "sglang", "torch", "flashinfer-python"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def describe(pair: Any) -> dict[str, Any]:
+    """What the servers say of themselves, without their keys."""
+    told = {}
+    for endpoint in (pair.base, pair.small):
+        if endpoint is not None:
+            info = endpoint.server_info()
+            told[endpoint.role] = {name: info[name] for name in REPORTED if info.get(name) is not None}
+    return told
+
+
+def solve_one(
+    problem: Problem, program: str, options: PairOptions, settings: Settings, *, display: str, out: Path | None
+) -> int:
+    """Solve a problem live, store it, and return the exit code."""
+    console = Console(stderr=True, highlight=False)
+    mode = choose(display)
+    find(program)
+    folder = out or new_folder(Path("runs"), Path(program).stem)
+    with console.status("connecting") as status:
+        opened = open_pair(options, lambda line: status.update(line))
+        pair = opened.__enter__()
+    try:
+        from specreason_sgl.solve import solve
+
+        loaded = load(program)
+        config = RunConfig(
+            created=datetime.now(UTC),
+            program=loaded.name,
+            pair=options.label,
+            settings=settings.model_dump(),
+            versions=versions(),
+            servers=describe(pair),
+            judge_version=JUDGE_VERSION,
+            command=sys.argv[1:],
+        )
+        with writing(folder, config) as run:
+            with open_display(mode, title=loaded.name) as sink:
+                record = solve(problem, loaded, pair, settings, sink=sink, stream=mode == "rich")
+            run.append(record)
+    finally:
+        opened.__exit__(None, None, None)
+    if mode != "none":
+        console.print(f"run: {folder}", markup=False, soft_wrap=True)
+        console.print(f"hint: `specreason replay {folder}` shows it again", markup=False, soft_wrap=True)
+    return exit_code(record)
+
+
+def exit_code(record: SolveRecord) -> int:
+    """0 for an answer that is right or cannot be checked, 1 for a wrong one or none, 3 for a lost server."""
+    failed = [event for event in record.events if isinstance(event, SolveFailed)]
+    if failed:
+        return failed[-1].exit_code
+    totals = record.tally
+    return 0 if totals.answer is not None and totals.correct is not False else 1

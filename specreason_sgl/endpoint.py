@@ -1,0 +1,302 @@
+"""A model server as an SGLang backend: SGLang's `RuntimeEndpoint` with a transport and a judge of our own.
+
+It adds to the stock one: connections that stay open, time limits, a record of every call (tokens, seconds, role)
+in SGLang's meta information, text as it streams, and a ``select`` that asks for single-token choices in one request
+of one token (``token_ids_logprob``) instead of two requests and a prefill for each choice.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import urllib3
+from sglang.lang.backend.base_backend import BaseBackend
+from sglang.lang.backend.runtime_endpoint import RuntimeEndpoint
+from sglang.lang.choices import ChoicesDecision
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProtocolError, ReadTimeoutError
+
+from specreason_sgl.chat import ChatFormat, Message
+from specreason_sgl.errors import CallFailed, ServerUnreachable, UsageError
+from specreason_sgl.events import Model
+from specreason_sgl.scoring import LEAST
+
+if TYPE_CHECKING:
+    from sglang.lang.choices import ChoicesSamplingMethod
+    from sglang.lang.interpreter import StreamExecutor
+    from sglang.lang.ir import SglSamplingParams
+
+CONNECT_S, READ_S = 5.0, 600.0
+CONNECTIONS = 128
+OUT_OF_TIME = "the solve ran into its time limit"
+
+Listen = Callable[[Model, str], None]
+"""Told of text as it is generated: by which model, and the new piece."""
+
+
+class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
+    """One model server in its role."""
+
+    def __init__(self, url: str, role: Model, *, api_key: str | None = None, read_s: float = READ_S) -> None:
+        """Connect, and learn what the server serves.
+
+        Args:
+            url: the server's address, such as ``http://127.0.0.1:30000``.
+            role: which of the two models it is.
+            api_key: the server's key, if it wants one.
+            read_s: how long a call may stay silent, in seconds.
+
+        Raises:
+            ServerUnreachable: nobody answers there, or not an SGLang server.
+            UsageError: the server refuses the key, or its template is of no use.
+        """
+        BaseBackend.__init__(self)
+        self.role = role
+        self.base_url = url.rstrip("/")
+        self.api_key = api_key
+        self.verify = None
+        self._listen: Listen | None = None
+        self._seed: int | None = None
+        self._deadline: float | None = None
+        self._calls = 0
+        self._pool = urllib3.PoolManager(
+            maxsize=CONNECTIONS,
+            timeout=urllib3.Timeout(connect=CONNECT_S, read=read_s),
+            # Only what provably never reached the server is sent again.
+            retries=urllib3.Retry(total=None, connect=2, read=False, status=False, redirect=False, other=False, backoff_factor=0.2),
+        )
+        self.model_info: dict[str, Any] = self._greet()
+        self.chat = ChatFormat.learn(self._render)
+        self._choice_ids: dict[str, int | None] = {}
+
+    def for_solve(self, listen: Listen | None, seed: int | None) -> Endpoint:
+        """The same server for one solve: its own listener and random stream, the same connections."""
+        mine = copy.copy(self)
+        mine._listen, mine._seed, mine._calls = listen, seed, 0
+        return mine
+
+    def until(self, deadline: float) -> Endpoint:
+        """The same server, whose calls fail once `time.monotonic` is past the deadline."""
+        mine = copy.copy(self)
+        mine._deadline = deadline
+        return mine
+
+    def generate(self, s: StreamExecutor, sampling_params: SglSamplingParams) -> tuple[str, dict[str, Any]]:
+        """Generate as SGLang's endpoint does; the meta information also has the role and the client's clock."""
+        self._handle_dtype_to_regex(sampling_params)
+        request = {"text": s.text_, "sampling_params": self._sampling(sampling_params)}
+        for option in ("return_logprob", "logprob_start_len", "top_logprobs_num", "return_text_in_logprobs"):
+            if (value := getattr(sampling_params, option, None)) is not None:
+                request[option] = value
+        self._add_images(s, request)
+        began = time.perf_counter()
+        answer = self._stream(request) if self._listen else self._post("/generate", request)
+        return answer["text"], {**answer["meta_info"], "role": self.role, "wall_s": time.perf_counter() - began}
+
+    def generate_stream(
+        self, s: StreamExecutor, sampling_params: SglSamplingParams
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The whole text as one piece: programs run as SGLang streams would be cut at a stop string's half."""
+        yield self.generate(s, sampling_params)
+
+    def select(
+        self,
+        s: StreamExecutor,
+        choices: list[str],
+        temperature: float,
+        choices_method: ChoicesSamplingMethod,
+    ) -> ChoicesDecision:
+        """Choose by log-probability; in one request of one token where every choice is a single token.
+
+        The decision's meta information has ``digit_logprobs``: one log-probability a choice, in their order, over
+        the whole vocabulary. Elsewhere SGLang's stock selection runs, and a notice says so.
+        """
+        began = time.perf_counter()
+        ids = self._single_tokens(choices)
+        if ids is None:
+            return self._stock_select(s, choices, temperature, choices_method, began)
+        request = {
+            "text": s.text_,
+            "sampling_params": {"max_new_tokens": 1, "temperature": 0},
+            "return_logprob": True,
+            "token_ids_logprob": ids,
+        }
+        meta = self._post("/generate", request)["meta_info"]
+        by_id = {token: max(logprob, LEAST) for logprob, token, *_ in meta["output_token_ids_logprobs"][0]}
+        logprobs = [by_id[token] for token in ids]
+        best = max(range(len(choices)), key=lambda i: logprobs[i])
+        kept = {name: meta[name] for name in _COUNTS if name in meta}
+        return ChoicesDecision(
+            decision=choices[best],
+            meta_info={**kept, "digit_logprobs": logprobs, "role": self.role, "wall_s": time.perf_counter() - began},
+        )
+
+    def abort(self, rid: str) -> None:
+        """Tell the server to stop working on a request."""
+        self._post("/abort_request", {"rid": rid})
+
+    def server_info(self) -> dict[str, Any]:
+        """The server's own account of itself."""
+        return self._request("GET", "/server_info")
+
+    def tokens(self, text: str) -> list[int]:
+        """The server's tokens of a text, control tokens recognised and nothing added."""
+        ids: list[int] = self._post("/tokenize", {"prompt": text, "add_special_tokens": False})["tokens"]
+        return ids
+
+    def _stock_select(
+        self, s: StreamExecutor, choices: list[str], temperature: float, method: ChoicesSamplingMethod, began: float
+    ) -> ChoicesDecision:
+        decision = super().select(s, choices, temperature, method)
+        logprobs = [max(sum(row[0] or 0.0 for row in rows), LEAST) for rows in decision.meta_info["input_token_logprobs"]]
+        prompt = len(self.tokens(s.text_))
+        decision.meta_info |= {
+            "digit_logprobs": logprobs,
+            "role": self.role,
+            "wall_s": time.perf_counter() - began,
+            "requests": 2,
+            "prompt_tokens": prompt,
+            "cached_tokens": 0,
+            "completion_tokens": 0,
+            "notices": ["the model has no single token for some choice, so SGLang's stock selection scored it"],
+        }
+        return decision
+
+    def _single_tokens(self, choices: Sequence[str]) -> list[int] | None:
+        for choice in choices:
+            if choice not in self._choice_ids:
+                # Behind a colon and a space, where the judge's digit stands.
+                before, whole = self.tokens(": "), self.tokens(f": {choice}")
+                alone = len(whole) == len(before) + 1 and whole[: len(before)] == before
+                self._choice_ids[choice] = whole[-1] if alone else None
+        ids = [self._choice_ids[choice] for choice in choices]
+        known = [token for token in ids if token is not None]
+        return known if len(set(known)) == len(choices) else None
+
+    def _sampling(self, params: SglSamplingParams) -> dict[str, Any]:
+        sampling: dict[str, Any] = {"skip_special_tokens": True, "spaces_between_special_tokens": True, **params.to_srt_kwargs()}
+        if self._seed is not None:
+            # A stream of its own for every call, or each step would draw the same numbers.
+            sampling["sampling_seed"] = (self._seed * 1_000_003 + self._calls) % 2**31
+        self._calls += 1
+        return sampling
+
+    def _greet(self) -> dict[str, Any]:
+        info = self._request("GET", "/model_info")
+        if "model_path" not in info:
+            msg = f"the {self.role} server at {self.base_url} is not an SGLang server"
+            raise ServerUnreachable(msg, hint=self._launch_hint)
+        return info
+
+    def _render(self, messages: Sequence[Message]) -> str:
+        tokens = self._post("/tokenize", {"messages": list(messages), "add_generation_prompt": True})["tokens"]
+        text: str = self._post("/detokenize", {"tokens": tokens, "skip_special_tokens": False})["text"]
+        return text
+
+    def _generate_http_request(self, s: StreamExecutor, data: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
+        self._add_images(s, data)
+        return self._post("/generate", data)
+
+    @property
+    def _launch_hint(self) -> str:
+        return (
+            "start one with `python -m sglang.launch_server --model-path MODEL --port PORT`, "
+            "or both of the embedded pair with `specreason up`"
+        )
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        headers = {"Content-Type": "application/json"}
+        return headers | {"Authorization": f"Bearer {self.api_key}"} if self.api_key else headers
+
+    def _post(self, path: str, body: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
+        return self._request("POST", path, body)
+
+    def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:  # noqa: ANN401 - JSON
+        response = self._send(method, path, body, preload_content=True)
+        try:
+            return response.json()
+        except ValueError as error:
+            msg = f"the {self.role} server at {self.base_url} answered `{path}` with something that is not JSON"
+            raise CallFailed(msg) from error
+
+    def _stream(self, request: dict[str, Any]) -> dict[str, Any]:
+        listen = self._listen
+        last: dict[str, Any] = {"text": "", "meta_info": {}}
+        response = self._send("POST", "/generate", {**request, "stream": True}, preload_content=False)
+        try:
+            for line in response:
+                if not line.startswith(b"data:") or line.strip() == b"data: [DONE]":
+                    continue
+                chunk = json.loads(line[5:])
+                if "error" in chunk:
+                    raise CallFailed(f"the {self.role} server failed: {chunk['error'].get('message', chunk['error'])}")
+                if listen and (new := chunk["text"][len(last["text"]) :]):
+                    listen(self.role, new)
+                last = chunk
+        except (HTTPError, ValueError) as error:
+            raise self._failure(error) from error
+        finally:
+            response.release_conn()
+        if not last["meta_info"]:
+            msg = f"the {self.role} server ended a response before it began"
+            raise CallFailed(msg)
+        return last
+
+    def _send(self, method: str, path: str, body: dict[str, Any] | None, *, preload_content: bool) -> urllib3.BaseHTTPResponse:
+        if body is not None and path == "/generate":
+            body = {"rid": uuid.uuid4().hex, **body} if isinstance(body.get("text"), str) else body
+        data = None if body is None else json.dumps(body).encode()
+        limits = {} if self._deadline is None else {"timeout": urllib3.Timeout(CONNECT_S, read=_left(self._deadline))}
+        try:
+            response = self._pool.request(
+                method, self.base_url + path, body=data, headers=self._headers, preload_content=preload_content, **limits
+            )
+        except HTTPError as error:
+            raise self._failure(error) from error
+        if response.status == 200:
+            return response
+        raise self._refusal(path, response)
+
+    def _failure(self, error: Exception) -> ServerUnreachable | CallFailed:
+        while getattr(error, "reason", None) and isinstance(error.reason, Exception):  # type: ignore[attr-defined]
+            error = error.reason  # type: ignore[attr-defined]
+        if isinstance(error, ReadTimeoutError):
+            if self._deadline is not None and time.monotonic() >= self._deadline:
+                return CallFailed(OUT_OF_TIME)
+            return CallFailed(f"the {self.role} server at {self.base_url} fell silent")
+        if isinstance(error, NewConnectionError | ConnectTimeoutError):
+            return ServerUnreachable(f"the {self.role} server at {self.base_url} does not answer", hint=self._launch_hint)
+        if isinstance(error, ProtocolError):
+            return ServerUnreachable(f"the {self.role} server at {self.base_url} broke the connection", hint=self._launch_hint)
+        return CallFailed(f"the {self.role} server at {self.base_url} cannot be used: {error}")
+
+    def _refusal(self, path: str, response: urllib3.BaseHTTPResponse) -> Exception:
+        try:
+            told = response.json()
+            told = told.get("error", told)
+            detail = told.get("message") or told.get("detail") or str(told) if isinstance(told, dict) else str(told)
+        except ValueError:
+            detail = f"status {response.status}"
+        if response.status in (401, 403):
+            return UsageError(f"the {self.role} server at {self.base_url} refuses the API key", hint="give it with `--api-key`")
+        if response.status == 404:
+            return ServerUnreachable(
+                f"the {self.role} server at {self.base_url} has no `{path}`: it is not an SGLang server, or one older than 0.5.23",
+                hint=self._launch_hint,
+            )
+        return CallFailed(f"the {self.role} server refused a call: {str(detail)[:300]}")
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise CallFailed(OUT_OF_TIME)
+    return left
+
+
+_COUNTS = ("id", "prompt_tokens", "completion_tokens", "cached_tokens", "e2e_latency", "finish_reason")

@@ -1,0 +1,33 @@
+"""What can go wrong, as exceptions that carry an exit code and a hint.
+
+Exit codes: 0 done, 1 not solved or failed problems, 2 usage, 3 server unreachable, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+
+class SpecReasonError(Exception):
+    """A failure that is told in one line, with what to do about it."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        """Keep the message, and the hint for the line below it."""
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(SpecReasonError):
+    """The request itself cannot be carried out."""
+
+    exit_code = 2
+
+
+class ServerUnreachable(SpecReasonError):
+    """A model server does not answer, or is not one."""
+
+    exit_code = 3
+
+
+class CallFailed(SpecReasonError):
+    """A call to a model failed, so the solve it belongs to cannot go on."""

@@ -1,0 +1,1 @@
+"""Batch evaluation: several methods on the same problems, resumable, with honest statistics."""

@@ -1,0 +1,197 @@
+r"""Whether answers are right: `math-verify` in worker processes with a hard time limit, letters, and plain text.
+
+A hostile answer such as ``9^{9^{9^9}}`` keeps a computer algebra system busy for ever, beyond the reach of any signal;
+so a worker that is late is killed and the answer is ungradable. What comes of a solve is one `Outcome`.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import queue
+import re
+import resource
+import signal
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Literal, get_args
+
+from specreason_sgl.answers import is_same
+from specreason_sgl.events import AnswerWritten, Event, SolveEnded
+from specreason_sgl.store import SolveRecord
+
+if TYPE_CHECKING:
+    from multiprocessing.context import SpawnProcess
+    from types import TracebackType
+
+    from specreason_sgl.evaluation.datasets import Grading
+
+Outcome = Literal["right", "wrong", "no-answer", "truncated", "ungradable", "failed"]
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+
+LONGEST = 1000
+"""Characters of an answer that is still compared; no right one is near it."""
+LIMIT_S = 10.0
+_MEMORY = 4 << 30
+
+_LETTER = re.compile(r"(?:\\(?:text|textbf|mathrm|mathbf|boxed)\s*\{|[\s$({\[*])*([A-D])(?![A-Za-z])(?!\s*[-+*/^=<>])")
+_SAID = re.compile(r"(?i:answer)\b[\s:*]*(?:(?i:is)\b[\s:*]*)?[(\[]?([A-D])(?![A-Za-z])")
+
+
+def letter(answer: str | None, text: str = "") -> str | None:
+    """The option that is chosen: by the box, else by the last ``Answer: X`` of the text."""
+    if answer is not None:
+        chosen = _LETTER.match(answer)
+        return chosen[1] if chosen else None
+    said = _SAID.findall(text)
+    return said[-1] if said else None
+
+
+def math_equal(answer: str, gold: str) -> bool | None:
+    """Whether two answers are mathematically the same; None if one of them is no mathematics at all.
+
+    Only for the main thread of a process, because of math-verify's own time limits.
+    """
+    from math_verify import parse, verify
+
+    wanted, given = (parse(f"\\boxed{{{text}}}") for text in (gold, answer))
+    if not wanted or not given:
+        return None
+    return bool(verify(wanted, given))
+
+
+def outcome(record: SolveRecord) -> Outcome | None:
+    """What came of a solve; None where the right answer is not known."""
+    totals = record.tally
+    if totals.outcome == "failed":
+        return "failed"
+    if record.problem.answer is None:
+        return None
+    if totals.correct is not None and totals.answer is not None:
+        return "right" if totals.correct else "wrong"
+    if totals.answer is not None:
+        return "ungradable"
+    return "truncated" if totals.truncated else "no-answer"
+
+
+class Grader:
+    """Grades from many threads at once; a context manager, because it owns processes."""
+
+    def __init__(self, kind: Grading, *, workers: int = 1, limit_s: float = LIMIT_S) -> None:
+        """Prepare; workers start with the first answer that needs one.
+
+        Args:
+            kind: how answers are compared.
+            workers: how many are compared at the same time.
+            limit_s: after so many seconds an answer is ungradable.
+        """
+        self.kind = kind
+        self._limit_s = limit_s
+        self._idle: queue.Queue[_Worker] = queue.Queue()
+        for _ in range(workers):
+            self._idle.put(_Worker())
+
+    def __enter__(self) -> Grader:
+        """Itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop the workers."""
+        while not self._idle.empty():
+            self._idle.get().stop()
+
+    def same(self, answer: str, gold: str) -> bool | None:
+        """Whether an answer is the right one; None if that cannot be told."""
+        if self.kind == "choice":
+            return answer == gold
+        if is_same(answer, gold):
+            return True
+        if self.kind == "exact":
+            return False
+        if len(answer) > LONGEST:
+            return None
+        worker = self._idle.get()
+        try:
+            return worker.ask(answer, gold, self._limit_s)
+        finally:
+            self._idle.put(worker)
+
+    def graded(self, record: SolveRecord) -> SolveRecord:
+        """The record with its answer read as the dataset wants it, and compared."""
+        gold = record.problem.answer
+        written = next((e for e in reversed(record.events) if isinstance(e, AnswerWritten)), None)
+        if gold is None or written is None:
+            return record
+        answer = letter(written.answer, written.text) if self.kind == "choice" else written.answer
+        correct = False if answer is None else self.same(answer, gold)
+        if self.kind == "choice" and answer is None and written.answer is not None:
+            answer, correct = written.answer, None  # a box with something else than an option
+
+        def seen(event: Event) -> Event:
+            if event is written:
+                return written.model_copy(update={"answer": answer})
+            if isinstance(event, SolveEnded) and event.outcome != "failed":
+                came = "unanswered" if answer is None else "answered"
+                return event.model_copy(update={"correct": correct, "outcome": came})
+            return event
+
+        return record.model_copy(update={"events": [seen(event) for event in record.events]})
+
+
+class _Worker:
+    """A process that compares answers one at a time; killed and started again when it is late."""
+
+    def __init__(self) -> None:
+        self._process: SpawnProcess | None = None
+        self._line: Connection | None = None
+
+    def ask(self, answer: str, gold: str, limit_s: float) -> bool | None:
+        line = self._line or self._start()
+        try:
+            line.send((answer, gold))
+            if line.poll(limit_s):
+                told: bool | None = line.recv()
+                return told
+        except (EOFError, OSError):
+            pass  # it died over this answer
+        self.stop()
+        return None
+
+    def stop(self) -> None:
+        if self._process:
+            self._process.kill()
+            self._process.join()
+        if self._line:
+            self._line.close()
+        self._process = self._line = None
+
+    def _start(self) -> Connection:
+        # Not forked: this process has threads, and one of them may hold a lock.
+        context = multiprocessing.get_context("spawn")
+        self._line, other = context.Pipe()
+        self._process = context.Process(target=_compare, args=(other, math_equal), daemon=True)
+        self._process.start()
+        other.close()
+        if not self._line.poll(60) or self._line.recv() is not None:
+            self.stop()
+            raise RuntimeError("the grader does not start")
+        return self._line
+
+
+def _compare(line: Connection, same: Callable[[str, str], bool | None]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    import math_verify  # noqa: F401 - loading it is not part of anybody's time limit
+
+    line.send(None)
+    while True:
+        try:
+            answer, gold = line.recv()
+        except EOFError:
+            return
+        try:
+            told = same(answer, gold)
+        except Exception:  # noqa: BLE001 - whatever a computer algebra system makes of hostile text
+            told = None
+        line.send(told)

@@ -1,0 +1,80 @@
+"""What a mode needs besides its program: the pair it runs over and the parameters that only a run can know."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from specreason_sgl.errors import UsageError
+from specreason_sgl.evaluation.datasets import step_checker
+from specreason_sgl.evaluation.job import Job, Mode
+from specreason_sgl.programs import Program, find, load
+from specreason_sgl.store import Problem, SolveRecord
+
+if TYPE_CHECKING:
+    from specreason_sgl.endpoint import Endpoint
+    from specreason_sgl.solve import Pair
+
+
+def load_programs(modes: Iterable[Mode]) -> dict[str, Program]:
+    """The modes' programs, by the name of the mode; each file is run once.
+
+    Raises:
+        UsageError: one of them is not a program.
+    """
+    loaded: dict[str, Program] = {}
+    return {mode.name: loaded.setdefault(mode.program, load(mode.program)) for mode in modes}
+
+
+def program_digests(modes: Iterable[Mode]) -> dict[str, str]:
+    """A digest of every program's text, so that a run is not resumed with another one."""
+    return {mode.program: hashlib.sha256(find(mode.program).read_bytes()).hexdigest()[:16] for mode in modes}
+
+
+def phases(job: Job) -> list[list[Mode]]:
+    """The modes in the order in which they can run: those that need figures of others come last."""
+    later = [mode for mode in job.modes if mode.of is not None]
+    return [wave for wave in ([m for m in job.modes if m.of is None], later) if wave]
+
+
+def parameters(mode: Mode, problem: Problem, rates: Mapping[str, float | None]) -> dict[str, Any]:
+    """The keyword arguments of the mode's program for a problem.
+
+    Args:
+        mode: which.
+        problem: the one to be solved.
+        rates: the acceptance that modes had, by name.
+
+    Raises:
+        UsageError: the truth or the acceptance that the mode needs is not known.
+    """
+    if mode.kind == "oracle":
+        is_right = step_checker(problem)
+        if is_right is None:
+            raise UsageError(f"nobody knows which steps of `{problem.id}` are right")
+        return {**mode.parameters, "is_right": is_right}
+    if mode.of is not None:
+        rate = rates.get(mode.of)
+        if rate is None:
+            raise UsageError(f"`{mode.of}` judged no draft, so `{mode.name}` has no acceptance to aim at")
+        return {"rate": rate, **mode.parameters}
+    return mode.parameters
+
+
+def acceptance(records: Iterable[SolveRecord]) -> float | None:
+    """Accepted drafts as a share of the judged ones, over all the records together."""
+    totals = [record.tally for record in records]
+    judged = sum(total.judged for total in totals)
+    return sum(total.accepted for total in totals) / judged if judged else None
+
+
+def pair_for(mode: Mode, pair: Pair, decode: Endpoint | None) -> Pair:
+    """The servers a mode runs over.
+
+    Raises:
+        UsageError: it needs one that is not there.
+    """
+    from specreason_sgl.solve import Pair
+
+    return Pair(decode, pair.small) if mode.decodes else pair

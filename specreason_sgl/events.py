@@ -1,0 +1,203 @@
+"""The events of a solve: what a program says about itself and everything else reads.
+
+A program emits them in order; the run file stores them; the live view, the replay and the statistics only consume
+them. ``at`` is seconds since the solve began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from specreason_sgl.scoring import Score
+
+SCHEMA_VERSION = 1
+
+Model = Literal["small", "base"]
+CallKind = Literal["draft", "judge", "regenerate", "think", "answer"]
+EndOfThinking = Literal["closed", "budget", "repeat", "no-progress"]
+
+
+class Event(BaseModel):
+    """What all events have in common."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    at: float = 0.0
+    """Seconds since the solve began."""
+
+
+class SolveStarted(Event):
+    """A program begins with a question."""
+
+    type: Literal["solve_started"] = "solve_started"
+    question: str
+    program: str
+    budget: int
+    """The thinking budget, in tokens."""
+    threshold: float | None = None
+    """None for programs that judge nothing."""
+    score_rule: str | None = None
+
+
+class TextStreamed(Event):
+    """A piece of text as it is generated; for display only and never stored."""
+
+    type: Literal["text_streamed"] = "text_streamed"
+    step: int | None
+    model: Model
+    kind: CallKind
+    text: str
+
+
+class CallMade(Event):
+    """One request to a model server has come back; the event it was made for follows."""
+
+    type: Literal["call_made"] = "call_made"
+    step: int | None = None
+    """The step it was made for; None for whole chains and the answer."""
+    model: Model
+    kind: CallKind
+    prompt_tokens: int
+    cached_tokens: int
+    """Of the prompt tokens, those served from the radix cache."""
+    generated_tokens: int
+    wall_s: float
+    """From sending to having the whole response, on the client's clock."""
+    engine_s: float | None = None
+    """The server's own end-to-end time, where it tells."""
+    finish: str
+    """``stop``, ``length`` or ``abort``."""
+    requests: int = 1
+    """HTTP requests it took; a stock selection takes two."""
+    retries: int = 0
+
+
+class StepDrafted(Event):
+    """The small model proposes a step."""
+
+    type: Literal["step_drafted"] = "step_drafted"
+    step: int
+    text: str
+    tokens: int
+    closes: bool
+    """Whether the draft ends the thinking."""
+
+
+class StepScored(Event):
+    """The judge has scored the draft, and the acceptance rule has decided."""
+
+    type: Literal["step_scored"] = "step_scored"
+    step: int
+    logprobs: tuple[float, ...]
+    """Of the digits 0 to 9, over the model's whole vocabulary."""
+    greedy: int
+    expected: float
+    reaching: float
+    """The probability of a digit at or above the threshold."""
+    entropy: float
+    """In bits."""
+    missing_mass: float
+    accepted: bool
+
+    @property
+    def score(self) -> Score:
+        """The score as the scoring module knows it."""
+        return Score(self.logprobs)
+
+
+class StepTaken(Event):
+    """A step has entered the reasoning."""
+
+    type: Literal["step_taken"] = "step_taken"
+    step: int
+    author: Model
+    """``small``: an accepted draft (or the small model alone). ``base``: written by the base model."""
+    text: str
+    tokens: int
+    closes: bool = False
+
+
+class ThinkingEnded(Event):
+    """No more steps."""
+
+    type: Literal["thinking_ended"] = "thinking_ended"
+    reason: EndOfThinking
+    steps: int
+    tokens: int
+    """Thinking tokens kept."""
+
+
+class AnswerWritten(Event):
+    """The answer phase is over."""
+
+    type: Literal["answer_written"] = "answer_written"
+    author: Model
+    text: str
+    answer: str | None
+    r"""What the last ``\boxed{}`` holds."""
+    truncated: bool
+    r"""Whether the answer phase ran into its limit before it ended."""
+
+
+class Noticed(Event):
+    """Something a reader of the trace should know, such as a fall-back."""
+
+    type: Literal["noticed"] = "noticed"
+    message: str
+
+
+class SolveFailed(Event):
+    """The solve could not go on."""
+
+    type: Literal["solve_failed"] = "solve_failed"
+    error: str
+    hint: str | None = None
+    exit_code: int = 1
+
+
+class SolveEnded(Event):
+    """The last event of every solve."""
+
+    type: Literal["solve_ended"] = "solve_ended"
+    outcome: Literal["answered", "unanswered", "failed"]
+    correct: bool | None = None
+    """None where the right answer is not known."""
+
+
+class UnknownEvent(Event):
+    """An event of a newer version, kept so that the rest can be read."""
+
+    type: str
+
+
+KnownEvent = (
+    SolveStarted
+    | TextStreamed
+    | CallMade
+    | StepDrafted
+    | StepScored
+    | StepTaken
+    | ThinkingEnded
+    | AnswerWritten
+    | Noticed
+    | SolveFailed
+    | SolveEnded
+)
+
+Sink = Callable[[Event], None]
+"""Whoever wants to hear of events."""
+
+_KNOWN: TypeAdapter[KnownEvent] = TypeAdapter(Annotated[KnownEvent, Field(discriminator="type")])
+_TYPES = frozenset(kind.model_fields["type"].default for kind in get_args(KnownEvent))
+
+
+def read_event(row: dict[str, Any]) -> Event:
+    """An event from its stored form; one of a type this version does not know becomes an `UnknownEvent`.
+
+    Raises:
+        pydantic.ValidationError: the type is known but the rest is malformed.
+    """
+    return _KNOWN.validate_python(row) if row.get("type") in _TYPES else UnknownEvent.model_validate(row)

@@ -1,0 +1,228 @@
+"""Training samples: a solved story as the trunk of a tree, with the judge's turns as branches.
+
+The judge is asked after a step in a copy of the conversation. In training the copy is a branch of the same
+sequence: its tokens see the trunk up to the step and themselves, never each other's branches, and their
+positions go on from the trunk's. One story thus gives several judgements for little more than their own tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import TYPE_CHECKING
+
+import torch
+
+from specreason_sgl.pair import stories
+from specreason_sgl.pair.stories import Story
+from specreason_sgl.pair.tokenizer import TURN_END, TURN_START
+from specreason_sgl.prompts import DELIMITER, JUDGE_PREFILL, JUDGE_QUESTION, THINK_CLOSE, user_content
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+JUDGE_TURN = (
+    f"{TURN_END}\n{TURN_START}user\n{JUDGE_QUESTION}{TURN_END}\n{TURN_START}assistant\n{JUDGE_PREFILL}"
+)
+SHARPNESS = 2.0
+"""How fast a digit's label falls off around the deserved score."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A step somebody proposes after ``done`` right ones."""
+
+    done: int
+    text: str
+    score: int
+
+
+@dataclass
+class Sample:
+    """One tree as flat lists, a token an entry."""
+
+    ids: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    branch: list[int] = field(default_factory=list)
+    """0 for the trunk, 1, 2, ... for the branches."""
+    roots: list[int] = field(default_factory=lambda: [0])
+    """For each branch, how many trunk tokens it sees."""
+    targets: list[int] = field(default_factory=list)
+    """The token to predict here, or -100."""
+    off_course: list[int] = field(default_factory=list)
+    """In candidates: whether the text so far differs from the right step; -100 elsewhere."""
+    mismatch: list[int] = field(default_factory=list)
+    """Whether this very token is the first that differs; 0 in the right solution, -100 behind a difference."""
+    scores: list[tuple[int, int]] = field(default_factory=list)
+    """Where a digit is predicted, and the score it should be."""
+
+    def append(self, ids: Sequence[int], *, learn: bool, branch: int = 0, off_course: Sequence[int] | None = None) -> None:
+        """Add tokens; with ``learn`` each is also the target of the one before it."""
+        own = [p for p, b in zip(self.positions, self.branch, strict=True) if b == branch]
+        start = own[-1] + 1 if own else (self.roots[branch] if branch else 0)
+        if learn and self.ids:
+            self.targets[-1] = ids[0]
+        self.targets += [*ids[1:], -100] if learn else [-100] * len(ids)
+        self.ids += ids
+        self.positions += range(start, start + len(ids))
+        self.branch += [branch] * len(ids)
+        self.off_course += off_course or [-100] * len(ids)
+        if off_course:
+            first = off_course.index(1) if 1 in off_course else len(ids)
+            self.mismatch += [0] * first + [1] * (first < len(ids)) + [-100] * (len(ids) - first - 1)
+        else:
+            self.mismatch += [0 if learn else -100] * len(ids)
+
+
+class Encoder:
+    """Turns stories into samples with one tokenizer."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        """Keep the pieces that never change."""
+        self._tokenizer = tokenizer
+        self._delimiter = self.encode(DELIMITER)
+        self._judge_turn = self.encode(JUDGE_TURN)
+        self._end = self.encode(f"\n{THINK_CLOSE}{DELIMITER}")
+        self.digits = [self.encode(str(digit))[0] for digit in range(10)]
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids, with control tokens recognised and nothing added."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, control tokens included."""
+        return str(self._tokenizer.decode(ids))
+
+    def prefix(self, question: str) -> str:
+        """The rendered conversation up to the first step."""
+        messages = [{"role": "user", "content": user_content(question)}]
+        return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+    def solved(self, told: Story, candidates: Sequence[Candidate] = ()) -> Sample:
+        """A story with its solution and a judgement of each candidate."""
+        sample = Sample()
+        sample.append(self.encode(self.prefix(told.question)), learn=False)
+        steps = [self.encode(step) for step in told.steps]
+        ends = [len(sample.ids)]
+        for step in steps[:-1]:
+            sample.append([*step, *self._delimiter], learn=True)
+            ends.append(len(sample.ids))
+        sample.append([*steps[-1], *self._end, *self.encode(told.answer_text + TURN_END)], learn=True)
+        for number, candidate in enumerate(candidates, start=1):
+            self._judge(sample, number, candidate, steps[candidate.done], ends)
+        return sample
+
+    def _judge(self, sample: Sample, number: int, candidate: Candidate, right: list[int], ends: list[int]) -> None:
+        if candidate.score == stories.RIGHT and candidate.done + 1 < len(ends):
+            sample.roots.append(ends[candidate.done + 1])  # the trunk already holds it
+        else:
+            sample.roots.append(ends[candidate.done])
+            ids = [*self.encode(candidate.text), *self._delimiter]
+            wanted = [*right, *self._delimiter]
+            same = [0 if ids[: i + 1] == wanted[: i + 1] else 1 for i in range(len(ids))]
+            sample.append(ids, learn=False, branch=number, off_course=same)
+        sample.append(self._judge_turn, learn=False, branch=number)
+        sample.scores.append((len(sample.ids) - 1, candidate.score))
+
+    def drill(self, rng: Random, claims: int = 24) -> Sample:
+        """Short claims, each followed at once by its verdict: how the judge learns to compare."""
+        sample = Sample()
+        sample.append(self.encode(TURN_START), learn=False)
+        for _ in range(claims):
+            text, right = claim(rng)
+            sample.append(self.encode(f"{text} "), learn=False)
+            sample.scores.append((len(sample.ids) - 1, stories.RIGHT if right else 1))
+            sample.append([self.digits[stories.RIGHT if right else 1], *self.encode("\n")], learn=False)
+        return sample
+
+
+def claim(rng: Random) -> tuple[str, bool]:
+    """A piece of arithmetic and whether it holds."""
+    a, b = rng.randint(1, stories.MOST), rng.randint(1, stories.MOST)
+    kind = rng.random()
+    if kind < 0.4:
+        x, y = rng.randint(0, 9), rng.randint(0, 9)
+        text = rng.choice((f"{x}+{y}={x + y}", f"{max(x, y)}-{min(x, y)}={abs(x - y)}", f"{x}x{y}={x * y}"))
+    elif kind < 0.7 and a + b <= stories.MOST:
+        text = stories.add(a, b)
+    elif kind < 0.9:
+        text = stories.subtract(max(a, b), min(a, b))
+    else:
+        k = rng.randint(2, 9)
+        text = stories.multiply(k, rng.randint(1, stories.MOST // k))
+    if rng.random() < 0.5:
+        return text, True
+    return stories.flip_digit(rng, text), False
+
+
+def candidates(rng: Random, told: Story, count: int, drafts: Sequence[tuple[int, str]] = ()) -> list[Candidate]:
+    """Steps to judge: half right, the others corrupted or, where there are any, a small model's drafts."""
+    chosen = []
+    for done in rng.sample(range(len(told.steps)), min(count, len(told.steps))):
+        drafted = [text for at, text in drafts if at == done]
+        if drafted and rng.random() < 0.7:
+            text = rng.choice(drafted)
+        else:
+            text = told.steps[done] if rng.random() < 0.5 else stories.corrupt(rng, told, done)
+        chosen.append(Candidate(done, text, stories.grade_step(told, done, text)))
+    return chosen
+
+
+def soft_label(score: int) -> list[float]:
+    """A distribution over the ten digits, peaked at the deserved score."""
+    weights = [2.718281828 ** (-SHARPNESS * abs(digit - score)) for digit in range(10)]
+    return [weight / sum(weights) for weight in weights]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples padded to one length."""
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    mask: torch.Tensor | None
+    """Bool, (batch, 1, query, key); None where every sample is a plain sequence."""
+    targets: torch.Tensor
+    off_course: torch.Tensor
+    mismatch: torch.Tensor
+    score_rows: torch.Tensor
+    score_places: torch.Tensor
+    score_labels: torch.Tensor
+
+    def to(self, device: str) -> Batch:
+        """The same batch on another device."""
+        return Batch(*(value if value is None else value.to(device) for value in vars(self).values()))
+
+
+def collate(samples: Sequence[Sample], pad: int, multiple: int = 16) -> Batch:
+    """Pad samples at the end and write down who sees whom."""
+    length = -(-max(len(s.ids) for s in samples) // multiple) * multiple
+
+    def padded(name: str, fill: int) -> torch.Tensor:
+        return torch.tensor([getattr(s, name) + [fill] * (length - len(s.ids)) for s in samples])
+
+    branch = padded("branch", 0)
+    mask = None
+    if any(len(s.roots) > 1 for s in samples):
+        causal = torch.ones(length, length, dtype=torch.bool).tril()
+        roots = torch.stack(
+            [torch.tensor([s.roots[b] if b else length for b in s.branch] + [length] * (length - len(s.ids))) for s in samples]
+        )
+        places = torch.arange(length)
+        on_trunk = (branch == 0)[:, None, :] & (places[None, None, :] < roots[:, :, None])
+        same = branch[:, :, None] == branch[:, None, :]
+        mask = (causal & (on_trunk | same))[:, None]
+    scores = [(row, place, soft_label(score)) for row, s in enumerate(samples) for place, score in s.scores]
+    return Batch(
+        padded("ids", pad),
+        padded("positions", 0),
+        mask,
+        padded("targets", -100),
+        padded("off_course", -100),
+        padded("mismatch", -100),
+        torch.tensor([row for row, _, _ in scores], dtype=torch.long),
+        torch.tensor([place for _, place, _ in scores], dtype=torch.long),
+        torch.tensor([label for _, _, label in scores]).reshape(-1, 10),
+    )

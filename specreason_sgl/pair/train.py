@@ -1,0 +1,317 @@
+"""Train the embedded pair from scratch: ``python -m specreason_sgl.pair.train``.
+
+The small model only learns to solve. The base model goes through stages: solving, with checking drills beside
+it; judging steps in their chain, corrupted ones first and the small model's own drafts later; then it is made
+deep by inserting layers that start as the identity, so that nothing learned is lost, and trained on.
+Everything is seeded. A stage that was finished is not run again, one that was interrupted goes on from its
+last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
+from torch.nn import functional
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from specreason_sgl.pair import stories
+from specreason_sgl.pair.samples import Batch, Encoder, Sample, candidates, collate
+from specreason_sgl.pair.tokenizer import build
+
+BATCH = 24
+SORTED_OVER = 8
+"""Batches are cut from this many batches' worth of samples sorted by length, so that little is padding."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of training."""
+
+    name: str
+    steps: int
+    rate: float
+    """Peak learning rate."""
+    layers: int
+    judgements: int = 0
+    """Candidates judged per story."""
+    drilled: float = 0.0
+    """Share of the samples that are checking drills."""
+    frozen: int = 0
+    """So many layers at the bottom are left as they are."""
+    longest: int = 10
+    """Stories with more steps are left out."""
+    drafts: bool = False
+    """Whether the small model's own drafts are among the candidates."""
+    final: float = 0.1
+    """The learning rate at the end, as a share of the peak; it falls over the last 40 %."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The size of one model."""
+
+    width: int
+    heads: int
+    inner: int
+    stages: tuple[Stage, ...]
+
+
+SHAPES = {
+    "small": Shape(96, 2, 256, (Stage("solve", 500, 4e-3, layers=2),)),
+    "base": Shape(
+        192,
+        4,
+        512,
+        (
+            Stage("solve", 500, 3e-3, layers=6, drilled=0.1, final=1.0),
+            Stage("judge", 900, 3e-3, layers=10, judgements=4, drilled=0.05, frozen=6, longest=6, final=0.3),
+            Stage("deep", 240, 1.5e-3, layers=16, judgements=3, drafts=True, final=0.05),
+        ),
+    ),
+}
+
+
+def configure(shape: Shape, layers: int, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+    """A Llama configuration; heads of 64 because every attention kernel knows them."""
+    return LlamaConfig(
+        vocab_size=-(-len(tokenizer) // 64) * 64,
+        hidden_size=shape.width,
+        intermediate_size=shape.inner,
+        num_hidden_layers=layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.heads,
+        head_dim=64,
+        max_position_embeddings=4096,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def deepen(model: LlamaForCausalLM, layers: int) -> LlamaForCausalLM:
+    """A deeper model that computes the same function: the new layers on top write nothing at first.
+
+    They are on top because a judge has to compare what is written with what it would have written itself, and that is
+    only known above the layers that compute it.
+    """
+    old = model.config.num_hidden_layers
+    deeper = LlamaForCausalLM(LlamaConfig(**{**model.config.to_dict(), "num_hidden_layers": layers}))
+    deeper.load_state_dict(model.state_dict(), strict=False)
+    for place in range(old, layers):
+        block = deeper.model.layers[place]
+        block.load_state_dict(model.model.layers[old - 1].state_dict())
+        nn.init.zeros_(block.self_attn.o_proj.weight)
+        nn.init.zeros_(block.mlp.down_proj.weight)
+    deeper.tie_weights()
+    return deeper
+
+
+class Learner(nn.Module):
+    """The model, and two helper heads that say of every token whether it is wrong, and whether all is lost by now.
+
+    A digit at the end of a long prompt is too weak a signal to learn comparing from; a verdict on every token is not.
+    """
+
+    def __init__(self, model: LlamaForCausalLM, digits: Sequence[int]) -> None:
+        """Wrap a model; the helpers are thrown away after training."""
+        super().__init__()
+        self.model = model
+        self.helper = nn.Linear(model.config.hidden_size, 2)
+        self.digits = list(digits)
+
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+        """The training loss and its parts."""
+        hidden = self.model.model(
+            input_ids=batch.ids, position_ids=batch.positions, attention_mask=batch.mask, use_cache=False
+        ).last_hidden_state
+        learned = batch.targets >= 0
+        loss = hidden.new_zeros((), dtype=torch.float32)
+        parts = {}
+        if learned.any():
+            logits = self.model.lm_head(hidden[learned]).float()
+            solving = functional.cross_entropy(logits, batch.targets[learned])
+            loss = loss + solving
+            parts["solve"] = solving.item()
+            parts["token"] = (logits.argmax(-1) == batch.targets[learned]).float().mean().item()
+        if len(batch.score_rows):
+            asked = hidden[batch.score_rows, batch.score_places]
+            logits = self.model.lm_head(asked).float()
+            judging = functional.cross_entropy(logits[:, self.digits], batch.score_labels) + 0.1 * (
+                logits.logsumexp(-1) - logits[:, self.digits].logsumexp(-1)
+            ).mean()
+            loss = loss + judging
+            said, meant = logits[:, self.digits].argmax(-1) >= 7, batch.score_labels.argmax(-1) >= 7
+            parts["judge"] = judging.item()
+            parts["agree"] = (said == meant).float().mean().item()
+        for number, (name, labels, weight) in enumerate(
+            (("mismatch", batch.mismatch, 10.0), ("off_course", batch.off_course, 1.0))
+        ):
+            known = labels >= 0
+            if batch.mask is not None and known.any():
+                helper = functional.binary_cross_entropy_with_logits(
+                    self.helper(hidden[known])[:, number].float(),
+                    labels[known].float(),
+                    pos_weight=torch.tensor(weight, device=hidden.device),
+                )
+                loss = loss + helper
+                parts[name] = helper.item()
+        return loss, parts
+
+
+def optimisers(learner: Learner, stage: Stage) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the layers that learn, AdamW for all else."""
+    rate = stage.rate
+    for number, layer in enumerate(learner.model.model.layers):
+        layer.requires_grad_(number >= stage.frozen)
+    learner.model.model.embed_tokens.requires_grad_(stage.frozen == 0)
+    learning = {id(p): p for p in learner.parameters() if p.requires_grad}
+    matrices = [p for p in learner.model.model.layers.parameters() if p.ndim == 2 and id(p) in learning]
+    others = [p for key, p in learning.items() if key not in {id(m) for m in matrices}]
+    return [
+        torch.optim.Muon(matrices, lr=rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.95), weight_decay=0.0),
+    ]
+
+
+def rate_at(stage: Stage, step: int) -> float:
+    """Warm up, hold, and fall linearly over the last 40 % of the stage."""
+    warm = min(1.0, (step + 1) / 50)
+    fall = min(1.0, (stage.steps - step) / (0.4 * stage.steps))
+    return stage.rate * warm * (stage.final + (1 - stage.final) * fall)
+
+
+def batches(encoder: Encoder, stage: Stage, first: int, seed: int, drafts: dict[int, list[tuple[int, str]]]) -> Iterator[Batch]:
+    """Batches for a stage from step ``first``: each chunk has its own random stream, so a resumed stage sees the same data."""
+    pad = encoder.encode("<|endoftext|>")[0]
+    for chunk in range(first // SORTED_OVER, math.ceil(stage.steps / SORTED_OVER)):
+        rng = random.Random(f"{stage.name}:{seed}:{chunk}")
+        samples = [_sample(encoder, stage, rng, drafts) for _ in range(BATCH * SORTED_OVER)]
+        samples.sort(key=lambda sample: len(sample.ids))
+        cut = [samples[at : at + BATCH] for at in range(0, len(samples), BATCH)]
+        rng.shuffle(cut)
+        for number, group in enumerate(cut):
+            if first <= chunk * SORTED_OVER + number < stage.steps:
+                yield collate(group, pad)
+
+
+def _sample(encoder: Encoder, stage: Stage, rng: random.Random, drafts: dict[int, list[tuple[int, str]]]) -> Sample:
+    if rng.random() < stage.drilled:
+        return encoder.drill(rng)
+    if stage.drafts and drafts and rng.random() < 0.6:
+        seed = rng.choice(list(drafts))
+        told = stories.story(seed, "train")
+        return encoder.solved(told, candidates(rng, told, stage.judgements, drafts[seed]))
+    told = stories.invent(rng, stage.longest)
+    return encoder.solved(told, candidates(rng, told, stage.judgements))
+
+
+def run_stage(learner: Learner, stage: Stage, encoder: Encoder, folder: Path, device: str, seed: int) -> None:
+    """Train one stage, from its checkpoint if there is one, and save the result beside it."""
+    checkpoint = folder / f"{stage.name}.checkpoint.pt"
+    tools = optimisers(learner, stage)
+    step = 0
+    if checkpoint.exists():
+        saved: dict[str, Any] = torch.load(checkpoint, map_location=device, weights_only=True)
+        learner.load_state_dict(saved["learner"])
+        for tool, state in zip(tools, saved["tools"], strict=True):
+            tool.load_state_dict(state)
+        step = saved["step"]
+    drafts = _read_drafts(folder.parent / "drafts.jsonl") if stage.drafts else {}
+    log = (folder / "log.jsonl").open("a", encoding="utf-8")
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[figures]}"))
+    started, tokens, mean = time.monotonic(), 0, {}
+    with log, Progress(*columns, console=console, refresh_per_second=1, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"{folder.name}/{stage.name}", total=stage.steps, completed=step, figures="")
+        for batch in batches(encoder, stage, step, seed, drafts):
+            for tool in tools:
+                for group in tool.param_groups:
+                    group["lr"] = rate_at(stage, step)
+            with torch.autocast(device, torch.bfloat16):
+                loss, parts = learner(batch.to(device))
+            loss.backward()
+            nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
+            for tool in tools:
+                tool.step()
+                tool.zero_grad(set_to_none=True)
+            step += 1
+            tokens += batch.ids.numel()
+            for name, value in parts.items():
+                mean[name] = 0.95 * mean.get(name, value) + 0.05 * value
+            if step % 25 == 0:
+                row = {"stage": stage.name, "step": step, "rate": tokens / (time.monotonic() - started), **mean}
+                log.write(json.dumps({k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}) + "\n")
+                log.flush()
+                bar.update(task, completed=step, figures=" ".join(f"{k} {v:.4f}" for k, v in mean.items()))
+            if step % 250 == 0:
+                state = {"learner": learner.state_dict(), "tools": [tool.state_dict() for tool in tools], "step": step}
+                torch.save(state, checkpoint.with_suffix(".new"))
+                checkpoint.with_suffix(".new").replace(checkpoint)
+    save(learner.model, folder / stage.name)
+    checkpoint.unlink(missing_ok=True)
+
+
+def save(model: LlamaForCausalLM, folder: Path) -> None:
+    """Write the weights as bfloat16 safetensors, leaving the model as it is."""
+    state = {name: value.to(torch.bfloat16) for name, value in model.state_dict().items()}
+    model.config.dtype = torch.bfloat16
+    model.save_pretrained(folder, state_dict=state)
+
+
+def _read_drafts(path: Path) -> dict[int, list[tuple[int, str]]]:
+    drafts: dict[int, list[tuple[int, str]]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        drafts.setdefault(row["seed"], []).append((row["done"], row["text"]))
+    return drafts
+
+
+def train(name: str, work: Path, device: str, seed: int, only: str | None = None) -> None:
+    """Run a model's stages in order."""
+    shape = SHAPES[name]
+    folder = work / name
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = build(work / "tokenizer")
+    encoder = Encoder(tokenizer)
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(configure(shape, shape.stages[0].layers, tokenizer))
+    for stage in shape.stages:
+        if stage.layers != model.config.num_hidden_layers:
+            model = deepen(model, stage.layers)
+        if (folder / stage.name / "model.safetensors").exists():
+            model = LlamaForCausalLM.from_pretrained(folder / stage.name, dtype=torch.float32)
+            continue
+        if only and stage.name != only:
+            break
+        run_stage(Learner(model.to(device), encoder.digits).to(device), stage, encoder, folder, device, seed)
+
+
+def main() -> None:
+    """Parse the command line and train."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("models", nargs="*", default=["small", "base"], help="which to train (default: both)")
+    parser.add_argument("--work", type=Path, default=Path("pair-training"), help="checkpoints and results")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--stage", help="stop after this stage")
+    arguments = parser.parse_args()
+    for name in arguments.models:
+        train(name, arguments.work, arguments.device, arguments.seed, arguments.stage)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Reasoning programs: finding one by name or file, and the few words that they are written with.
+
+A program is an ``@sgl.function`` over ``(s, trace)`` in a file of its own, whose name it has (or ``program``). Its
+state ``s`` lives on the base model, unless the file says ``MODEL = "small"``. Loading a program runs its file.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from specreason_sgl.errors import UsageError
+from specreason_sgl.events import Model
+from specreason_sgl.prompts import CLOSE_THINKING, DELIMITER, THINK_CLOSE
+from specreason_sgl.scoring import DIGITS as _DIGITS
+from specreason_sgl.steps import STEP_ENDS as _STEP_ENDS
+
+DIGITS = list(_DIGITS)
+STEP_ENDS = list(_STEP_ENDS)
+
+__all__ = ["CLOSE_THINKING", "DELIMITER", "DIGITS", "STEP_ENDS", "THINK_CLOSE", "Program", "find", "load", "stock"]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A loaded program."""
+
+    name: str
+    function: Any
+    """An `sglang.SglFunction` over ``(s, trace)``."""
+    model: Model
+    """Whose state ``s`` is."""
+    path: Path
+
+
+def stock() -> dict[str, Path]:
+    """The programs that come with the package, by name."""
+    package = Path(__file__).parent
+    folder = next(p for p in (package / "stock" / "programs", package.parent / "programs") if p.is_dir())
+    return {path.stem: path for path in sorted(folder.glob("*.py"))}
+
+
+def find(name: str) -> Path:
+    """The file of a stock program, by its name, or of anybody's, by its path.
+
+    Raises:
+        UsageError: there is no such program.
+    """
+    known = stock()
+    path = known.get(name.replace("-", "_"), Path(name))
+    if path.is_file():
+        return path
+    msg = f"there is no program `{name}`"
+    raise UsageError(msg, hint=f"stock programs are {', '.join(f'`{n}`' for n in known)}; your own is named by its file")
+
+
+def load(name: str) -> Program:
+    """Load a program; this runs its file.
+
+    Raises:
+        UsageError: there is no such program, or the file is not one.
+    """
+    path = find(name)
+    module_spec = importlib.util.spec_from_file_location(f"specreason_program_{path.stem}", path)
+    if module_spec is None or module_spec.loader is None:
+        msg = f"`{path}` is not a Python file"
+        raise UsageError(msg)
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules[module_spec.name] = module  # SGLang looks a function's module up by name
+    try:
+        module_spec.loader.exec_module(module)
+    except Exception as error:
+        msg = f"`{path}` cannot be loaded: {type(error).__name__}: {error}"
+        raise UsageError(msg) from error
+    function = getattr(module, path.stem, None) or getattr(module, "program", None)
+    if function is None or not hasattr(function, "run"):
+        msg = f"`{path}` has no program"
+        raise UsageError(msg, hint=f"it needs an `@sgl.function` called `{path.stem}` or `program` over `(s, trace)`")
+    return Program(path.stem, function, getattr(module, "MODEL", "base"), path)

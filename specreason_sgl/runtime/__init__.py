@@ -1,0 +1,1 @@
+"""Starting, finding and stopping the two model servers on this machine."""

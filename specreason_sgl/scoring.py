@@ -1,0 +1,84 @@
+"""From the judge's ten digit log-probabilities to a utility score and a decision.
+
+SpecReason reads one greedy digit (section 4.1). The whole distribution says more: a greedy digit throws away
+most of it, so every figure is kept in the trace and the rule that decides is a setting.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+DIGITS = tuple("0123456789")
+
+ScoreRule = Literal["expected", "greedy"]
+LEAST = -100.0
+"""Stands for a log-probability of minus infinity, which JSON cannot hold."""
+
+RULES: tuple[ScoreRule, ...] = get_args(ScoreRule)
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the judge said of one draft.
+
+    The ten log-probabilities are the model's own, over its whole vocabulary, so that the mass outside the
+    digits can be seen; every other figure is of the distribution over the digits alone.
+    """
+
+    logprobs: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse anything but ten log-probabilities with some mass among them."""
+        if len(self.logprobs) != len(DIGITS):
+            msg = f"a score needs {len(DIGITS)} log-probabilities, not {len(self.logprobs)}"
+            raise ValueError(msg)
+        if any(math.isnan(p) for p in self.logprobs) or max(self.logprobs) <= LEAST:
+            msg = "the judge's digits have no mass"
+            raise ValueError(msg)
+
+    @property
+    def distribution(self) -> tuple[float, ...]:
+        """The probability of each digit, given that it is a digit."""
+        most = max(self.logprobs)
+        weights = [math.exp(p - most) for p in self.logprobs]
+        total = sum(weights)
+        return tuple(weight / total for weight in weights)
+
+    @property
+    def greedy(self) -> int:
+        """The most probable digit; the lower one on a tie."""
+        return max(range(len(DIGITS)), key=lambda digit: (self.logprobs[digit], -digit))
+
+    @property
+    def expected(self) -> float:
+        """The mean digit, 0 to 9."""
+        return sum(digit * p for digit, p in enumerate(self.distribution))
+
+    @property
+    def entropy(self) -> float:
+        """The spread of the distribution, in bits: 0 for one certain digit, 3.32 for none preferred."""
+        return -sum(p * math.log2(p) for p in self.distribution if p > 0)
+
+    @property
+    def missing_mass(self) -> float:
+        """The probability of answering with anything but a digit; a judge in good health has little."""
+        return max(0.0, 1.0 - sum(math.exp(p) for p in self.logprobs))
+
+    def reaching(self, threshold: float) -> float:
+        """The probability that the digit is at or above the threshold."""
+        return sum(p for digit, p in enumerate(self.distribution) if digit >= threshold)
+
+    def value(self, rule: ScoreRule) -> float:
+        """The figure that the rule compares with the threshold."""
+        return self.expected if rule == "expected" else float(self.greedy)
+
+    def accepts(self, rule: ScoreRule, threshold: float) -> bool:
+        """Whether a draft with this score is accepted: at the threshold or above it."""
+        return self.value(rule) >= threshold
+
+
+def certain(digit: str) -> Score:
+    """The score of a judge that gives a bare digit and no log-probabilities: all the mass is on it."""
+    return Score(tuple(0.0 if digit.strip() == known else LEAST for known in DIGITS))

@@ -1,0 +1,37 @@
+"""Segmentation: a chain of thought as steps, and when it has stopped getting anywhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from specreason_sgl.prompts import DELIMITER, THINK_CLOSE, THINK_OPEN
+
+STEP_ENDS = (DELIMITER, THINK_CLOSE)
+"""The stop strings of a draft."""
+
+_BLANK_LINES = re.compile(r"\n[^\S\n]*(?:\n[^\S\n]*)+")
+
+
+def split_steps(thinking: str) -> list[str]:
+    """The steps of a whole chain of thought, without delimiters and thinking marks; blank ones are dropped."""
+    inside = thinking.split(THINK_CLOSE, 1)[0]
+    inside = inside.split(THINK_OPEN, 1)[-1]
+    return [step for part in _BLANK_LINES.split(inside) if (step := part.strip())]
+
+
+def is_repeat(steps: Sequence[str], candidate: str) -> bool:
+    """Whether a chain goes in circles if this step is added.
+
+    A step that says the same as the one before it is a circle; a short remark ("Wait.") may come back later, so
+    other steps only count once they stand there twice already.
+    """
+    said = _plain(candidate)
+    if not said:
+        return False
+    earlier = [_plain(step) for step in steps]
+    return (bool(earlier) and earlier[-1] == said) or earlier.count(said) >= 2
+
+
+def _plain(step: str) -> str:
+    return " ".join(step.split()).casefold()

@@ -1,0 +1,236 @@
+"""The run folder: what was asked, with what, and every solve as one line.
+
+::
+
+    runs/20261121-101500-specreason-3f9c/
+        config.json    the resolved configuration, versions, servers, seeds
+        status.json    started | success | error | cancelled, and when
+        solves.jsonl   one `SolveRecord` a line, appended as each solve ends
+        logs/          whatever the servers said
+
+A line is a whole solve, so that a torn last line is one solve owed again and never a half-counted one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
+
+from specreason_sgl.errors import SpecReasonError, UsageError
+from specreason_sgl.events import Event, TextStreamed, read_event
+from specreason_sgl.tally import Tally, tally
+
+M = TypeVar("M", bound=BaseModel)
+
+Status = Literal["started", "success", "error", "cancelled"]
+
+
+class Problem(BaseModel):
+    """A question, and its right answer where one is known."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    question: str
+    answer: str | None = None
+
+
+class SolveRecord(BaseModel):
+    """One line of the run file: one program on one problem."""
+
+    problem: Problem
+    mode: str
+    """What solved it: a program, or a program with parameters under a name of its own."""
+    repeat: int = 0
+    seed: int | None = None
+    started: datetime
+    events: list[SerializeAsAny[Event]]
+
+    @field_validator("events", mode="before")
+    @classmethod
+    def _read_events(cls, value: Any) -> Any:  # noqa: ANN401 - whatever the file holds
+        return [read_event(row) if isinstance(row, dict) else row for row in value]
+
+    @property
+    def key(self) -> str:
+        """Identifies problem, mode and repeat by content, so that a resumed run knows what is done."""
+        text = json.dumps([self.problem.question, self.problem.answer, self.mode, self.repeat])
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+    @property
+    def tally(self) -> Tally:
+        """The totals of this solve."""
+        return tally(list(self.events))
+
+
+class RunStatus(BaseModel):
+    """How far a run got."""
+
+    status: Status
+    updated: datetime
+    message: str | None = None
+
+
+class RunConfig(BaseModel):
+    """Everything somebody needs to repeat a run; extra fields are kept as they are."""
+
+    model_config = ConfigDict(extra="allow")
+
+    schema_version: int = 1
+    created: datetime
+    program: str
+    pair: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+    servers: dict[str, Any] = Field(default_factory=dict)
+    judge_version: str | None = None
+    command: list[str] = Field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A stored run, as much of it as can be read."""
+
+    folder: Path
+    config: RunConfig | None
+    status: RunStatus | None
+    records: list[SolveRecord]
+    remarks: list[str]
+    """One line for each thing that could not be read."""
+
+
+def new_folder(parent: Path, name: str) -> Path:
+    """A path for a new run, named by time, contents and a random tail."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    return parent / f"{stamp}-{name}-{secrets.token_hex(2)}"
+
+
+class RunWriter:
+    """Writes one run folder; private to its owner, and to one process at a time."""
+
+    def __init__(self, folder: Path, config: RunConfig) -> None:
+        """Create the folder and its configuration.
+
+        Raises:
+            UsageError: the folder holds a run already, or cannot be written.
+        """
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+            if (folder / "config.json").exists():
+                msg = f"`{folder}` already holds a run"
+                raise UsageError(msg, hint="choose another folder with `--out`")
+            self._write("config.json", config.model_dump_json(indent=2))
+            self.set_status("started")
+            self._file = os.fdopen(
+                os.open(folder / "solves.jsonl", os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "ab", buffering=0
+            )
+        except OSError as error:
+            msg = f"cannot write the run folder `{folder}`: {error.strerror or error}"
+            raise UsageError(msg, hint="choose another folder with `--out`") from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            msg = f"another process is writing `{folder}`"
+            raise UsageError(msg) from error
+
+    def append(self, record: SolveRecord) -> None:
+        """Store one solve, all of it or nothing.
+
+        Raises:
+            SpecReasonError: the disk is full or the folder has gone.
+        """
+        kept = record.model_copy(update={"events": [e for e in record.events if not isinstance(e, TextStreamed)]})
+        line = kept.model_dump_json().encode("utf-8", "surrogateescape") + b"\n"
+        start = os.lseek(self._file.fileno(), 0, os.SEEK_END)
+        try:
+            written = self._file.write(line)
+            if written != len(line):
+                os.ftruncate(self._file.fileno(), start)
+                msg = f"cannot write `{self.folder}`: the disk is full"
+                raise SpecReasonError(msg, hint="free some space; what was stored before is intact")
+        except OSError as error:
+            os.ftruncate(self._file.fileno(), start)
+            msg = f"cannot write `{self.folder}`: {error.strerror or error}"
+            raise SpecReasonError(msg, hint="free some space; what was stored before is intact") from error
+
+    def set_status(self, status: Status, message: str | None = None) -> None:
+        """Say how far the run got."""
+        self._write("status.json", RunStatus(status=status, updated=datetime.now(UTC), message=message).model_dump_json())
+
+    def close(self, status: Status, message: str | None = None) -> None:
+        """Say how it ended and let go of the folder."""
+        self.set_status(status, message)
+        self._file.close()
+
+    def _write(self, name: str, text: str) -> None:
+        new = self.folder / f"{name}.new"
+        with os.fdopen(os.open(new, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+        new.replace(self.folder / name)
+
+
+@contextmanager
+def writing(folder: Path, config: RunConfig) -> Iterator[RunWriter]:
+    """A writer whose final status says how the block ended."""
+    writer = RunWriter(folder, config)
+    try:
+        yield writer
+    except KeyboardInterrupt:
+        writer.close("cancelled")
+        raise
+    except BaseException as error:
+        writer.close("error", str(error))
+        raise
+    writer.close("success")
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run folder, whole or not; what cannot be read becomes a remark and the rest is returned.
+
+    Raises:
+        UsageError: there is no run there.
+    """
+    solves = folder / "solves.jsonl"
+    if not folder.is_dir() or not (solves.exists() or (folder / "config.json").exists()):
+        msg = f"`{folder}` holds no run"
+        raise UsageError(msg, hint="`specreason list` shows the stored runs")
+    remarks: list[str] = []
+    config = _read_json(folder / "config.json", RunConfig, remarks)
+    status = _read_json(folder / "status.json", RunStatus, remarks)
+    records = list(_read_records(solves, remarks)) if solves.exists() else []
+    unknown = sorted({e.type for r in records for e in r.events if type(e).__name__ == "UnknownEvent"})  # type: ignore[attr-defined]
+    if unknown:
+        remarks.append(f"events of a newer version are not shown: {', '.join(unknown)}")
+    return Run(folder, config, status, records, remarks)
+
+
+def _read_records(path: Path, remarks: list[str]) -> Iterator[SolveRecord]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield SolveRecord.model_validate(json.loads(line))
+            except (ValueError, ValidationError):
+                torn = not line.endswith(b"\n")
+                remarks.append(f"line {number} of `{path.name}` is {'half-written' if torn else 'malformed'} and left out")
+
+
+def _read_json(path: Path, model: type[M], remarks: list[str]) -> M | None:
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        remarks.append(f"`{path.name}` is missing")
+    except (ValueError, OSError) as error:
+        remarks.append(f"`{path.name}` cannot be read: {type(error).__name__}")
+    return None

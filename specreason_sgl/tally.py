@@ -1,0 +1,139 @@
+"""Running totals over the events of a solve: the one place where acceptance, tokens and seconds are counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from specreason_sgl.events import (
+    AnswerWritten,
+    CallKind,
+    CallMade,
+    EndOfThinking,
+    Event,
+    Model,
+    SolveEnded,
+    SolveFailed,
+    SolveStarted,
+    StepDrafted,
+    StepScored,
+    StepTaken,
+    ThinkingEnded,
+)
+
+
+@dataclass
+class Tally:
+    """What a solve came to so far; feed it every event in order."""
+
+    budget: int = 0
+    steps: Counter[Model] = field(default_factory=Counter)
+    """Steps in the reasoning, by author."""
+    kept: Counter[Model] = field(default_factory=Counter)
+    """Thinking tokens in the reasoning, by author."""
+    judged: int = 0
+    accepted: int = 0
+    drafted_tokens: int = 0
+    calls: Counter[CallKind] = field(default_factory=Counter)
+    tokens: Counter[CallKind] = field(default_factory=Counter)
+    """Tokens generated, by what the call was for."""
+    seconds: Counter[CallKind] = field(default_factory=Counter)
+    """Client wall time of the calls, by what they were for."""
+    prompt_tokens: Counter[Model] = field(default_factory=Counter)
+    cached_tokens: Counter[Model] = field(default_factory=Counter)
+    generated: Counter[Model] = field(default_factory=Counter)
+    model_seconds: Counter[Model] = field(default_factory=Counter)
+    retries: int = 0
+    elapsed: float = 0.0
+    """Seconds since the solve began, as of the last event."""
+    ended: EndOfThinking | None = None
+    answer: str | None = None
+    truncated: bool = False
+    correct: bool | None = None
+    outcome: str | None = None
+    error: str | None = None
+
+    def add(self, event: Event) -> None:
+        """Count one event."""
+        self.elapsed = max(self.elapsed, event.at)
+        match event:
+            case SolveStarted():
+                self.budget = event.budget
+            case CallMade():
+                self._add_call(event)
+            case StepDrafted():
+                self.drafted_tokens += event.tokens
+            case StepScored():
+                self.judged += 1
+                self.accepted += event.accepted
+            case StepTaken():
+                self.steps[event.author] += 1
+                self.kept[event.author] += event.tokens
+            case ThinkingEnded():
+                self.ended = event.reason
+            case AnswerWritten():
+                self.answer, self.truncated = event.answer, event.truncated
+            case SolveFailed():
+                self.error = event.error
+            case SolveEnded():
+                self.outcome, self.correct = event.outcome, event.correct
+            case _:
+                pass
+
+    def _add_call(self, call: CallMade) -> None:
+        self.calls[call.kind] += 1
+        self.tokens[call.kind] += call.generated_tokens
+        self.seconds[call.kind] += call.wall_s  # type: ignore[assignment]  # Counter is typed for integers
+        self.prompt_tokens[call.model] += call.prompt_tokens
+        self.cached_tokens[call.model] += call.cached_tokens
+        self.generated[call.model] += call.generated_tokens
+        self.model_seconds[call.model] += call.wall_s  # type: ignore[assignment]
+        self.retries += call.retries
+
+    @property
+    def acceptance(self) -> float | None:
+        """Accepted drafts as a share of the judged ones."""
+        return self.accepted / self.judged if self.judged else None
+
+    @property
+    def thinking_tokens(self) -> int:
+        """Tokens of the reasoning, whoever wrote them."""
+        return sum(self.kept.values())
+
+    @property
+    def wasted_tokens(self) -> int:
+        """Drafted tokens that did not enter the reasoning; drafts of the small model alone are never wasted."""
+        return max(0, self.drafted_tokens - self.kept["small"]) if self.judged else 0
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Kept thinking tokens by the time the solve has taken."""
+        return self.thinking_tokens / self.elapsed if self.elapsed and self.thinking_tokens else None
+
+    @property
+    def cached_share(self) -> float | None:
+        """Prompt tokens served from the radix caches, of all prompt tokens."""
+        total = sum(self.prompt_tokens.values())
+        return sum(self.cached_tokens.values()) / total if total else None
+
+    @property
+    def base_seconds_per_token(self) -> float | None:
+        """What a token of the base model costs, from its own generation in this solve."""
+        written = self.tokens["regenerate"] + self.tokens["think"] + (self.tokens["answer"] if self.steps["base"] else 0)
+        spent = self.seconds["regenerate"] + self.seconds["think"] + (self.seconds["answer"] if self.steps["base"] else 0)
+        return spent / written if written and spent else None
+
+    @property
+    def speed_up(self) -> float | None:
+        """Estimated time of the thinking had the base model written all of it, by the time it took."""
+        each = self.base_seconds_per_token
+        spent = sum(seconds for kind, seconds in self.seconds.items() if kind != "answer")
+        return each * self.thinking_tokens / spent if each and spent and self.judged else None
+
+
+def tally(events: list[Event]) -> Tally:
+    """The totals of a whole solve."""
+    totals = Tally()
+    for event in events:
+        totals.add(event)
+    return totals

@@ -1,0 +1,160 @@
+"""Where a batch tells what happens: on the screen, as plain lines, as JSON lines, or nowhere."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Protocol, TextIO
+
+from specreason_sgl.events import Event
+from specreason_sgl.store import SolveRecord
+from specreason_sgl.view import figures
+from specreason_sgl.view.batch_view import BatchState, SolveKey, standing_lines
+from specreason_sgl.view.json_lines import json_line
+from specreason_sgl.view.listing import Solved
+from specreason_sgl.view.output import Output
+from specreason_sgl.view.plain import WIDE
+from specreason_sgl.view.scenes import BatchScene
+from specreason_sgl.view.text import one_line
+from specreason_sgl.view.theme import ROLES
+
+
+class BatchSink(Protocol):
+    """Told of everything that happens in a batch, from any thread."""
+
+    def started(self, problem_id: str, repeat: int, mode: str) -> SolveKey:
+        """A solve begins; the key names it from here on."""
+        ...
+
+    def event(self, key: SolveKey, event: Event) -> None:
+        """Something happens in a solve."""
+        ...
+
+    def finished(self, key: SolveKey, record: SolveRecord) -> None:
+        """A solve has ended and this is what is stored of it."""
+        ...
+
+
+class SilentBatch:
+    """Tells nobody."""
+
+    def started(self, problem_id: str, repeat: int, mode: str) -> SolveKey:
+        """Name a solve."""
+        return SolveKey(problem_id, repeat, mode)
+
+    def event(self, key: SolveKey, event: Event) -> None:
+        """Say nothing."""
+
+    def finished(self, key: SolveKey, record: SolveRecord) -> None:
+        """Say nothing."""
+
+
+class SceneBatch(SilentBatch):
+    """Hands everything to the screen."""
+
+    def __init__(self, scene: BatchScene) -> None:
+        """Tell this scene."""
+        self._scene = scene
+
+    def started(self, problem_id: str, repeat: int, mode: str) -> SolveKey:
+        """A new row."""
+        key = super().started(problem_id, repeat, mode)
+        self._scene.tell(key, None)
+        return key
+
+    def event(self, key: SolveKey, event: Event) -> None:
+        """The row moves on."""
+        self._scene.tell(key, event)
+
+    def finished(self, key: SolveKey, record: SolveRecord) -> None:
+        """The row goes to the finished ones."""
+        self._scene.tell(key, record)
+
+
+class PlainBatch(SilentBatch):
+    """One line for each solve that has ended, and the totals at the end."""
+
+    def __init__(self, total: int, earlier: Sequence[SolveRecord] = (), stream: TextIO | None = None) -> None:
+        """Begin with what there was before."""
+        self._output = Output(stream)
+        self._state = BatchState(total, time.monotonic())
+        self._lock = threading.Lock()
+        for record in earlier:
+            self._state.finished(Solved.of(record))
+        self._state.earlier = len(earlier)
+
+    def finished(self, key: SolveKey, record: SolveRecord) -> None:
+        """Write its line."""
+        solved = Solved.of(record)
+        with self._lock:
+            self._state.finished(solved)
+            self._state.tokens += sum(solved.state.tally.generated.values())
+            self._state.tick(time.monotonic())
+            self._output.line(self._line(key, solved))
+
+    def close(self) -> None:
+        """Write the totals."""
+        for words in standing_lines(self._state, WIDE, time.monotonic()):
+            self._output.line(" ".join(words.plain.split()))
+
+    def _line(self, key: SolveKey, solved: Solved) -> str:
+        tally, state = solved.state.tally, self._state
+        parts = [
+            f"{state.done}/{state.total}",
+            ROLES[solved.state.phase].label,
+            f"{one_line(key.problem_id)} #{key.repeat}",
+            one_line(key.mode),
+            one_line(tally.answer or "–"),
+            f"{sum(tally.steps.values())} steps",
+            f"{figures.count(tally.thinking_tokens)} tok",
+            figures.seconds(tally.elapsed),
+        ]
+        if tally.judged:
+            parts.append(f"acceptance {figures.share(tally.acceptance)}")
+        if tally.retries:
+            parts.append(f"{tally.retries} retries")
+        if tally.error:
+            parts.append(one_line(tally.error))
+        if state.left.value is not None and state.done < state.total:
+            parts.append(f"{figures.about(state.left.value)} left")
+        return "  ".join(parts)
+
+
+class JsonBatch(SilentBatch):
+    """One JSON line for each solve that has ended."""
+
+    def __init__(self, total: int, stream: TextIO | None = None) -> None:
+        """Write to this stream, or to standard output."""
+        self._output = Output(stream)
+        self._total = total
+        self._lock = threading.Lock()
+
+    def finished(self, key: SolveKey, record: SolveRecord) -> None:
+        """Write its line."""
+        row = {"type": "solve_finished", "total": self._total, **solve_row(record)}
+        with self._lock:
+            self._output.line(json_line(row))
+
+
+def solve_row(record: SolveRecord) -> dict[str, object]:
+    """A solve in short, for programs."""
+    tally = record.tally
+    return {
+        "problem_id": record.problem.id,
+        "mode": record.mode,
+        "repeat": record.repeat,
+        "outcome": tally.outcome,
+        "answer": tally.answer,
+        "correct": tally.correct,
+        "steps": dict(tally.steps),
+        "kept_tokens": dict(tally.kept),
+        "generated_tokens": dict(tally.generated),
+        "model_seconds": dict(tally.model_seconds),
+        "seconds": tally.elapsed,
+        "judged": tally.judged,
+        "accepted": tally.accepted,
+        "acceptance": tally.acceptance,
+        "speed_up": tally.speed_up,
+        "error": tally.error,
+    }

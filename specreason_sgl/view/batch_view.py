@@ -1,0 +1,237 @@
+"""Many problems at once: what is in flight, what it comes to so far, what has just ended.
+
+The state is fed by `BatchState.started`, `heard` and `finished`, and `batch_frame` draws it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from rich.text import Text
+
+from specreason_sgl.events import CallMade, Event
+from specreason_sgl.view import figures
+from specreason_sgl.view.lines import columns, flow, label, legend, line, page, rule, spread
+from specreason_sgl.view.listing import ROOMY, Solved, scrolled, solved_line
+from specreason_sgl.view.state import SolveState
+from specreason_sgl.view.text import one_line
+from specreason_sgl.view.theme import BATCH_LEGEND, ROLES
+
+KEYS = "↑/↓ select  enter opens the trace  q leaves the view, the run goes on"
+ENDED_SHOWN = 5
+"""So many of the last finished solves are shown."""
+SMOOTHING = 0.2
+"""How much of a new estimate enters the one that is shown."""
+STEADY = 1.0
+"""Seconds for which an estimate stands still."""
+PHASE = 14
+
+
+class SolveKey(NamedTuple):
+    """Identifies a solve within a batch."""
+
+    problem_id: str
+    repeat: int
+    mode: str
+
+
+@dataclass
+class Estimate:
+    """The time that is left, smoothed so that it can be read."""
+
+    value: float | None = None
+    _seen: float = 0.0
+
+    def update(self, clock: float, elapsed: float, done: int, left: int) -> None:
+        """Take the pace of what is done into account."""
+        if not done:
+            return
+        passed = clock - self._seen
+        if self.value is not None and passed < STEADY:
+            return
+        new = elapsed / done * left
+        old = new if self.value is None else max(0.0, self.value - passed)
+        self.value = old + SMOOTHING * (new - old)
+        self._seen = clock
+
+
+@dataclass
+class Standing:
+    """What the ended solves of one mode come to."""
+
+    done: int = 0
+    right: int = 0
+    graded: int = 0
+    judged: int = 0
+    accepted: int = 0
+
+    def add(self, solved: SolveState) -> None:
+        """Count one."""
+        tally = solved.tally
+        self.done += 1
+        self.right += tally.correct is True
+        # Where answers are known a failed solve is a wrong one.
+        self.graded += tally.correct is not None or tally.outcome == "failed"
+        self.judged += tally.judged
+        self.accepted += tally.accepted
+
+
+@dataclass
+class BatchState:
+    """A batch as far as it has come."""
+
+    total: int
+    began: float = 0.0
+    """By the clock of whoever feeds it."""
+    flying: dict[SolveKey, SolveState] = field(default_factory=dict)
+    """What is in flight, the longest first."""
+    ended: deque[Solved] = field(default_factory=lambda: deque(maxlen=50))
+    """The last ones that ended, the newest first."""
+    modes: dict[str, Standing] = field(default_factory=dict)
+    tokens: int = 0
+    earlier: int = 0
+    """Solves that were there before this batch began."""
+    left: Estimate = field(default_factory=Estimate)
+
+    @property
+    def done(self) -> int:
+        """Solves that have ended, the earlier ones included."""
+        return sum(standing.done for standing in self.modes.values())
+
+    def started(self, key: SolveKey) -> None:
+        """A solve takes off."""
+        self.flying[key] = SolveState()
+
+    def heard(self, key: SolveKey, event: Event) -> None:
+        """Something happens in a solve."""
+        self.flying.setdefault(key, SolveState()).add(event)
+        if isinstance(event, CallMade):
+            self.tokens += event.generated_tokens
+
+    def finished(self, solved: Solved) -> None:
+        """A solve has ended."""
+        self.flying.pop(SolveKey(solved.problem_id, solved.repeat, solved.mode), None)
+        self.ended.appendleft(solved)
+        self.modes.setdefault(solved.mode, Standing()).add(solved.state)
+
+    def tick(self, clock: float) -> None:
+        """Look at the clock."""
+        fresh = self.done - self.earlier
+        self.left.update(clock, clock - self.began, fresh, self.total - self.done)
+
+
+@dataclass(frozen=True)
+class BatchLook:
+    """How to look at a batch."""
+
+    width: int = 100
+    height: int = 40
+    clock: float = 0.0
+    colour: bool = True
+    chosen: SolveKey | None = None
+    title: str = ""
+    keys: str = KEYS
+
+
+def batch_frame(state: BatchState, look: BatchLook) -> Text:
+    """The batch on a page of exactly the height that is asked for."""
+    top = _header(state, look)
+    bottom = [rule(look.width), *legend(BATCH_LEGEND, look.width), line((f" {look.keys}", "dim"))]
+    room = max(2, look.height - len(top) - len(bottom))
+    ended = [solved_line(solved, look.width) for solved in list(state.ended)[: max(0, min(ENDED_SHOWN, room - 4))]]
+    below = [rule(look.width, "last finished"), *ended] if ended else []
+    room = max(1, room - len(below))
+    rows = _flying(state, look, room)
+    return page(
+        [*top, *rows, *[line()] * (room - len(rows)), *below, *bottom][: look.height], look.width, colour=look.colour
+    )
+
+
+def _header(state: BatchState, look: BatchLook) -> list[Text]:
+    elapsed = look.clock - state.began
+    eta = f" · {figures.about(state.left.value)} left" if state.left.value is not None and state.done < state.total else ""
+    share = state.done / state.total if state.total else 1.0
+    done, left = figures.progress(share, max(10, look.width // 4))
+    right = line((done, "green"), (left, "dim"), f" {state.done} of {state.total}", (f" · {figures.share(share)} ", "dim"))
+    clock = line((f"{figures.seconds(elapsed)}{eta} ", "dim"))
+    rate = f"{state.tokens / elapsed:,.0f} tok/s" if elapsed > 0 and state.tokens else "– tok/s"
+    shown = [(mode, standing) for mode, standing in state.modes.items() if standing.done]
+    return [
+        spread(line((f" {one_line(look.title)}", "bold")), right, look.width),
+        spread(line(f" {len(state.flying)} in flight · {rate}"), clock, look.width),
+        *(_standing(mode, standing, look.width, named=len(shown) > 1) for mode, standing in shown),
+        rule(look.width),
+    ]
+
+
+def standing_lines(state: BatchState, width: int, clock: float) -> list[Text]:
+    """What a batch has come to, one line for each mode."""
+    shown = [(mode, standing) for mode, standing in state.modes.items() if standing.done]
+    rate = f"{state.tokens / (clock - state.began):,.0f}" if state.tokens and clock > state.began else "–"
+    items = [
+        line(f"{state.done} of {state.total} solves"),
+        line(f"{figures.seconds(clock - state.began)}"),
+        line(f"{rate} tok/s"),
+    ]
+    return [*(_standing(mode, standing, width, named=True) for mode, standing in shown), *flow(items, width)]
+
+
+def _standing(mode: str, standing: Standing, width: int, *, named: bool) -> Text:
+    items = []
+    if standing.graded:
+        low, high = figures.wilson(standing.right, standing.graded)
+        items.append(
+            line(
+                label("right"),
+                (f" {figures.share(standing.right / standing.graded)}", "bold"),
+                f" ({100 * low:.0f}–{100 * high:.0f}%) of {standing.graded}",
+            )
+        )
+    else:
+        items.append(line(f"{standing.done} done"))
+    if standing.judged:
+        items.append(line("acceptance ", (figures.share(standing.accepted / standing.judged), "bold")))
+    rows = flow(items, width)
+    return columns([(line((f" {one_line(mode)}", "dim")), 18), (rows[0], width - 20)]) if named else rows[0]
+
+
+def _flying(state: BatchState, look: BatchLook, room: int) -> list[Text]:
+    keys = list(state.flying)
+    if not keys:
+        return [line((" nothing in flight", "dim"))]
+    named = len(state.modes) > 1 or len({key.mode for key in keys}) > 1
+    chosen = keys.index(look.chosen) if look.chosen in state.flying else -1
+    hidden = len(keys) > room
+    room = max(1, room - 1) if hidden else room
+    start = scrolled(max(0, chosen), len(keys), room)
+    rows = [
+        _row(key, state.flying[key], look, chosen=place == chosen, named=named)
+        for place, key in enumerate(keys[start : start + room], start=start)
+    ]
+    return [*rows, line((f"   … {len(keys) - len(rows)} more in flight", "dim"))] if hidden else rows
+
+
+def _row(key: SolveKey, solve: SolveState, look: BatchLook, *, chosen: bool, named: bool) -> Text:
+    tally = solve.tally
+    name = key.problem_id if not key.repeat else f"{key.problem_id} #{key.repeat}"
+    last = next(reversed(solve.steps), None)
+    scored = next((step.score for step in reversed(solve.steps.values()) if step.score), None)
+    cells = [
+        (line(("›" if chosen else " ", "bold")), 1),
+        (line(label(solve.phase)), PHASE),
+        (line((one_line(name), "bold" if chosen else "")), 14),
+    ]
+    if named and look.width >= ROOMY:
+        cells.append((line((one_line(key.mode), "dim")), 18))
+    cells.append((line(f"step {last}" if last is not None else ""), -9))
+    if scored is not None:
+        expected = solve.started is not None and solve.started.score_rule == "expected"
+        value = scored.expected if expected else float(scored.greedy)
+        style = ROLES["accepted" if scored.accepted else "rejected"]
+        reached, rest = figures.gauge(value, solve.threshold)
+        cells.append((line((f"{style.glyph} {value:>4.{int(expected)}f} ", style.style), (reached, style.style), (rest, "dim")), 17))
+    else:
+        cells.append((line(), 17))
+    return columns([*cells, (line(f"{figures.count(tally.thinking_tokens)} tok"), -10)], gap=1)

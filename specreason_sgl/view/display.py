@@ -1,0 +1,151 @@
+"""How a run shows itself: chosen once, opened around the run, closed with what stays on the terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal, TextIO, get_args
+
+from specreason_sgl.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from specreason_sgl.events import Event, Sink
+    from specreason_sgl.store import SolveRecord
+    from specreason_sgl.view.batch_sinks import BatchSink
+
+DisplayMode = Literal["auto", "rich", "plain", "json", "none"]
+
+MODES: tuple[DisplayMode, ...] = get_args(DisplayMode)
+VARIABLE = "SPECREASON_DISPLAY"
+
+
+def choose(mode: str, *, stdout_isatty: bool, env: Mapping[str, str]) -> DisplayMode:
+    """The mode that is meant: what was asked for, else what the environment says, else what suits the output.
+
+    Anything but a capable terminal gets plain lines, whatever was asked for.
+
+    Raises:
+        UsageError: there is no such mode.
+    """
+    wanted = (env.get(VARIABLE) if mode == "auto" else None) or mode
+    chosen = next((known for known in MODES if known == wanted), None)
+    if chosen is None:
+        raise UsageError(f"there is no display `{wanted}`", hint=f"use {', '.join(f'`{known}`' for known in MODES)}")
+    if chosen in {"auto", "rich"}:
+        return "rich" if stdout_isatty and env.get("TERM") not in {"dumb", "unknown"} else "plain"
+    return chosen
+
+
+def has_colour(env: Mapping[str, str]) -> bool:
+    """Whether colours are wanted at all."""
+    return not env.get("NO_COLOR")
+
+
+@contextmanager
+def open_display(mode: DisplayMode, *, title: str = "specreason", stream: TextIO | None = None) -> Iterator[Sink]:
+    """Show one solve while the block runs; what stays is the whole trace with its totals.
+
+    Args:
+        mode: as `choose` returned it.
+        title: what the header says first.
+        stream: in place of standard output.
+    """
+    if mode == "none":
+        yield _ignore
+    elif mode == "json":
+        from specreason_sgl.view.json_lines import JsonSink
+
+        yield JsonSink(stream)
+    elif mode == "plain":
+        from specreason_sgl.view.plain import PlainSink
+
+        yield PlainSink(stream)
+    else:
+        with _rich_display(title, console(stream)) as sink:
+            yield sink
+
+
+@contextmanager
+def _rich_display(title: str, terminal: Console) -> Iterator[Sink]:
+    from specreason_sgl.view.live import beside
+    from specreason_sgl.view.scenes import SolveScene
+    from specreason_sgl.view.solve_view import Look, report
+
+    scene = SolveScene(title, colour=not terminal.no_color)
+    try:
+        with beside(scene, terminal):
+            yield scene.hear
+    finally:
+        scene.fresh(0.0)
+        if scene.state.started:
+            look = Look(width=terminal.width, colour=not terminal.no_color, title=title)
+            terminal.print(report(scene.state, look), soft_wrap=True)
+
+
+@contextmanager
+def open_batch_display(
+    mode: DisplayMode,
+    total: int,
+    *,
+    title: str = "specreason",
+    earlier: Sequence[SolveRecord] = (),
+    stream: TextIO | None = None,
+) -> Iterator[BatchSink]:
+    """Show many solves while the block runs; what stays is what they came to.
+
+    Args:
+        mode: as `choose` returned it.
+        total: how many solves there will be, the earlier ones included.
+        title: what the header says first.
+        earlier: solves that are stored already, when a run goes on.
+        stream: in place of standard output.
+    """
+    from specreason_sgl.view import batch_sinks
+
+    if mode == "none":
+        yield batch_sinks.SilentBatch()
+    elif mode == "json":
+        yield batch_sinks.JsonBatch(total, stream)
+    elif mode == "plain":
+        lines = batch_sinks.PlainBatch(total, earlier, stream)
+        try:
+            yield lines
+        finally:
+            lines.close()
+    else:
+        with _rich_batch(title, total, earlier, console(stream)) as sink:
+            yield sink
+
+
+@contextmanager
+def _rich_batch(title: str, total: int, earlier: Sequence[SolveRecord], terminal: Console) -> Iterator[BatchSink]:
+    from specreason_sgl.view.batch_sinks import SceneBatch
+    from specreason_sgl.view.batch_view import standing_lines
+    from specreason_sgl.view.lines import page
+    from specreason_sgl.view.live import beside
+    from specreason_sgl.view.scenes import BatchScene
+
+    colour = not terminal.no_color
+    scene = BatchScene(title, total, colour=colour, began=time.monotonic(), earlier=earlier)
+    try:
+        with beside(scene, terminal):
+            yield SceneBatch(scene)
+    finally:
+        clock = time.monotonic()
+        scene.fresh(clock)
+        terminal.print(page(standing_lines(scene.state, terminal.width, clock), terminal.width, colour=colour))
+
+
+def console(stream: TextIO | None = None) -> Console:
+    """A terminal to draw on."""
+    from rich.console import Console
+
+    return Console(file=stream or sys.stdout, highlight=False, markup=False, emoji=False)
+
+
+def _ignore(_event: Event) -> None:
+    pass

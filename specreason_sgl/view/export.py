@@ -1,0 +1,247 @@
+"""A trace as one file that opens anywhere and fetches nothing: SVG, HTML with foldable steps, or Markdown."""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.terminal_theme import TerminalTheme
+from rich.text import Text
+
+from specreason_sgl.errors import UsageError
+from specreason_sgl.view import figures
+from specreason_sgl.view.redecide import Redecision
+from specreason_sgl.view.solve_view import TIMED, Look, report, totals
+from specreason_sgl.view.state import SolveState, StepState
+from specreason_sgl.view.text import one_line, visible
+from specreason_sgl.view.theme import LEGEND, ROLES, RoleName
+
+WIDTH = 110
+"""Columns of a picture."""
+
+PAPER = TerminalTheme(
+    (22, 24, 29),
+    (214, 218, 226),
+    [(40, 44, 52), (232, 106, 98), (94, 196, 130), (222, 178, 84), (98, 152, 240), (198, 126, 214), (84, 190, 208), (214, 218, 226)],
+    [(98, 105, 118), (244, 128, 120), (124, 216, 156), (236, 198, 110), (132, 176, 250), (214, 150, 228), (116, 208, 224), (246, 248, 250)],
+)
+"""The colours of pictures, chosen to be told apart on their dark ground."""
+
+# Rich's own frame, without the fonts that it fetches.
+_SVG = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
+<style>
+.{unique_id}-matrix {{
+  font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace;
+  font-size: {char_height}px; line-height: {line_height}px; font-variant-east-asian: full-width;
+}}
+.{unique_id}-title {{ font-size: 18px; font-weight: bold; font-family: system-ui, sans-serif; }}
+{styles}
+</style>
+<defs>
+<clipPath id="{unique_id}-clip-terminal"><rect x="0" y="0" width="{terminal_width}" height="{terminal_height}" /></clipPath>
+{lines}
+</defs>
+{chrome}
+<g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">
+{backgrounds}
+<g class="{unique_id}-matrix">
+{matrix}
+</g>
+</g>
+</svg>
+"""
+
+
+def picture(page: Text, title: str, width: int = WIDTH) -> str:
+    """A page of a view as an SVG picture that needs nothing but itself."""
+    console = Console(
+        record=True, width=width, file=io.StringIO(), force_terminal=True, color_system="truecolor", highlight=False
+    )
+    console.print(page, soft_wrap=True)
+    return console.export_svg(title=one_line(title), theme=PAPER, code_format=_SVG, unique_id="trace")
+
+
+def as_svg(state: SolveState, title: str, redecision: Redecision | None = None) -> str:
+    """The whole trace as it stands on a terminal."""
+    return picture(report(state, Look(width=WIDTH, title=title, redecision=redecision)), title)
+
+
+_CSS = """
+:root { color-scheme: light dark; --ink: #1d2026; --dim: #6a7180; --ground: #fff; --line: #dfe3ea; }
+@media (prefers-color-scheme: dark) { :root { --ink: #dfe3ea; --dim: #8f97a8; --ground: #16181d; --line: #2c313a; } }
+body { color: var(--ink); background: var(--ground); font: 16px/1.5 system-ui, sans-serif; margin: 0 auto;
+  max-width: 52rem; padding: 1rem; overflow-wrap: anywhere; }
+h1 { font-size: 1.25rem; } pre { white-space: pre-wrap; margin: .25rem 0; font: inherit; }
+.step { border-left: 3px solid var(--role); padding: .1rem 0 .1rem .75rem; margin: .6rem 0; }
+.step.base { border-left-width: 6px; } .step.unreal { border-left-style: dashed; opacity: .65; }
+summary { cursor: pointer; } .role { color: var(--role); font-weight: 600; white-space: nowrap; }
+.figures, .legend, footer { color: var(--dim); font-size: .85rem; }
+.gauge { font-family: ui-monospace, Menlo, Consolas, monospace; white-space: nowrap; }
+.rejected { border-left: 3px dotted var(--role); padding-left: .75rem; margin: .3rem 0; color: var(--dim); }
+.note { border-top: 1px dashed var(--dim); color: var(--dim); padding-top: .3rem; font-size: .9rem; }
+.legend span { margin-right: 1rem; } .totals { font-variant-numeric: tabular-nums; }
+"""
+
+
+def as_html(state: SolveState, title: str, redecision: Redecision | None = None) -> str:
+    """The trace as a page of its own; every step folds."""
+    question = state.started.question if state.started else ""
+    steps = "\n".join(_html_step(step, state, redecision) for step in state.steps.values())
+    legend = " ".join(_html_role(name) for name in LEGEND)
+    sums = "<br>".join(_escape(words.plain.strip()) for words in totals(state, WIDTH))
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>{_escape(one_line(title))}</title>
+<style>{_CSS}</style>
+</head>
+<body>
+<h1>{_escape(one_line(title))}</h1>
+<p class="legend">{legend}</p>
+{_html_redecision(redecision)}
+{_html_text(question)}
+{steps}
+{_html_end(state)}
+<footer class="totals">{sums}</footer>
+</body>
+</html>
+"""
+
+
+def _html_step(step: StepState, state: SolveState, redecision: Redecision | None) -> str:
+    unreal = redecision is not None and redecision.is_counterfactual(step.number)
+    kind = ("base" if step.author == "base" else "small") + (" unreal" if unreal else "")
+    decision = redecision.on(step.number) if redecision else None
+    flip = f"{_html_role('flip')} " if decision and decision.flips else ""
+    rejected = ""
+    if step.rejected is not None:
+        words = f"{_html_role('rejected')} draft, {figures.count(step.draft_tokens)} tok"
+        rejected = (
+            f'<details class="rejected" style="--role:{ROLES["rejected"].hex}"><summary>{words}</summary>'
+            f"{_html_text(step.rejected)}</details>"
+        )
+    return (
+        f'<details open class="step {kind}" style="--role:{ROLES[step.role].hex}"><summary>{step.number} '
+        f'{_html_role(step.role)} {flip}<span class="figures">{_escape(_figures(step, state))}</span></summary>'
+        f"{_html_text(step.shown)}{rejected}</details>"
+    )
+
+
+def _html_end(state: SolveState) -> str:
+    parts = [f'<p class="note">{_html_role("notice")} {_escape(visible(notice))}</p>' for notice in state.notices]
+    if state.answer:
+        grade = _html_role(state.phase) if state.phase in {"right", "wrong"} else ""
+        parts.append(
+            f'<div class="step base" style="--role:{ROLES["answered"].hex}">{_html_role("answered")} '
+            f"<strong>{_escape(visible(state.answer.answer or '–'))}</strong> {grade}{_html_text(state.answer.text)}</div>"
+        )
+    if state.failure:
+        parts.append(f"<p>{_html_role('failed')} {_escape(visible(state.failure.error))}</p>")
+    return "\n".join(parts)
+
+
+def _html_redecision(redecision: Redecision | None) -> str:
+    return f'<p class="note">{_escape(_redecided(redecision))}</p>' if redecision else ""
+
+
+def _html_role(name: RoleName) -> str:
+    role = ROLES[name]
+    return f'<span class="role" style="--role:{role.hex}">{_escape(role.label)}</span>'
+
+
+def _html_text(text: str) -> str:
+    return f'<pre dir="auto">{_escape(visible(text))}</pre>'
+
+
+def _escape(text: str) -> str:
+    return html.escape(text, quote=True)
+
+
+def as_markdown(state: SolveState, title: str, redecision: Redecision | None = None) -> str:
+    """The trace as Markdown; what models wrote is fenced and never markup."""
+    parts = [f"# {_plain(title)}"]
+    if state.started:
+        parts.append(_fenced(state.started.question))
+    if redecision:
+        parts.append(f"> {_redecided(redecision)}")
+    for step in state.steps.values():
+        parts.append(f"## {step.number} {ROLES[step.role].label}")
+        decision = redecision.on(step.number) if redecision else None
+        marks = [ROLES["flip"].label] if decision and decision.flips else []
+        if redecision and redecision.is_counterfactual(step.number):
+            marks.append("counterfactual")
+        parts += [" · ".join([*marks, _figures(step, state)]), _fenced(step.shown)]
+        if step.rejected is not None:
+            parts += [f"{ROLES['rejected'].label} draft, {figures.count(step.draft_tokens)} tok", _fenced(step.rejected)]
+    parts += [f"{ROLES['notice'].label}: {_plain(notice)}" for notice in state.notices]
+    if state.answer:
+        grade = f" · {ROLES[state.phase].label}" if state.phase in {"right", "wrong"} else ""
+        parts += [f"## {ROLES['answered'].label}{grade}", _fenced(state.answer.text)]
+    if state.failure:
+        parts.append(f"{ROLES['failed'].label}: {_plain(state.failure.error)}")
+    parts += [f"- {words.plain.strip()}" for words in totals(state, WIDTH)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Words on one line that Markdown takes as they are."""
+    return re.sub(r"([\\`*_{}\[\]<>#|!])", r"\\\1", one_line(text))
+
+
+def _fenced(text: str) -> str:
+    shown = visible(text)
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", shown)), default=0))
+    return f"{fence}text\n{shown}\n{fence}"
+
+
+def _figures(step: StepState, state: SolveState) -> str:
+    """Score, tokens and times of a step."""
+    parts = []
+    if step.score is not None:
+        expected = state.started is not None and state.started.score_rule == "expected"
+        value = step.score.expected if expected else float(step.score.greedy)
+        bar = "".join(figures.gauge(value, state.threshold))
+        parts.append(f"score {value:.{int(expected)}f} {bar} {figures.sparkline(step.score.score.distribution)}")
+    parts.append(f"{figures.count(step.tokens)} tok")
+    parts += [f"{word} {figures.seconds(step.seconds[kind])}" for kind, word in TIMED if step.seconds[kind]]
+    return " · ".join(parts)
+
+
+def _redecided(redecision: Redecision) -> str:
+    words = (
+        f"threshold {redecision.threshold:g} ({redecision.rule}): {len(redecision.flips)} of "
+        f"{len(redecision.decisions)} decisions flip, acceptance {figures.share(redecision.acceptance)} "
+        f"instead of {figures.share(redecision.stored_acceptance)}"
+    )
+    if redecision.divergence is None:
+        return words
+    return f"{words}; everything after step {redecision.divergence} is counterfactual"
+
+
+FORMATS: dict[str, Callable[[SolveState, str, Redecision | None], str]] = {
+    ".svg": as_svg,
+    ".html": as_html,
+    ".md": as_markdown,
+}
+
+
+def export(path: Path, state: SolveState, title: str, redecision: Redecision | None = None) -> None:
+    """Write a trace in the format that the file's name asks for.
+
+    Raises:
+        UsageError: there is no such format, or the file cannot be written.
+    """
+    write = FORMATS.get(path.suffix.lower())
+    if write is None:
+        raise UsageError(f"cannot export to `{path}`", hint=f"its name can end with {', '.join(FORMATS)}")
+    try:
+        path.write_text(write(state, title, redecision), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write `{path}`: {error.strerror or error}") from error

@@ -1,0 +1,29 @@
+"""Events as JSON lines on standard output, for programs."""
+
+from __future__ import annotations
+
+import json
+from typing import TextIO
+
+from specreason_sgl.events import Event, TextStreamed
+from specreason_sgl.view.output import Output
+
+
+class JsonSink:
+    """Writes every event but streamed text as one line of JSON."""
+
+    def __init__(self, stream: TextIO | None = None, **common: object) -> None:
+        """Write to this stream, or to standard output; `common` is added to every line."""
+        self._output = Output(stream)
+        self._common = common
+
+    def __call__(self, event: Event) -> None:
+        """Write one event."""
+        if isinstance(event, TextStreamed):
+            return
+        self._output.line(json_line({**self._common, **event.model_dump(mode="json")}))
+
+
+def json_line(value: object) -> str:
+    """A value as one line of JSON that any stream can carry."""
+    return json.dumps(value, ensure_ascii=True)

@@ -1,0 +1,86 @@
+"""Lines of styled text, each no wider than it may be: what all views are put together from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from specreason_sgl.view.theme import ROLES, RoleName
+
+Part = str | tuple[str, str]
+"""A piece of a line, with its style or without."""
+
+
+def line(*parts: Part) -> Text:
+    """One line; what is in it is text and never markup."""
+    return Text.assemble(*parts, no_wrap=True, overflow="crop", end="")
+
+
+def label(name: RoleName, width: int = 0) -> tuple[str, str]:
+    """Glyph and word of a role in its colour, padded."""
+    role = ROLES[name]
+    return role.label.ljust(width), role.style
+
+
+def spread(left: Text, right: Text, width: int) -> Text:
+    """One thing at the left edge and another at the right; the left one gives way."""
+    room = width - right.cell_len
+    left = left.copy()
+    left.truncate(max(0, room - 1), overflow="ellipsis")
+    return line_of([left, Text(" " * max(0, room - left.cell_len)), right])
+
+
+def line_of(parts: Iterable[Text]) -> Text:
+    """One line out of several pieces."""
+    whole = line()
+    for part in parts:
+        whole.append_text(part)
+    return whole
+
+
+def columns(cells: Sequence[tuple[Text, int]], gap: int = 2) -> Text:
+    """Cells side by side, each cut or padded to its width; to the right edge where the width is negative."""
+    row = line()
+    for place, (cell, width) in enumerate(cells):
+        content = cell.copy()
+        content.truncate(abs(width), overflow="ellipsis")
+        blank = " " * (abs(width) - content.cell_len)
+        row.append(" " * gap if place else "").append(blank if width < 0 else "")
+        row.append_text(content).append(blank if width >= 0 else "")
+    return row
+
+
+def flow(items: Sequence[Text], width: int, gap: str = " · ") -> list[Text]:
+    """Items one after the other, on as many lines as they need."""
+    rows: list[Text] = []
+    for item in items:
+        if rows and rows[-1].cell_len + cell_len(gap) + item.cell_len <= width:
+            rows[-1].append(gap, "dim").append_text(item)
+        else:
+            rows.append(line(" ").append_text(item))
+    return rows
+
+
+def rule(width: int, words: str = "") -> Text:
+    """A thin line across, with words near its beginning."""
+    lead = f"── {words} " if words else ""
+    return line((lead + "─" * (width - cell_len(lead)), "dim"))
+
+
+def legend(names: Sequence[RoleName], width: int) -> list[Text]:
+    """What the glyphs mean."""
+    return flow([line(label(name)) for name in names], width, gap="  ")
+
+
+def page(lines: Iterable[Text], width: int, *, colour: bool) -> Text:
+    """Lines as one text, none wider than the page."""
+    cut = []
+    for each in lines:
+        if each.cell_len > width:
+            each = each.copy()  # noqa: PLW2901 - blocks are shared between frames
+            each.truncate(width, overflow="ellipsis")
+        cut.append(each)
+    whole = Text("\n", no_wrap=True, overflow="crop", end="").join(cut)
+    return whole if colour else Text(whole.plain, no_wrap=True, overflow="crop", end="")

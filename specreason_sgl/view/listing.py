@@ -1,0 +1,123 @@
+"""Lists: the solves of a run and the runs that are stored, one line each, and scrolling through them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.text import Text
+
+from specreason_sgl.store import SolveRecord
+from specreason_sgl.view import figures
+from specreason_sgl.view.lines import columns, label, legend, line, page, rule, spread
+from specreason_sgl.view.runs import Count, Summary, Word
+from specreason_sgl.view.state import SolveState
+from specreason_sgl.view.text import one_line, visible
+from specreason_sgl.view.theme import RoleName
+
+OUTCOMES: tuple[RoleName, ...] = ("right", "wrong", "answered", "unanswered", "failed")
+OUTCOME = 12
+"""The widest outcome, glyph and word."""
+ROOMY = 90
+STATUSES: dict[Word, tuple[str, str]] = {
+    "running": ("▶", "cyan"),
+    "unfinished": ("◐", "yellow"),
+    "success": ("✓", "green"),
+    "error": ("‼", "red"),
+    "cancelled": ("■", "yellow"),
+    "unknown": ("?", "yellow"),
+}
+KEYS = "↑/↓ select  enter opens  q quit"
+
+
+@dataclass(frozen=True)
+class Solved:
+    """One solve that has ended, in short."""
+
+    problem_id: str
+    mode: str
+    repeat: int
+    state: SolveState
+
+    @classmethod
+    def of(cls, record: SolveRecord) -> Solved:
+        """In short, what a record holds."""
+        return cls(record.problem.id, record.mode, record.repeat, SolveState.of(record.events))
+
+
+def solved_line(solved: Solved, width: int, *, chosen: bool = False) -> Text:
+    """One solve on one line."""
+    tally = solved.state.tally
+    name = solved.problem_id if not solved.repeat else f"{solved.problem_id} #{solved.repeat}"
+    cells = [
+        (line(("›" if chosen else " ", "bold")), 1),
+        (line(label(solved.state.phase)), OUTCOME),
+        (line((one_line(name), "bold" if chosen else "")), 14),
+    ]
+    if width >= ROOMY:
+        cells.append((line((one_line(solved.mode), "dim")), 22))
+    cells += [
+        (line(one_line(tally.answer or "–")), 8),
+        (line(f"{sum(tally.steps.values())} steps"), -9),
+        (line(figures.share(tally.acceptance), (" acc." if width >= ROOMY else "", "dim")), -9 if width >= ROOMY else -4),
+    ]
+    if width >= ROOMY:
+        cells.append((line(f"{figures.count(tally.thinking_tokens)} tok"), -10))
+    return columns([*cells, (line((figures.seconds(tally.elapsed), "dim")), -9)], gap=1)
+
+
+def solves_page(title: str, solves: Sequence[Solved], chosen: int, width: int, height: int, *, colour: bool) -> Text:
+    """A run's solves on a page, scrolled to the chosen one."""
+    right, graded = (sum(solved.state.tally.correct is value for solved in solves) for value in (True, False))
+    found = f"{right} of {right + graded} right · " if right + graded else ""
+    top = [
+        spread(line((f" {visible(title)}", "bold")), line((f"{found}{len(solves)} solves ", "dim")), width),
+        rule(width),
+    ]
+    bottom = [rule(width), *legend(OUTCOMES, width), line((f" {KEYS}", "dim"))]
+    room = max(1, height - len(top) - len(bottom))
+    start = scrolled(chosen, len(solves), room)
+    body = [
+        solved_line(solved, width, chosen=place == chosen)
+        for place, solved in enumerate(solves[start : start + room], start=start)
+    ]
+    return page([*top, *body, *[line()] * (room - len(body)), *bottom][:height], width, colour=colour)
+
+
+def scrolled(chosen: int, total: int, room: int) -> int:
+    """Where a list begins so that the chosen line is in the middle, or as near to it as the ends allow."""
+    return max(0, min(chosen - room // 2, total - room))
+
+
+def runs_page(summaries: Sequence[Summary], width: int, *, colour: bool) -> Text:
+    """The stored runs, one line each with its remarks below, the latest last."""
+    lines = []
+    for summary in summaries:
+        lines.append(_run_line(summary, width))
+        lines += [line(("     ! ", "yellow"), (one_line(remark), "dim")) for remark in summary.remarks]
+    return page(lines, width, colour=colour)
+
+
+def _run_line(summary: Summary, width: int) -> Text:
+    glyph, style = STATUSES[summary.status]
+    config = summary.config
+    cells = [
+        (line((f"{glyph} {summary.status}", style)), OUTCOME),
+        (line((one_line(summary.name), "bold")), max(20, min(44, width - 62))),
+        (line(f"{figures.count(summary.solves)} solves"), -13),
+        (line(accuracies(summary.modes)), 15 if width < ROOMY + 20 else 28),
+    ]
+    if width >= ROOMY:
+        cells.insert(2, (line((one_line(f"{config.program} · {config.pair}") if config else "–", "dim")), 26))
+    return columns([*cells, (line((f"{summary.when.astimezone():%Y-%m-%d %H:%M}", "dim")), 16)], gap=1)
+
+
+def accuracies(modes: dict[str, Count]) -> str:
+    """The accuracy, or that of each mode; a dash where no right answer is known."""
+    known = {mode: count for mode, count in modes.items() if count.accuracy is not None}
+    if not known:
+        return "–"
+    if len(known) == 1:
+        count = next(iter(known.values()))
+        return f"{figures.share(count.accuracy)} right"
+    return " ".join(f"{one_line(mode)} {figures.share(count.accuracy)}" for mode, count in known.items())

@@ -1,0 +1,80 @@
+"""A solve as plain lines, one for each step and each end, for logs and pipes."""
+
+from __future__ import annotations
+
+from typing import TextIO
+
+from specreason_sgl.events import (
+    AnswerWritten,
+    Event,
+    Noticed,
+    SolveEnded,
+    SolveFailed,
+    SolveStarted,
+    StepTaken,
+    TextStreamed,
+    ThinkingEnded,
+)
+from specreason_sgl.view import figures
+from specreason_sgl.view.output import Output
+from specreason_sgl.view.solve_view import TIMED, totals
+from specreason_sgl.view.state import SolveState, StepState
+from specreason_sgl.view.text import one_line, shorten
+from specreason_sgl.view.theme import ROLES
+
+TEXT = 200
+"""So many cells of a text go on a line."""
+WIDE = 10_000
+"""Lines of totals are not broken."""
+
+
+class PlainSink:
+    """Writes a solve line by line as it goes on."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        """Write to this stream, or to standard output."""
+        self._output = Output(stream)
+        self._state = SolveState()
+
+    def __call__(self, event: Event) -> None:
+        """Write what an event has to tell, if anything."""
+        if isinstance(event, TextStreamed):
+            return
+        self._state.add(event)
+        for words in describe(event, self._state):
+            self._output.line(words)
+
+
+def describe(event: Event, state: SolveState) -> list[str]:
+    """What an event has to tell, as plain lines; the state holds it already."""
+    match event:
+        case SolveStarted():
+            rule = "" if event.threshold is None else f"threshold {event.threshold:g} ({event.score_rule or 'greedy'}) · "
+            heading = f"{event.program} · {rule}budget {figures.count(event.budget)} tok"
+            return [heading, f"question  {one_line(event.question)}"]
+        case StepTaken():
+            return [step_line(state.steps[event.step], state)]
+        case ThinkingEnded():
+            return [f"thinking ended: {event.reason} · {event.steps} steps · {figures.count(event.tokens)} tok"]
+        case AnswerWritten():
+            return [f"{ROLES['answered'].label}  {shorten(event.answer or '–', TEXT)}"]
+        case Noticed():
+            return [f"{ROLES['notice'].label}  {one_line(event.message)}"]
+        case SolveFailed():
+            hint = [f"hint: {one_line(event.hint)}"] if event.hint else []
+            return [f"{ROLES['failed'].label}  {one_line(event.error)}", *hint]
+        case SolveEnded():
+            return [ROLES[state.phase].label, *(words.plain.strip() for words in totals(state, WIDE))]
+        case _:
+            return []
+
+
+def step_line(step: StepState, state: SolveState) -> str:
+    """One step on one line."""
+    parts = [f"step {step.number:>3}", f"{ROLES[step.role].label:<13}"]
+    if step.score is not None:
+        expected = state.started is not None and state.started.score_rule == "expected"
+        parts.append(f"score {step.score.expected:.1f}" if expected else f"score {step.score.greedy}")
+    parts.append(f"{figures.count(step.tokens)} tok")
+    parts += [f"{word} {figures.seconds(step.seconds[kind])}" for kind, word in TIMED if step.seconds[kind]]
+    return "  ".join([*parts, shorten(step.shown, TEXT)])

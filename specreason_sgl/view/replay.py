@@ -1,0 +1,211 @@
+"""A stored solve, played again: the same events at their own pace, faster, or step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from rich.text import Text
+
+from specreason_sgl.events import (
+    AnswerWritten,
+    CallKind,
+    CallMade,
+    Event,
+    Model,
+    StepDrafted,
+    StepScored,
+    StepTaken,
+    TextStreamed,
+)
+from specreason_sgl.view import figures
+from specreason_sgl.view.browse import Browser
+from specreason_sgl.view.browse import KEYS as BROWSE
+from specreason_sgl.view.redecide import Redecision
+from specreason_sgl.view.solve_view import Look, frame
+from specreason_sgl.view.state import SolveState
+
+PIECES = 24
+"""A stored text streams in again in at most so many pieces."""
+FASTEST = 64.0
+KEYS = f"space play  +/- speed  {BROWSE}"
+
+
+def stretched(events: Iterable[Event]) -> list[Event]:
+    """The stored events with the streaming put back that was not stored: each text over the time of its call."""
+    return sorted(_with_streams(events), key=lambda event: event.at)
+
+
+def _with_streams(events: Iterable[Event]) -> Iterator[Event]:
+    call: CallMade | None = None
+    chain: list[StepTaken] = []
+    for event in events:
+        if isinstance(event, StepTaken) and call is not None and call.kind == "think":
+            chain.append(event)
+            continue
+        if chain and call is not None:
+            yield from _chain(chain, call)
+            chain = []
+        match event:
+            case CallMade():
+                call = event
+            case StepDrafted() if call is not None:
+                yield from _pieces(event.text, event.step, "small", "draft", call)
+            case StepTaken(author="base") if call is not None and call.kind == "regenerate":
+                yield from _pieces(event.text, event.step, "base", "regenerate", call)
+            case AnswerWritten() if call is not None and call.kind == "answer":
+                yield from _pieces(event.text, None, event.author, "answer", call)
+            case _:
+                pass
+        yield event
+    if chain and call is not None:
+        yield from _chain(chain, call)
+
+
+def _chain(steps: Sequence[StepTaken], call: CallMade) -> Iterator[Event]:
+    """The steps of a chain that was written in one go, each when its text was there."""
+    total = sum(step.tokens for step in steps) or 1
+    done = 0
+    for step in steps:
+        done += step.tokens
+        yield step.model_copy(update={"at": call.at - call.wall_s * (1 - done / total)})
+
+
+def _pieces(text: str, step: int | None, model: Model, kind: CallKind, call: CallMade) -> Iterator[Event]:
+    count = min(PIECES, len(text))
+    places = [len(text) * place // count for place in range(count + 1)] if count else []
+    for one, (start, end) in enumerate(pairwise(places)):
+        at = call.at - call.wall_s * (1 - one / count)
+        yield TextStreamed(at=max(0.0, at), step=step, model=model, kind=kind, text=text[start:end])
+
+
+@dataclass
+class Player:
+    """Lets events happen again, by its own clock."""
+
+    events: Sequence[Event]
+    speed: float = 1.0
+    paused: bool = False
+    state: SolveState = field(default_factory=SolveState)
+    now: float = 0.0
+    """In seconds since the solve began."""
+    _next: int = 0
+    _clock: float | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether all has happened."""
+        return self._next >= len(self.events)
+
+    def advance(self, clock: float) -> bool:
+        """Let everything happen that is due; returns whether anything was."""
+        passed = 0.0 if self._clock is None else clock - self._clock
+        self._clock = clock
+        if self.paused or self.done:
+            return False
+        self.now += passed * self.speed
+        before = self._next
+        while not self.done and self.events[self._next].at <= self.now:
+            self._take()
+        return self._next > before
+
+    def step(self) -> None:
+        """Go on to where the next step, or the answer, is there."""
+        self._until((StepTaken, AnswerWritten))
+
+    def rejection(self) -> None:
+        """Go on to the next rejected draft."""
+        while not self.done:
+            self._until((StepScored,))
+            event = self.events[self._next - 1]
+            if isinstance(event, StepScored) and not event.accepted:
+                self.step()
+                return
+
+    def finish(self) -> None:
+        """Let all of it happen."""
+        while not self.done:
+            self._take()
+
+    def _until(self, kinds: tuple[type[Event], ...]) -> None:
+        while not self.done:
+            if isinstance(self._take(), kinds):
+                break
+
+    def _take(self) -> Event:
+        event = self.events[self._next]
+        self._next += 1
+        self.now = max(self.now, event.at)
+        self.state.add(event)
+        return event
+
+
+class ReplayScene:
+    """One stored solve on the screen."""
+
+    def __init__(
+        self,
+        events: Sequence[Event],
+        title: str,
+        *,
+        colour: bool,
+        speed: float | None = 1.0,
+        by_step: bool = False,
+        redecision: Redecision | None = None,
+    ) -> None:
+        """Begin at the beginning, or with everything there where the speed is None."""
+        self.over = False
+        self._title = title
+        self._colour = colour
+        self._redecision = redecision
+        self.player = Player(stretched(events), speed or 1.0, paused=by_step)
+        self.browser = Browser()
+        if by_step:
+            self.player.step()
+        elif speed is None:
+            self.player.finish()
+            self.browser.cursor = 0
+
+    def fresh(self, clock: float) -> bool:
+        """Go on playing."""
+        return self.player.advance(clock)
+
+    def draw(self, width: int, height: int, clock: float) -> Text:
+        """The solve as far as it has been played."""
+        del clock
+        player = self.player
+        look = Look(
+            width=width,
+            height=height,
+            now=None if player.done else player.now,
+            colour=self._colour,
+            title=self._title,
+            keys=BROWSE if player.done else f"{self._pace}  {KEYS}",
+            redecision=self._redecision,
+        )
+        return frame(player.state, self.browser.look(look))
+
+    def press(self, key: str) -> None:
+        """Play, or move about in what has been played."""
+        browser, player = self.browser, self.player
+        ahead = browser.typing is None and browser.cursor is None and not player.done
+        if ahead and key in {"n", "j", "down", "right"}:
+            player.step()
+        elif ahead and key == "r":
+            player.rejection()
+        elif browser.typing is None and key == " ":
+            player.paused = not player.paused
+        elif browser.typing is None and key in {"+", "-"}:
+            player.speed = min(FASTEST, max(1 / FASTEST, player.speed * (2.0 if key == "+" else 0.5)))
+        else:
+            if browser.typing is None and key in {"G", "end", "/"}:
+                player.finish()
+            if not browser.press(key, player.state) and key in {"q", "esc"}:
+                self.over = True
+
+    @property
+    def _pace(self) -> str:
+        if self.player.paused:
+            return "paused"
+        return f"{self.player.speed:g}× of {figures.seconds(self.player.events[-1].at)}"

@@ -1,0 +1,288 @@
+"""Every branch of the stock programs, on scripted models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from specreason_sgl import programs
+from specreason_sgl.errors import CallFailed, ServerUnreachable, UsageError
+from specreason_sgl.events import (
+    AnswerWritten,
+    CallMade,
+    Event,
+    SolveEnded,
+    SolveFailed,
+    StepDrafted,
+    StepScored,
+    StepTaken,
+    TextStreamed,
+    ThinkingEnded,
+)
+from specreason_sgl.prompts import JUDGE_QUESTION
+from specreason_sgl.scoring import LEAST
+from specreason_sgl.settings import Settings
+from specreason_sgl.solve import Pair, solve
+from specreason_sgl.store import Problem, SolveRecord
+from specreason_sgl.testing import Reply, ScriptedBackend
+
+PROBLEM = Problem(id="sum", question="What is 2 + 2?", answer="4")
+ANSWER = Reply("So \\boxed{4}.")
+
+
+def run(
+    small: list[object], base: list[object], program: str = "specreason", **settings: object
+) -> tuple[SolveRecord, ScriptedBackend, ScriptedBackend]:
+    servers = ScriptedBackend("small", small), ScriptedBackend("base", base)  # type: ignore[arg-type]
+    record = solve(
+        PROBLEM, programs.load(program), Pair(servers[1], servers[0]), Settings(**settings)  # type: ignore[arg-type]
+    )
+    return record, *servers
+
+
+def steps(record: SolveRecord) -> list[tuple[str, str]]:
+    return [(e.author, e.text) for e in record.events if isinstance(e, StepTaken)]
+
+
+def reason(record: SolveRecord) -> str:
+    (ended,) = [e for e in record.events if isinstance(e, ThinkingEnded)]
+    return ended.reason
+
+
+def last(record: SolveRecord) -> Event:
+    return record.events[-1]
+
+
+def test_a_good_draft_is_accepted_and_a_bad_one_regenerated() -> None:
+    record, small, base = run(
+        [Reply("2 and 2."), Reply("5."), Reply("Done.", closes=True)], [8, 2, Reply("4."), 9, ANSWER]
+    )
+
+    assert [("small", "2 and 2."), ("base", "4."), ("small", "Done.")] == steps(record)
+    assert [True, False, True] == [e.accepted for e in record.events if isinstance(e, StepScored)]
+    assert reason(record) == "closed"
+    assert last(record) == SolveEnded(at=last(record).at, outcome="answered", correct=True)
+    assert small.left == base.left == 0
+
+
+def test_both_models_see_the_same_reasoning_and_the_judge_leaves_no_trace() -> None:
+    record, small, base = run(
+        [Reply("One."), Reply("bad"), Reply("Three.", closes=True)], [9, 0, Reply("Two."), 9, ANSWER]
+    )
+
+    assert small.prompts[-1].endswith("<think>\nOne.\n\nTwo.\n\n")
+    assert base.prompts[-1].endswith("<think>\nOne.\n\nTwo.\n\nThree.\n</think>\n\n")
+    assert sum(JUDGE_QUESTION in prompt for prompt in base.prompts) == 3
+    assert base.prompts[2] == small.prompts[1], "the base model writes from the very text that was drafted from"
+    assert len(steps(record)) == 3
+
+
+def test_every_call_is_told() -> None:
+    record, *_ = run([Reply("a b c", closes=True)], [9, ANSWER])
+
+    kinds = [(e.kind, e.model, e.step) for e in record.events if isinstance(e, CallMade)]
+    assert [("draft", "small", 0), ("judge", "base", 0), ("answer", "base", None)] == kinds
+
+
+@pytest.mark.parametrize(("threshold", "author"), [(0, "small"), (5, "small"), (5.5, "base"), (9.5, "base")])
+def test_the_threshold_decides(threshold: float, author: str) -> None:
+    record, *_ = run([Reply("draft", closes=True)], [5, *([Reply("own", closes=True)] if author == "base" else []), ANSWER],
+                     threshold=threshold)  # fmt: skip
+
+    assert [author] == [a for a, _ in steps(record)]
+
+
+def test_greedy_and_expected_can_disagree() -> None:
+    split = [-1.0] + [LEAST] * 7 + [-1.1, -1.1]  # greedy 0, expected above 5
+    accepted = {}
+    for rule in ("greedy", "expected"):
+        record, *_ = run([Reply("d", closes=True)], [split, *([Reply("o", closes=True)] if rule == "greedy" else []), ANSWER],
+                         threshold=5, score=rule)  # fmt: skip
+        accepted[rule] = steps(record)[0][0]
+
+    assert accepted == {"greedy": "base", "expected": "small"}
+
+
+def test_first_steps_on_the_base_model_are_not_drafted() -> None:
+    record, small, _ = run([Reply("Three.", closes=True)], [Reply("One."), Reply("Two."), 9, ANSWER], first_n=2)
+
+    assert ["base", "base", "small"] == [author for author, _ in steps(record)]
+    assert len(small.prompts) == 1
+
+
+def test_the_budget_closes_the_thinking_and_asks_for_the_answer() -> None:
+    record, _, base = run([Reply("a", tokens=6), Reply("b", tokens=4)], [9, 9, ANSWER], budget=10)
+
+    assert reason(record) == "budget"
+    assert base.prompts[-1].endswith("a\n\nb\n</think>\n\n")
+    assert record.tally.thinking_tokens == 10
+
+
+def test_a_repeated_step_ends_the_thinking() -> None:
+    record, *_ = run([Reply("again"), Reply("again")], [9, 9, ANSWER])
+
+    assert reason(record) == "repeat"
+
+
+def test_an_empty_draft_is_not_judged_but_written_by_the_base_model() -> None:
+    record, *_ = run([Reply("  \n")], [Reply("own", closes=True), ANSWER])
+
+    assert [("base", "own")] == steps(record)
+    assert not [e for e in record.events if isinstance(e, StepScored)]
+
+
+def test_no_progress_ends_the_thinking() -> None:
+    record, *_ = run([Reply(""), Reply("")], [Reply(""), Reply(" "), ANSWER])
+
+    assert reason(record) == "no-progress"
+    assert steps(record) == []
+
+
+def test_a_step_cut_at_its_limit_goes_on_as_the_next() -> None:
+    record, *_ = run([Reply("long", length=True), Reply("er", closes=True)], [9, 9, ANSWER], max_step_tokens=1)
+
+    assert [("small", "long"), ("small", "er")] == steps(record)
+
+
+def test_a_box_inside_the_thinking_does_not_end_it() -> None:
+    record, *_ = run([Reply("Perhaps \\boxed{5}"), Reply("No, 4.", closes=True)], [9, 9, ANSWER])
+
+    assert len(steps(record)) == 2
+    assert record.tally.answer == "4"
+
+
+def test_no_box_is_no_answer() -> None:
+    record, *_ = run([Reply("a", closes=True)], [9, Reply("I do not know")])
+
+    assert last(record) == SolveEnded(at=last(record).at, outcome="unanswered", correct=False)
+
+
+def test_an_answer_cut_short_is_told() -> None:
+    record, *_ = run([Reply("a", closes=True)], [9, Reply("so \\boxed{4", length=True)])
+
+    assert [e.truncated for e in record.events if isinstance(e, AnswerWritten)] == [True]
+
+
+@pytest.mark.parametrize(
+    ("small", "base"),
+    [
+        ([CallFailed("down")], []),
+        ([Reply("a")], [CallFailed("down")]),
+        ([Reply("a")], [0, CallFailed("down")]),
+        ([Reply("a", closes=True)], [9, CallFailed("down")]),
+        ([Reply("a"), CallFailed("down")], [9]),
+    ],
+    ids=["draft", "judge", "regenerate", "answer", "later draft"],
+)
+def test_a_failing_call_ends_the_solve_with_its_message(small: list[object], base: list[object]) -> None:
+    record, *_ = run(small, base)
+
+    failed = [e for e in record.events if isinstance(e, SolveFailed)]
+    assert [e.error for e in failed] == ["down"]
+    assert last(record) == SolveEnded(at=last(record).at, outcome="failed")
+
+
+def test_a_lost_server_keeps_its_exit_code() -> None:
+    record, *_ = run([ServerUnreachable("gone", hint="start it")], [])
+
+    failed = [e for e in record.events if isinstance(e, SolveFailed)]
+    assert [(3, "start it")] == [(e.exit_code, e.hint) for e in failed]
+
+
+def test_any_other_error_of_a_call_is_told_too() -> None:
+    record, *_ = run([RuntimeError("strange")], [])
+
+    assert record.tally.error == "a call to a model failed: strange"
+
+
+def test_a_judge_without_mass_on_the_digits_fails_the_solve() -> None:
+    record, *_ = run([Reply("a")], [[LEAST] * 10])
+
+    assert "no usable score" in (record.tally.error or "")
+
+
+def test_text_streams_to_the_sink_and_stays_out_of_the_record() -> None:
+    heard: list[Event] = []
+    small, base = ScriptedBackend("small", [Reply("a", closes=True)]), ScriptedBackend("base", [9, ANSWER])
+    record = solve(PROBLEM, programs.load("specreason"), Pair(base, small), Settings(), sink=heard.append, stream=True)
+
+    streamed = [e for e in heard if isinstance(e, TextStreamed)]
+    assert [("draft", 0, "a"), ("answer", None, "So \\boxed{4}.")] == [(e.kind, e.step, e.text) for e in streamed]
+    assert not [e for e in record.events if isinstance(e, TextStreamed)]
+
+
+@pytest.mark.parametrize(("program", "model"), [("base_only", "base"), ("small_only", "small")])
+def test_an_anchor_asks_one_model_twice(program: str, model: str) -> None:
+    script: list[object] = [Reply("One.\n\nTwo.\n", closes=True, tokens=7), ANSWER]
+    record, small, base = run(*((script, []) if model == "small" else ([], script)), program=program)
+
+    assert [(model, "One."), (model, "Two.")] == steps(record)
+    assert record.tally.thinking_tokens == 7
+    assert (base if model == "base" else small).prompts[-1].endswith("<think>\nOne.\n\nTwo.\n</think>\n\n")
+    assert last(record) == SolveEnded(at=last(record).at, outcome="answered", correct=True)
+
+
+def test_an_anchor_that_never_stops_thinking_runs_into_the_budget() -> None:
+    record, *_ = run([], [Reply("On and on", length=True), ANSWER], program="base_only")
+
+    assert reason(record) == "budget"
+
+
+def test_an_anchor_needs_only_its_own_model() -> None:
+    base = ScriptedBackend("base", [Reply("a", closes=True), ANSWER])
+    record = solve(PROBLEM, programs.load("base-only"), Pair(base, None), Settings())  # type: ignore[arg-type]
+
+    assert record.tally.correct
+
+
+def test_a_missing_model_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="needs a small model"):
+        solve(PROBLEM, programs.load("specreason"), Pair(ScriptedBackend("base", []), None), Settings())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("question", ["", " \n"])
+def test_an_empty_question_is_a_usage_error(question: str) -> None:
+    with pytest.raises(UsageError, match="empty"):
+        solve(Problem(id="x", question=question), programs.load("specreason"), Pair(None, None), Settings())
+
+
+def test_a_program_of_ones_own(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "import sglang as sgl\n"
+        "@sgl.function\n"
+        "def mine(s, trace):\n"
+        "    s += trace.prefix('base') + 'It is easy.'\n"
+        "    s += sgl.gen('answer', max_tokens=8)\n"
+        "    return trace.answered(s, 'answer', author='base')\n"
+    )
+    record, *_ = run([], [ANSWER], program=str(mine))
+
+    assert record.tally.correct
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [("x = ", "cannot be loaded"), ("import nowhere", "cannot be loaded"), ("x = 1", "has no program")],
+)
+def test_a_file_that_is_no_program_is_a_usage_error(tmp_path: Path, text: str, complaint: str) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text(text)
+
+    with pytest.raises(UsageError, match=complaint):
+        programs.load(str(path))
+
+
+def test_an_unknown_program_is_a_usage_error_that_names_the_stock() -> None:
+    with pytest.raises(UsageError) as error:
+        programs.find("nope")
+
+    assert "`specreason`" in str(error.value.hint)
+
+
+def test_drafts_are_told_before_they_are_judged() -> None:
+    record, *_ = run([Reply("a", closes=True)], [9, ANSWER])
+
+    kinds = [type(e) for e in record.events]
+    assert kinds.index(StepDrafted) < kinds.index(StepScored) < kinds.index(StepTaken)
