@@ -67,7 +67,9 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
             maxsize=CONNECTIONS,
             timeout=urllib3.Timeout(connect=CONNECT_S, read=read_s),
             # Only what provably never reached the server is sent again.
-            retries=urllib3.Retry(total=None, connect=2, read=False, status=False, redirect=False, other=False, backoff_factor=0.2),
+            retries=urllib3.Retry(
+                total=None, connect=2, read=False, status=False, redirect=False, other=False, backoff_factor=0.2
+            ),
         )
         self.model_info: dict[str, Any] = self._greet()
         self.chat = ChatFormat.learn(self._render)
@@ -141,7 +143,8 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
 
     def server_info(self) -> dict[str, Any]:
         """The server's own account of itself."""
-        return self._request("GET", "/server_info")
+        info: dict[str, Any] = self._request("GET", "/server_info")
+        return info
 
     def tokens(self, text: str) -> list[int]:
         """The server's tokens of a text, control tokens recognised and nothing added."""
@@ -152,7 +155,9 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         self, s: StreamExecutor, choices: list[str], temperature: float, method: ChoicesSamplingMethod, began: float
     ) -> ChoicesDecision:
         decision = super().select(s, choices, temperature, method)
-        logprobs = [max(sum(row[0] or 0.0 for row in rows), LEAST) for rows in decision.meta_info["input_token_logprobs"]]
+        logprobs = [
+            max(sum(row[0] or 0.0 for row in rows), LEAST) for rows in decision.meta_info["input_token_logprobs"]
+        ]
         prompt = len(self.tokens(s.text_))
         decision.meta_info |= {
             "digit_logprobs": logprobs,
@@ -178,7 +183,11 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         return known if len(set(known)) == len(choices) else None
 
     def _sampling(self, params: SglSamplingParams) -> dict[str, Any]:
-        sampling: dict[str, Any] = {"skip_special_tokens": True, "spaces_between_special_tokens": True, **params.to_srt_kwargs()}
+        sampling: dict[str, Any] = {
+            "skip_special_tokens": True,
+            "spaces_between_special_tokens": True,
+            **params.to_srt_kwargs(),
+        }
         if self._seed is not None:
             # A stream of its own for every call, or each step would draw the same numbers.
             sampling["sampling_seed"] = (self._seed * 1_000_003 + self._calls) % 2**31
@@ -186,7 +195,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         return sampling
 
     def _greet(self) -> dict[str, Any]:
-        info = self._request("GET", "/model_info")
+        info: dict[str, Any] = self._request("GET", "/model_info")
         if "model_path" not in info:
             msg = f"the {self.role} server at {self.base_url} is not an SGLang server"
             raise ServerUnreachable(msg, hint=self._launch_hint)
@@ -247,14 +256,21 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
             raise CallFailed(msg)
         return last
 
-    def _send(self, method: str, path: str, body: dict[str, Any] | None, *, preload_content: bool) -> urllib3.BaseHTTPResponse:
+    def _send(
+        self, method: str, path: str, body: dict[str, Any] | None, *, preload_content: bool
+    ) -> urllib3.BaseHTTPResponse:
         if body is not None and path == "/generate":
             body = {"rid": uuid.uuid4().hex, **body} if isinstance(body.get("text"), str) else body
         data = None if body is None else json.dumps(body).encode()
         limits = {} if self._deadline is None else {"timeout": urllib3.Timeout(CONNECT_S, read=_left(self._deadline))}
         try:
             response = self._pool.request(
-                method, self.base_url + path, body=data, headers=self._headers, preload_content=preload_content, **limits
+                method,
+                self.base_url + path,
+                body=data,
+                headers=self._headers,
+                preload_content=preload_content,
+                **limits,
             )
         except HTTPError as error:
             raise self._failure(error) from error
@@ -270,9 +286,13 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
                 return CallFailed(OUT_OF_TIME)
             return CallFailed(f"the {self.role} server at {self.base_url} fell silent")
         if isinstance(error, NewConnectionError | ConnectTimeoutError):
-            return ServerUnreachable(f"the {self.role} server at {self.base_url} does not answer", hint=self._launch_hint)
+            return ServerUnreachable(
+                f"the {self.role} server at {self.base_url} does not answer", hint=self._launch_hint
+            )
         if isinstance(error, ProtocolError):
-            return ServerUnreachable(f"the {self.role} server at {self.base_url} broke the connection", hint=self._launch_hint)
+            return ServerUnreachable(
+                f"the {self.role} server at {self.base_url} broke the connection", hint=self._launch_hint
+            )
         return CallFailed(f"the {self.role} server at {self.base_url} cannot be used: {error}")
 
     def _refusal(self, path: str, response: urllib3.BaseHTTPResponse) -> Exception:
@@ -283,7 +303,9 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         except ValueError:
             detail = f"status {response.status}"
         if response.status in (401, 403):
-            return UsageError(f"the {self.role} server at {self.base_url} refuses the API key", hint="give it with `--api-key`")
+            return UsageError(
+                f"the {self.role} server at {self.base_url} refuses the API key", hint="give it with `--api-key`"
+            )
         if response.status == 404:
             return ServerUnreachable(
                 f"the {self.role} server at {self.base_url} has no `{path}`: it is not an SGLang server, or one older than 0.5.23",

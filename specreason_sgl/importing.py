@@ -98,7 +98,9 @@ def read_rows(path: Path) -> list[Row]:
         place = ".".join(map(str, first["loc"])) or "line"
         raise UsageError(f"line {number} of `{path}` is no step: `{place}`: {first['msg'].lower()}") from error
     except ValueError as error:
-        raise UsageError(f"line {number} of `{path}` is not JSON", hint="the file needs one JSON object a line") from error
+        raise UsageError(
+            f"line {number} of `{path}` is not JSON", hint="the file needs one JSON object a line"
+        ) from error
     if not rows:
         raise UsageError(f"`{path}` holds no steps")
     return rows
@@ -124,11 +126,15 @@ def read_problems(path: Path) -> dict[str, Problem]:
     except OSError as error:
         raise UsageError(f"cannot read `{path}`: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"`{path}` is no file of problems", hint="each line needs `id`, `problem` and `answer`") from error
+        raise UsageError(
+            f"`{path}` is no file of problems", hint="each line needs `id`, `problem` and `answer`"
+        ) from error
     return problems
 
 
-def convert(rows: Iterable[Row], problems: dict[str, Problem], *, started: datetime | None = None) -> Iterator[SolveRecord]:
+def convert(
+    rows: Iterable[Row], problems: dict[str, Problem], *, started: datetime | None = None
+) -> Iterator[SolveRecord]:
     """The solves that a file of steps holds, one for each problem and run."""
     begun = started or datetime.now(UTC)
     ordered = sorted(rows, key=lambda row: (str(row.problem_id), row.run, row.step))

@@ -54,7 +54,9 @@ def find(name: str) -> Path:
     if path.is_file():
         return path
     msg = f"there is no program `{name}`"
-    raise UsageError(msg, hint=f"stock programs are {', '.join(f'`{n}`' for n in known)}; your own is named by its file")
+    raise UsageError(
+        msg, hint=f"stock programs are {', '.join(f'`{n}`' for n in known)}; your own is named by its file"
+    )
 
 
 def load(name: str) -> Program:

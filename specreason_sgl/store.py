@@ -18,14 +18,14 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator
 
 from specreason_sgl.errors import SpecReasonError, UsageError
 from specreason_sgl.events import Event, TextStreamed, read_event
@@ -44,6 +44,18 @@ class Problem(BaseModel):
     id: str
     question: str
     answer: str | None = None
+
+    @field_validator("question")
+    @classmethod
+    def _whole_characters(cls, question: str) -> str:
+        """Half a surrogate pair is no character: neither JSON nor a tokenizer takes it."""
+        return question.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def solve_key(problem: Problem, mode: str, repeat: int) -> str:
+    """What identifies a solve by content, whatever the problem is called."""
+    text = json.dumps([problem.question, problem.answer, mode, repeat])
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 class SolveRecord(BaseModel):
@@ -65,8 +77,7 @@ class SolveRecord(BaseModel):
     @property
     def key(self) -> str:
         """Identifies problem, mode and repeat by content, so that a resumed run knows what is done."""
-        text = json.dumps([self.problem.question, self.problem.answer, self.mode, self.repeat])
-        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        return solve_key(self.problem, self.mode, self.repeat)
 
     @property
     def tally(self) -> Tally:
@@ -126,24 +137,78 @@ class RunWriter:
             UsageError: the folder holds a run already, or cannot be written.
         """
         self.folder = folder
-        try:
+        with self._complaining():
             folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+            self._lock = _lock(folder)
             if (folder / "config.json").exists():
+                os.close(self._lock)
                 msg = f"`{folder}` already holds a run"
-                raise UsageError(msg, hint="choose another folder with `--out`")
+                raise UsageError(msg, hint="go on with it with `--resume`, or choose another folder with `--out`")
             self._write("config.json", config.model_dump_json(indent=2))
-            self.set_status("started")
-            self._file = os.fdopen(
-                os.open(folder / "solves.jsonl", os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "ab", buffering=0
-            )
-        except OSError as error:
-            msg = f"cannot write the run folder `{folder}`: {error.strerror or error}"
-            raise UsageError(msg, hint="choose another folder with `--out`") from error
+            self._open()
+
+    @classmethod
+    def resume(
+        cls, folder: Path, config: RunConfig, same: Sequence[str], owed: Callable[[SolveRecord], bool] = lambda _: False
+    ) -> tuple[RunWriter, list[SolveRecord]]:
+        """Go on with a run, or begin it if it is not there; returns what is done.
+
+        A half-written line is taken out of the file.
+
+        Args:
+            folder: of the run.
+            config: what the run would be given now.
+            same: the fields in which the stored configuration must agree with it.
+            owed: solves to take out as well, because they are to be done again.
+
+        Raises:
+            UsageError: another process is writing there, or the configuration has changed; the message names the
+                fields that differ.
+        """
+        if not (folder / "config.json").exists():
+            return cls(folder, config), []
+        self = cls.__new__(cls)
+        self.folder = folder
+        with self._complaining():
+            self._lock = _lock(folder)
+            try:
+                return self, self._take_up(config, same, owed)
+            except BaseException:
+                os.close(self._lock)
+                raise
+
+    def _take_up(
+        self, config: RunConfig, same: Sequence[str], owed: Callable[[SolveRecord], bool]
+    ) -> list[SolveRecord]:
+        stored = json.loads((self.folder / "config.json").read_bytes())
+        asked = json.loads(config.model_dump_json())
+        if changes := [line for name in same for line in _changes(name, stored.get(name), asked.get(name))]:
+            msg = f"`{self.folder}` was begun with another configuration: {'; '.join(changes)}"
+            raise UsageError(msg, hint="change it back, or begin another run with `--out`")
+        path = self.folder / "solves.jsonl"
+        stored_lines = path.read_bytes() if path.exists() else b""
+        read = [(line + b"\n", _read_record(line)) for line in stored_lines.split(b"\n")]
+        kept = [(line, record) for line, record in read if record is not None and not owed(record)]
+        if (lines := b"".join(line for line, _ in kept)) != stored_lines:
+            self._write("solves.jsonl", lines)
+        self._open()
+        return [record for _, record in kept]
+
+    def _open(self) -> None:
+        self.set_status("started")
+        self._file = os.fdopen(
+            os.open(self.folder / "solves.jsonl", os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "ab", buffering=0
+        )
+        # The folder's lock keeps writers out; this one tells readers that somebody is writing.
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    @contextmanager
+    def _complaining(self) -> Iterator[None]:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
         except OSError as error:
-            msg = f"another process is writing `{folder}`"
-            raise UsageError(msg) from error
+            msg = f"cannot write the run folder `{self.folder}`: {error.strerror or error}"
+            raise UsageError(msg, hint="choose another folder with `--out`") from error
 
     def append(self, record: SolveRecord) -> None:
         """Store one solve, all of it or nothing.
@@ -165,26 +230,39 @@ class RunWriter:
             msg = f"cannot write `{self.folder}`: {error.strerror or error}"
             raise SpecReasonError(msg, hint="free some space; what was stored before is intact") from error
 
+    def note_servers(self, config: RunConfig, servers: dict[str, Any]) -> None:
+        """Add to the configuration what the servers said of themselves, once they are there to be asked."""
+        self._write("config.json", config.model_copy(update={"servers": servers}).model_dump_json(indent=2))
+
     def set_status(self, status: Status, message: str | None = None) -> None:
         """Say how far the run got."""
-        self._write("status.json", RunStatus(status=status, updated=datetime.now(UTC), message=message).model_dump_json())
+        self._write(
+            "status.json", RunStatus(status=status, updated=datetime.now(UTC), message=message).model_dump_json()
+        )
 
     def close(self, status: Status, message: str | None = None) -> None:
         """Say how it ended and let go of the folder."""
         self.set_status(status, message)
         self._file.close()
+        os.close(self._lock)
 
-    def _write(self, name: str, text: str) -> None:
+    def _write(self, name: str, content: str | bytes) -> None:
         new = self.folder / f"{name}.new"
-        with os.fdopen(os.open(new, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
-            file.write(text + "\n")
+        with os.fdopen(os.open(new, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
+            file.write(content if isinstance(content, bytes) else f"{content}\n".encode())
         new.replace(self.folder / name)
 
 
 @contextmanager
 def writing(folder: Path, config: RunConfig) -> Iterator[RunWriter]:
-    """A writer whose final status says how the block ended."""
-    writer = RunWriter(folder, config)
+    """A writer of a new run whose final status says how the block ended."""
+    with closing(RunWriter(folder, config)) as writer:
+        yield writer
+
+
+@contextmanager
+def closing(writer: RunWriter) -> Iterator[RunWriter]:
+    """The writer, whose final status says how the block ended."""
     try:
         yield writer
     except KeyboardInterrupt:
@@ -216,14 +294,48 @@ def read_run(folder: Path) -> Run:
     return Run(folder, config, status, records, remarks)
 
 
+def _lock(folder: Path) -> int:
+    """Keep other processes out, for as long as the returned descriptor is open."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        msg = f"another process is writing `{folder}`"
+        raise UsageError(msg) from error
+    return descriptor
+
+
+def _changes(name: str, stored: Any, asked: Any) -> Iterator[str]:
+    """One line for each field, by its dotted name, in which two configurations differ."""
+    if isinstance(stored, dict) and isinstance(asked, dict):
+        for key in sorted(stored.keys() | asked.keys()):
+            yield from _changes(f"{name}.{key}", stored.get(key), asked.get(key))
+    elif isinstance(stored, list) and isinstance(asked, list) and len(stored) == len(asked):
+        for place, (old, new) in enumerate(zip(stored, asked, strict=True)):
+            yield from _changes(f"{name}[{place}]", old, new)
+    elif stored != asked:
+        yield f"`{name}` was {json.dumps(stored)[:60]} and is {json.dumps(asked)[:60]}"
+
+
+def _read_record(line: bytes) -> SolveRecord | None:
+    """A record from its line; None if the line is half-written or malformed."""
+    try:
+        return SolveRecord.model_validate(json.loads(line))
+    except ValueError:
+        return None
+
+
 def _read_records(path: Path, remarks: list[str]) -> Iterator[SolveRecord]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            try:
-                yield SolveRecord.model_validate(json.loads(line))
-            except (ValueError, ValidationError):
+            if record := _read_record(line):
+                yield record
+            else:
                 torn = not line.endswith(b"\n")
-                remarks.append(f"line {number} of `{path.name}` is {'half-written' if torn else 'malformed'} and left out")
+                remarks.append(
+                    f"line {number} of `{path.name}` is {'half-written' if torn else 'malformed'} and left out"
+                )
 
 
 def _read_json(path: Path, model: type[M], remarks: list[str]) -> M | None:

@@ -119,8 +119,12 @@ class Tally:
     @property
     def base_seconds_per_token(self) -> float | None:
         """What a token of the base model costs, from its own generation in this solve."""
-        written = self.tokens["regenerate"] + self.tokens["think"] + (self.tokens["answer"] if self.steps["base"] else 0)
-        spent = self.seconds["regenerate"] + self.seconds["think"] + (self.seconds["answer"] if self.steps["base"] else 0)
+        written = (
+            self.tokens["regenerate"] + self.tokens["think"] + (self.tokens["answer"] if self.steps["base"] else 0)
+        )
+        spent = (
+            self.seconds["regenerate"] + self.seconds["think"] + (self.seconds["answer"] if self.steps["base"] else 0)
+        )
         return spent / written if written and spent else None
 
     @property

@@ -5,13 +5,18 @@
     small = ScriptedBackend("small", [Reply("2 + 2 = 4.", closes=True)])
     base = ScriptedBackend("base", [8, Reply("The answer is \\\\boxed{4}.")])
     record = solve(problem, programs.load("specreason"), Pair(base, small), Settings())
+
+`StoryBackend` is one that really solves quantity stories, as well as it is told to.
 """
 
 from __future__ import annotations
 
+import copy
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 from sglang.lang.backend.base_backend import BaseBackend
@@ -22,8 +27,9 @@ from sglang.lang.ir import SglSamplingParams
 from specreason_sgl.chat import ChatFormat
 from specreason_sgl.endpoint import Listen
 from specreason_sgl.events import Model
-from specreason_sgl.prompts import DELIMITER, JUDGE_PREFILL, JUDGE_QUESTION, THINK_CLOSE
-from specreason_sgl.scoring import LEAST
+from specreason_sgl.pair import stories
+from specreason_sgl.prompts import DELIMITER, INSTRUCTION, JUDGE_PREFILL, JUDGE_QUESTION, THINK_CLOSE
+from specreason_sgl.scoring import DIGITS, LEAST
 
 CHAT = ChatFormat("[user]", "[assistant]<think>\n", f"[user]{JUDGE_QUESTION}[assistant]{JUDGE_PREFILL}")
 
@@ -100,7 +106,9 @@ class ScriptedBackend(BaseBackend):  # type: ignore[misc]  # SGLang is untyped
         else:
             logprobs = list(verdict)
         best = max(range(len(choices)), key=lambda i: logprobs[i])
-        return ChoicesDecision(choices[best], self._meta(s.text_) | {"digit_logprobs": logprobs, "completion_tokens": 1})
+        return ChoicesDecision(
+            choices[best], self._meta(s.text_) | {"digit_logprobs": logprobs, "completion_tokens": 1}
+        )
 
     def _next(self, prompt: str) -> Reply | int | Sequence[float]:
         with self._lock:
@@ -115,3 +123,90 @@ class ScriptedBackend(BaseBackend):  # type: ignore[misc]  # SGLang is untyped
 
     def _meta(self, prompt: str) -> dict[str, Any]:
         return {"role": self.role, "wall_s": 0.0, "prompt_tokens": len(prompt.split()), "cached_tokens": 0}
+
+
+class StoryBackend(BaseBackend):  # type: ignore[misc]  # SGLang is untyped
+    """Solves quantity stories without a model: every step is right with a given probability, and the judge knows."""
+
+    def __init__(
+        self, role: Model, told: Iterable[stories.Story], *, skill: float = 1.0, seconds_per_call: float = 0.0
+    ) -> None:
+        """Know these stories.
+
+        Args:
+            role: which of the two models it stands for.
+            told: the stories it will be asked about.
+            skill: the probability of a right step.
+            seconds_per_call: how long it really takes to answer.
+        """
+        super().__init__()
+        self.role = role
+        self.chat = CHAT
+        self._told = {story.question: story for story in told}
+        self._skill = skill
+        self._seconds = seconds_per_call
+        self._seed: int | None = None
+
+    def for_solve(self, listen: Listen | None, seed: int | None) -> StoryBackend:  # noqa: ARG002 - as an endpoint
+        """The same one, with a random stream of its own."""
+        mine = copy.copy(self)
+        mine._seed = seed
+        return mine
+
+    def until(self, deadline: float) -> StoryBackend:  # noqa: ARG002 - as an endpoint
+        """Itself; it is never late."""
+        return self
+
+    def server_info(self) -> dict[str, Any]:
+        """What a server would tell."""
+        return {"model_path": f"stories-{self.role}"}
+
+    def generate(self, s: StreamExecutor, sampling_params: SglSamplingParams) -> tuple[str, dict[str, Any]]:
+        """The next step, the whole chain of thought, or the answer, whichever is asked for."""
+        time.sleep(self._seconds)
+        told, steps, thinks = self._asked(s.text_)
+        if not thinks:
+            number = [word for word in steps[-1].rstrip(".").split() if word.isdecimal()][-1:] if steps else []
+            return self._reply(s, f"The answer is \\boxed{{{''.join(number)}}}.", None)
+        whole = DELIMITER not in sampling_params.stop
+        places = range(len(steps), max(len(steps) + 1, len(told.steps)) if whole else len(steps) + 1)
+        written = [self._step(told, place) for place in places]
+        closes = places[-1] + 1 >= len(told.steps)
+        return self._reply(s, DELIMITER.join(written), THINK_CLOSE if closes else DELIMITER)
+
+    def select(
+        self,
+        s: StreamExecutor,
+        choices: list[str],
+        temperature: float,  # noqa: ARG002
+        choices_method: ChoicesSamplingMethod | None = None,  # noqa: ARG002
+    ) -> ChoicesDecision:
+        """The utility score that the last step deserves, with a little doubt."""
+        time.sleep(self._seconds)
+        told, steps, _ = self._asked(s.text_.removesuffix(CHAT.judge_turn))
+        digit = stories.grade_step(told, len(steps) - 1, steps[-1])
+        logprobs = [-0.1 if choice == str(digit) else -4.6 for choice in choices]
+        _, meta = self._reply(s, DIGITS[digit], None)
+        return ChoicesDecision(str(digit), meta | {"digit_logprobs": logprobs})
+
+    def _asked(self, prompt: str) -> tuple[stories.Story, list[str], bool]:
+        turn, _, thinking = prompt.partition(CHAT.after)
+        told = self._told[turn.removeprefix(CHAT.before).removesuffix(f"{DELIMITER}{INSTRUCTION}")]
+        inside, closed, _ = thinking.partition(THINK_CLOSE)
+        return told, [step.strip() for step in inside.split(DELIMITER) if step.strip()], not closed
+
+    def _step(self, told: stories.Story, place: int) -> str:
+        if place >= len(told.steps):
+            return ""
+        lots = Random(f"{self.role}:{self._seed}:{told.question}:{place}")
+        return told.steps[place] if lots.random() < self._skill else stories.corrupt(lots, told, place)
+
+    def _reply(self, s: StreamExecutor, text: str, matched: str | None) -> tuple[str, dict[str, Any]]:
+        return text, {
+            "role": self.role,
+            "wall_s": self._seconds,
+            "prompt_tokens": len(s.text_.split()),
+            "cached_tokens": 0,
+            "completion_tokens": len(text.split()),
+            "finish_reason": {"type": "stop", "matched": matched},
+        }

@@ -36,7 +36,10 @@ def run(
 ) -> tuple[SolveRecord, ScriptedBackend, ScriptedBackend]:
     servers = ScriptedBackend("small", small), ScriptedBackend("base", base)  # type: ignore[arg-type]
     record = solve(
-        PROBLEM, programs.load(program), Pair(servers[1], servers[0]), Settings(**settings)  # type: ignore[arg-type]
+        PROBLEM,
+        programs.load(program),
+        Pair(servers[1], servers[0]),
+        Settings(**settings),  # type: ignore[arg-type]
     )
     return record, *servers
 

@@ -8,7 +8,17 @@ from specreason_sgl.chat import ChatFormat, Message
 from specreason_sgl.errors import UsageError
 from specreason_sgl.prompts import JUDGE_PREFILL, JUDGE_QUESTION, neutralise
 
-CONTROL = ["<|im_end|>", "<|im_start|>", "<think>", "</think>", "<|eot_id|>", "<｜User｜>", "<｜end▁of▁sentence｜>", "[INST]", "</s>"]  # noqa: RUF001
+CONTROL = [
+    "<|im_end|>",
+    "<|im_start|>",
+    "<think>",
+    "</think>",
+    "<|eot_id|>",
+    "<｜User｜>",
+    "<｜end▁of▁sentence｜>",
+    "[INST]",
+    "</s>",
+]  # noqa: RUF001
 
 
 @pytest.mark.parametrize("token", CONTROL)

@@ -49,9 +49,7 @@ def test_figures_stay_in_their_ranges(values: tuple[float, ...]) -> None:
 
 
 @given(logprobs, st.floats(0, 10), st.floats(0, 10), st.sampled_from(RULES))
-def test_a_higher_threshold_never_accepts_more(
-    values: tuple[float, ...], one: float, other: float, rule: str
-) -> None:
+def test_a_higher_threshold_never_accepts_more(values: tuple[float, ...], one: float, other: float, rule: str) -> None:
     score, low, high = Score(values), min(one, other), max(one, other)
 
     assert score.reaching(low) >= score.reaching(high)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Annotated
 
 import typer
 
 from specreason_sgl import __version__
-from specreason_sgl.cli.audit import audit
-from specreason_sgl.cli.evaluate import evaluate
 from specreason_sgl.cli.import_trace import import_trace
 from specreason_sgl.cli.listing import list_runs
 from specreason_sgl.cli.replay import replay
-from specreason_sgl.cli.report import report
 from specreason_sgl.cli.run import run
 from specreason_sgl.cli.servers import down, status, up
 from specreason_sgl.errors import SpecReasonError
@@ -47,9 +43,6 @@ def _root(
 
 
 app.command("run")(run)
-app.command("eval")(evaluate)
-app.command("report")(report)
-app.command("audit")(audit)
 app.command("replay")(replay)
 app.command("list")(list_runs)
 app.command("import-trace")(import_trace)
@@ -61,18 +54,14 @@ app.command("down")(down)
 def main() -> int:
     """Run the command line; returns the exit code."""
     try:
-        code = app(standalone_mode=False)
+        app()
     except SpecReasonError as error:
         return _complain(error)
-    except typer.Abort:
-        return INTERRUPTED
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader has gone; nothing more can be said, not even by the interpreter on its way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    return code if isinstance(code, int) else 0
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else 1
+    return 0
 
 
 def _complain(error: SpecReasonError) -> int:

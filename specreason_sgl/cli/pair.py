@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from specreason_sgl.errors import UsageError
 
 if TYPE_CHECKING:
     from specreason_sgl.endpoint import Endpoint
-    from specreason_sgl.runtime.pairs import Address, RunningPair
+    from specreason_sgl.events import Model
+    from specreason_sgl.runtime.pairs import Address
     from specreason_sgl.solve import Pair
 
 PANEL = "Pair"
@@ -93,37 +95,30 @@ def open_pair(options: PairOptions, say: Callable[[str], None] = lambda _: None)
     from specreason_sgl.runtime import pairs
 
     if not options.is_embedded:
-        from specreason_sgl.runtime.pairs import Address
-
         yield _connect(
-            Address(options.base, options.api_key) if options.base else None,
-            Address(options.small, options.api_key) if options.small else None,
+            pairs.Address(options.base, options.api_key) if options.base else None,
+            pairs.Address(options.small, options.api_key) if options.small else None,
         )
-        return
-    running = pairs.running()
-    if running:
+    elif running := pairs.running():
         yield _connect(running.base, running.small)
-        return
-    say("starting the embedded pair")
-    with tempfile.TemporaryDirectory(prefix="specreason-") as logs:
-        base, small = embedded_models()
-        with pairs.launch(base, small, Path(logs), on_progress=say) as started:
-            yield _connect(started.base, started.small)
+    else:
+        # SGLang's frontend takes seconds to import; while servers start that costs nothing.
+        threading.Thread(target=_import_frontend, daemon=True).start()
+        with tempfile.TemporaryDirectory(prefix="specreason-") as logs:
+            base, small = embedded_models()
+            with pairs.launch(base, small, Path(logs), on_progress=say) as started:
+                yield _connect(started.base, started.small)
 
 
 def _connect(base: Address | None, small: Address | None) -> Pair:
     from specreason_sgl.endpoint import Endpoint
     from specreason_sgl.solve import Pair
 
-    def endpoint(address: Address | None, role: str) -> Endpoint | None:
-        return address and Endpoint(address.url, role, api_key=address.api_key)  # type: ignore[arg-type]
+    def endpoint(address: Address | None, role: Model) -> Endpoint | None:
+        return Endpoint(address.url, role, api_key=address.api_key) if address else None
 
     return Pair(endpoint(base, "base"), endpoint(small, "small"))
 
 
-def warm_import() -> None:
-    """Import SGLang's frontend, which takes seconds; done while servers start it costs nothing."""
+def _import_frontend() -> None:
     import specreason_sgl.endpoint  # noqa: F401
-
-
-__all__ = ["ApiKey", "BaseUrl", "PairName", "PairOptions", "RunningPair", "SmallUrl", "open_pair", "warm_import"]

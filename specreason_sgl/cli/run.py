@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -12,6 +12,7 @@ from specreason_sgl.cli.pair import ApiKey, BaseUrl, PairName, PairOptions, Smal
 from specreason_sgl.errors import UsageError
 
 if TYPE_CHECKING:
+    from specreason_sgl.scoring import ScoreRule
     from specreason_sgl.store import Problem
 
 SAMPLE_SEED = 20
@@ -31,7 +32,9 @@ def run(
     answer: Annotated[str | None, typer.Option("--answer", help="The right answer, to compare with")] = None,
     program: Annotated[
         str,
-        typer.Option("--program", help="A stock program's name, or a file of your own, which is run", rich_help_panel=METHOD),
+        typer.Option(
+            "--program", help="A stock program's name, or a file of your own, which is run", rich_help_panel=METHOD
+        ),
     ] = "specreason",
     threshold: Annotated[
         float, typer.Option("--threshold", help="Utility score at which a draft is accepted", rich_help_panel=METHOD)
@@ -86,9 +89,9 @@ def run(
     try:
         settings = Settings(
             threshold=threshold,
-            score=score,
+            score=cast("ScoreRule", score),
             first_n=first_n,
-            budget=budget or (1024 if embedded else 8192),
+            budget=budget if budget is not None else (1024 if embedded else 8192),
             max_step_tokens=max_step_tokens,
             temperature=temperature if temperature is not None else (0.0 if embedded else 0.6),
             top_p=top_p if top_p is not None else (1.0 if embedded else 0.95),
@@ -117,7 +120,9 @@ def _problem(question: str | None, file: Path | None, answer: str | None, *, emb
         question = sys.stdin.read()
     if question is None:
         if not embedded:
-            raise UsageError("there is no question", hint='`specreason run "..."`, `--file FILE`, or `-` for standard input')
+            raise UsageError(
+                "there is no question", hint='`specreason run "..."`, `--file FILE`, or `-` for standard input'
+            )
         from specreason_sgl.pair.stories import story
 
         told = story(SAMPLE_SEED)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -49,32 +51,29 @@ def solve_one(
 ) -> int:
     """Solve a problem live, store it, and return the exit code."""
     console = Console(stderr=True, highlight=False)
-    mode = choose(display)
-    find(program)
-    folder = out or new_folder(Path("runs"), Path(program).stem)
-    with console.status("connecting") as status:
-        opened = open_pair(options, lambda line: status.update(line))
-        pair = opened.__enter__()
-    try:
+    mode = choose(display, stdout_isatty=sys.stdout.isatty(), env=os.environ)
+    name = find(program).stem
+    config = RunConfig(
+        created=datetime.now(UTC),
+        program=name,
+        pair=options.label,
+        settings=settings.model_dump(),
+        versions=versions(),
+        judge_version=JUDGE_VERSION,
+        command=sys.argv[1:],
+    )
+    folder = out or new_folder(Path("runs"), name)
+    with ExitStack() as stack:
+        run = stack.enter_context(writing(folder, config))
+        with console.status("connecting") as status:
+            pair = stack.enter_context(open_pair(options, status.update))
+            loaded = load(program)
+            run.note_servers(config, describe(pair))
         from specreason_sgl.solve import solve
 
-        loaded = load(program)
-        config = RunConfig(
-            created=datetime.now(UTC),
-            program=loaded.name,
-            pair=options.label,
-            settings=settings.model_dump(),
-            versions=versions(),
-            servers=describe(pair),
-            judge_version=JUDGE_VERSION,
-            command=sys.argv[1:],
-        )
-        with writing(folder, config) as run:
-            with open_display(mode, title=loaded.name) as sink:
-                record = solve(problem, loaded, pair, settings, sink=sink, stream=mode == "rich")
-            run.append(record)
-    finally:
-        opened.__exit__(None, None, None)
+        with open_display(mode, title=loaded.name) as sink:
+            record = solve(problem, loaded, pair, settings, sink=sink, stream=mode == "rich")
+        run.append(record)
     if mode != "none":
         console.print(f"run: {folder}", markup=False, soft_wrap=True)
         console.print(f"hint: `specreason replay {folder}` shows it again", markup=False, soft_wrap=True)

@@ -112,7 +112,7 @@ class Job(BaseModel):
     def _resolve_modes(cls, row: Any) -> Any:
         if not isinstance(row, dict) or not isinstance(row.get("modes"), list | tuple):
             return row
-        shared = Settings.model_validate(row.get("settings") or {})
+        shared = _settings(row.get("settings") or {}, "the job")
         modes = [mode for entry in row["modes"] for mode in _expand(entry, shared)]
         return {**row, "modes": [_related(mode, modes) for mode in modes]}
 
@@ -229,9 +229,18 @@ def _expand(entry: Any, shared: Settings) -> list[dict[str, Any]]:
     for values in product(*(knobs[knob] for knob in swept)):
         chosen = dict(zip(swept, values, strict=True))
         mark = "".join(f"-{_MARKS.get(knob, knob)}{value}" for knob, value in chosen.items())
-        settings = Settings.model_validate({**base, **knobs, **chosen})
+        settings = _settings({**base, **knobs, **chosen}, f"mode `{name}`")
         modes.append({**rest, "name": name + mark, "program": program, "settings": settings.model_dump()})
     return modes
+
+
+def _settings(values: Any, owner: str) -> Settings:
+    if isinstance(values, Settings):
+        return values
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(f"{owner}: {'; '.join(_told(e) for e in error.errors())}") from error
 
 
 def _related(mode: dict[str, Any], modes: list[dict[str, Any]]) -> dict[str, Any]:

@@ -18,13 +18,12 @@ if TYPE_CHECKING:
 
 
 def load_programs(modes: Iterable[Mode]) -> dict[str, Program]:
-    """The modes' programs, by the name of the mode; each file is run once.
+    """The programs, by the name that modes have for them; each file is run once.
 
     Raises:
         UsageError: one of them is not a program.
     """
-    loaded: dict[str, Program] = {}
-    return {mode.name: loaded.setdefault(mode.program, load(mode.program)) for mode in modes}
+    return {name: load(name) for name in {mode.program for mode in modes}}
 
 
 def program_digests(modes: Iterable[Mode]) -> dict[str, str]:

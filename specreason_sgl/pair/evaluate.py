@@ -23,13 +23,21 @@ from specreason_sgl.prompts import DELIMITER
 
 
 def generate(
-    model: LlamaForCausalLM, encoder: Encoder, prompts: Sequence[str], most: int, end: Sequence[int], temperature: float = 0.0
+    model: LlamaForCausalLM,
+    encoder: Encoder,
+    prompts: Sequence[str],
+    most: int,
+    end: Sequence[int],
+    temperature: float = 0.0,
 ) -> list[list[int]]:
     """Continue each prompt until one of the ``end`` tokens, greedily or by sampling, 64 at a time."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     written: list[list[int]] = [[] for _ in prompts]
     pad = model.config.pad_token_id
-    sampling: dict[str, Any] = {"do_sample": temperature > 0, **({"temperature": temperature} if temperature > 0 else {})}
+    sampling: dict[str, Any] = {
+        "do_sample": temperature > 0,
+        **({"temperature": temperature} if temperature > 0 else {}),
+    }
     for at in range(0, len(order), 64):
         group = order[at : at + 64]
         rows = [encoder.encode(prompts[i]) for i in group]
@@ -37,7 +45,12 @@ def generate(
         ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows], device=model.device)
         with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16):
             out = model.generate(
-                ids, attention_mask=(ids != pad).long(), max_new_tokens=most, eos_token_id=list(end), pad_token_id=pad, **sampling
+                ids,
+                attention_mask=(ids != pad).long(),
+                max_new_tokens=most,
+                eos_token_id=list(end),
+                pad_token_id=pad,
+                **sampling,
             )
         for i, row in zip(group, out[:, longest:].tolist(), strict=True):
             stop = next((n for n, token in enumerate(row) if token in end), len(row))
@@ -49,16 +62,27 @@ def solves(model: LlamaForCausalLM, encoder: Encoder, told: Sequence[Story]) -> 
     """Whether greedy decoding ends with the right answer, for each story."""
     prompts = [encoder.prefix(t.question) for t in told]
     written = generate(model, encoder, prompts, 600, [model.config.eos_token_id])
-    return [encoder.decode(ids).rstrip().endswith(t.answer_text + "<|im_end|>") for t, ids in zip(told, written, strict=True)]
+    return [
+        encoder.decode(ids).rstrip().endswith(t.answer_text + "<|im_end|>")
+        for t, ids in zip(told, written, strict=True)
+    ]
 
 
 def drafts(
-    model: LlamaForCausalLM, encoder: Encoder, told: Sequence[Story], rng: random.Random, each: int, temperature: float = 0.0
+    model: LlamaForCausalLM,
+    encoder: Encoder,
+    told: Sequence[Story],
+    rng: random.Random,
+    each: int,
+    temperature: float = 0.0,
 ) -> list[tuple[int, Candidate]]:
     """Steps the model writes after right ones: (index of the story, candidate with its true score)."""
-    places = [(i, done) for i, t in enumerate(told) for done in rng.sample(range(len(t.steps)), min(each, len(t.steps)))]
+    places = [
+        (i, done) for i, t in enumerate(told) for done in rng.sample(range(len(t.steps)), min(each, len(t.steps)))
+    ]
     prompts = [
-        encoder.prefix(told[i].question) + "".join(step + DELIMITER for step in told[i].steps[:done]) for i, done in places
+        encoder.prefix(told[i].question) + "".join(step + DELIMITER for step in told[i].steps[:done])
+        for i, done in places
     ]
     ends = [encoder.encode(DELIMITER)[0], encoder.encode("</think>")[0], model.config.eos_token_id]
     written = generate(model, encoder, prompts, 80, ends, temperature)
@@ -69,7 +93,9 @@ def drafts(
     return made
 
 
-def judge(model: LlamaForCausalLM, encoder: Encoder, told: Sequence[Story], made: Sequence[tuple[int, Candidate]]) -> list[float]:
+def judge(
+    model: LlamaForCausalLM, encoder: Encoder, told: Sequence[Story], made: Sequence[tuple[int, Candidate]]
+) -> list[float]:
     """The expected score the model gives each candidate."""
     scores: list[float] = []
     for at in range(0, len(made), 32):
@@ -96,7 +122,9 @@ def auroc(scores: Sequence[float], right: Sequence[bool]) -> float:
     return sum((g > b) + 0.5 * (g == b) for g in good for b in bad) / (len(good) * len(bad))
 
 
-def measure(base: LlamaForCausalLM | None, small: LlamaForCausalLM, encoder: Encoder, split: Split, count: int) -> dict[str, float]:
+def measure(
+    base: LlamaForCausalLM | None, small: LlamaForCausalLM, encoder: Encoder, split: Split, count: int
+) -> dict[str, float]:
     """All figures of a pair over ``count`` fresh stories."""
     told = [stories.story(seed, split) for seed in range(count)]
     made = drafts(small, encoder, told, random.Random(0), each=3)
@@ -113,7 +141,8 @@ def measure(base: LlamaForCausalLM | None, small: LlamaForCausalLM, encoder: Enc
             "base_solves": sum(solves(base, encoder, told)) / count,
             "judge_auroc": auroc(scores, right),
             "accepts_right_at_7": sum(s >= 7 for s in own_scores) / len(own_scores),
-            "accepts_wrong_at_7": sum(s >= 7 for s, r in zip(scores, right, strict=True) if not r) / max(1, right.count(False)),
+            "accepts_wrong_at_7": sum(s >= 7 for s, r in zip(scores, right, strict=True) if not r)
+            / max(1, right.count(False)),
         }
     return figures
 

@@ -8,7 +8,7 @@ positions go on from the trunk's. One story thus gives several judgements for li
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -22,11 +22,12 @@ from specreason_sgl.prompts import DELIMITER, JUDGE_PREFILL, JUDGE_QUESTION, THI
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-JUDGE_TURN = (
-    f"{TURN_END}\n{TURN_START}user\n{JUDGE_QUESTION}{TURN_END}\n{TURN_START}assistant\n{JUDGE_PREFILL}"
-)
+JUDGE_TURN = f"{TURN_END}\n{TURN_START}user\n{JUDGE_QUESTION}{TURN_END}\n{TURN_START}assistant\n{JUDGE_PREFILL}"
 SHARPNESS = 2.0
 """How fast a digit's label falls off around the deserved score."""
+
+NOISED = 0.8
+"""The share of steps with a wrong digit in noised solutions."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,9 @@ class Sample:
     scores: list[tuple[int, int]] = field(default_factory=list)
     """Where a digit is predicted, and the score it should be."""
 
-    def append(self, ids: Sequence[int], *, learn: bool, branch: int = 0, off_course: Sequence[int] | None = None) -> None:
+    def append(
+        self, ids: Sequence[int], *, learn: bool, branch: int = 0, off_course: Sequence[int] | None = None
+    ) -> None:
         """Add tokens; with ``learn`` each is also the target of the one before it."""
         own = [p for p, b in zip(self.positions, self.branch, strict=True) if b == branch]
         start = own[-1] + 1 if own else (self.roots[branch] if branch else 0)
@@ -126,6 +129,22 @@ class Encoder:
         sample.append(self._judge_turn, learn=False, branch=number)
         sample.scores.append((len(sample.ids) - 1, candidate.score))
 
+    def noised(self, told: Story, rng: Random) -> Sample:
+        """A solution with a wrong digit in most steps, to be found: what comes before a judgement of whole steps.
+
+        The digit is never in the step's result, so the steps behind it stay right.
+        """
+        sample = Sample()
+        sample.append(self.encode(self.prefix(told.question)), learn=False)
+        for step in told.steps:
+            inner, so, result = step.rpartition(", ")
+            wrong = stories.flip_digit(rng, inner) + so + result if any(map(str.isdigit, inner)) else step
+            right = [*self.encode(step), *self._delimiter]
+            shown = [*self.encode(wrong), *self._delimiter] if rng.random() < NOISED else right
+            sample.append(shown, learn=False, off_course=[int(a != b) for a, b in zip(shown, right, strict=True)])
+        sample.off_course = [-100] * len(sample.ids)
+        return sample
+
     def drill(self, rng: Random, claims: int = 24) -> Sample:
         """Short claims, each followed at once by its verdict: how the judge learns to compare."""
         sample = Sample()
@@ -193,7 +212,8 @@ class Batch:
 
     def to(self, device: str) -> Batch:
         """The same batch on another device."""
-        return Batch(*(value if value is None else value.to(device) for value in vars(self).values()))
+        moved = {name: None if value is None else value.to(device) for name, value in vars(self).items()}
+        return replace(self, **moved)
 
 
 def collate(samples: Sequence[Sample], pad: int, multiple: int = 16) -> Batch:
@@ -208,7 +228,10 @@ def collate(samples: Sequence[Sample], pad: int, multiple: int = 16) -> Batch:
     if any(len(s.roots) > 1 for s in samples):
         causal = torch.ones(length, length, dtype=torch.bool).tril()
         roots = torch.stack(
-            [torch.tensor([s.roots[b] if b else length for b in s.branch] + [length] * (length - len(s.ids))) for s in samples]
+            [
+                torch.tensor([s.roots[b] if b else length for b in s.branch] + [length] * (length - len(s.ids)))
+                for s in samples
+            ]
         )
         places = torch.arange(length)
         on_trunk = (branch == 0)[:, None, :] & (places[None, None, :] < roots[:, :, None])

@@ -184,7 +184,9 @@ def equal_shares(d: _Draft) -> Story:
     giver = d.rng.choice([n for n in NAMES if n != d.name])
     if d.rng.random() < 0.5:
         d.start(d.rng.randint(5, 60))
-        d.sentences.append(f"{giver} shares {k * share} {d.thing} equally among {k} friends, and {d.name} is one of them.")
+        d.sentences.append(
+            f"{giver} shares {k * share} {d.thing} equally among {k} friends, and {d.name} is one of them."
+        )
         d.steps.append(f"{giver} shares {k * share} among {k} friends, {divide(k * share, k)} {d.thing} each.")
         d.gain(share, f"{d.name} gets {share} more")
     else:

@@ -27,12 +27,18 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from specreason_sgl.pair import stories
+from specreason_sgl.pair.evaluate import drafts, load
 from specreason_sgl.pair.samples import Batch, Encoder, Sample, candidates, collate
 from specreason_sgl.pair.tokenizer import build
 
 BATCH = 24
+DRAFTED = 1500
+"""Training stories of which the small model drafts steps."""
 SORTED_OVER = 8
 """Batches are cut from this many batches' worth of samples sorted by length, so that little is padding."""
+
+Drafted = dict[int, list[tuple[int, str]]]
+"""By a training story's seed: after how many right steps, and what the small model drafted there."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,8 @@ class Stage:
     """Candidates judged per story."""
     drilled: float = 0.0
     """Share of the samples that are checking drills."""
+    noised: float = 0.0
+    """Share of the samples that are solutions with wrong digits to be found."""
     frozen: int = 0
     """So many layers at the bottom are left as they are."""
     longest: int = 10
@@ -76,8 +84,9 @@ SHAPES = {
         512,
         (
             Stage("solve", 500, 3e-3, layers=6, drilled=0.1, final=1.0),
-            Stage("judge", 900, 3e-3, layers=10, judgements=4, drilled=0.05, frozen=6, longest=6, final=0.3),
-            Stage("deep", 240, 1.5e-3, layers=16, judgements=3, drafts=True, final=0.05),
+            Stage("find", 400, 3e-3, layers=10, noised=0.8, frozen=6, longest=6, final=1.0),
+            Stage("judge", 350, 3e-3, layers=10, judgements=4, noised=0.1, frozen=6, longest=6, drafts=True, final=0.5),
+            Stage("deep", 200, 1.5e-3, layers=16, judgements=3, drafts=True, final=0.02),
         ),
     ),
 }
@@ -150,9 +159,10 @@ class Learner(nn.Module):
         if len(batch.score_rows):
             asked = hidden[batch.score_rows, batch.score_places]
             logits = self.model.lm_head(asked).float()
-            judging = functional.cross_entropy(logits[:, self.digits], batch.score_labels) + 0.1 * (
-                logits.logsumexp(-1) - logits[:, self.digits].logsumexp(-1)
-            ).mean()
+            judging = (
+                functional.cross_entropy(logits[:, self.digits], batch.score_labels)
+                + 0.1 * (logits.logsumexp(-1) - logits[:, self.digits].logsumexp(-1)).mean()
+            )
             loss = loss + judging
             said, meant = logits[:, self.digits].argmax(-1) >= 7, batch.score_labels.argmax(-1) >= 7
             parts["judge"] = judging.item()
@@ -161,7 +171,7 @@ class Learner(nn.Module):
             (("mismatch", batch.mismatch, 10.0), ("off_course", batch.off_course, 1.0))
         ):
             known = labels >= 0
-            if batch.mask is not None and known.any():
+            if known.any() and (labels[known] > 0).any():
                 helper = functional.binary_cross_entropy_with_logits(
                     self.helper(hidden[known])[:, number].float(),
                     labels[known].float(),
@@ -194,12 +204,12 @@ def rate_at(stage: Stage, step: int) -> float:
     return stage.rate * warm * (stage.final + (1 - stage.final) * fall)
 
 
-def batches(encoder: Encoder, stage: Stage, first: int, seed: int, drafts: dict[int, list[tuple[int, str]]]) -> Iterator[Batch]:
+def batches(encoder: Encoder, stage: Stage, first: int, seed: int, drafted: Drafted) -> Iterator[Batch]:
     """Batches for a stage from step ``first``: each chunk has its own random stream, so a resumed stage sees the same data."""
     pad = encoder.encode("<|endoftext|>")[0]
     for chunk in range(first // SORTED_OVER, math.ceil(stage.steps / SORTED_OVER)):
         rng = random.Random(f"{stage.name}:{seed}:{chunk}")
-        samples = [_sample(encoder, stage, rng, drafts) for _ in range(BATCH * SORTED_OVER)]
+        samples = [_sample(encoder, stage, rng, drafted) for _ in range(BATCH * SORTED_OVER)]
         samples.sort(key=lambda sample: len(sample.ids))
         cut = [samples[at : at + BATCH] for at in range(0, len(samples), BATCH)]
         rng.shuffle(cut)
@@ -208,14 +218,16 @@ def batches(encoder: Encoder, stage: Stage, first: int, seed: int, drafts: dict[
                 yield collate(group, pad)
 
 
-def _sample(encoder: Encoder, stage: Stage, rng: random.Random, drafts: dict[int, list[tuple[int, str]]]) -> Sample:
+def _sample(encoder: Encoder, stage: Stage, rng: random.Random, drafted: Drafted) -> Sample:
     if rng.random() < stage.drilled:
         return encoder.drill(rng)
-    if stage.drafts and drafts and rng.random() < 0.6:
-        seed = rng.choice(list(drafts))
+    if drafted and rng.random() < 0.6:
+        seed = rng.choice(list(drafted))
         told = stories.story(seed, "train")
-        return encoder.solved(told, candidates(rng, told, stage.judgements, drafts[seed]))
+        return encoder.solved(told, candidates(rng, told, stage.judgements, drafted[seed]))
     told = stories.invent(rng, stage.longest)
+    if rng.random() < stage.noised:
+        return encoder.noised(told, rng)
     return encoder.solved(told, candidates(rng, told, stage.judgements))
 
 
@@ -230,14 +242,21 @@ def run_stage(learner: Learner, stage: Stage, encoder: Encoder, folder: Path, de
         for tool, state in zip(tools, saved["tools"], strict=True):
             tool.load_state_dict(state)
         step = saved["step"]
-    drafts = _read_drafts(folder.parent / "drafts.jsonl") if stage.drafts else {}
+    drafted = _read_drafts(folder.parent / "drafts.jsonl") if stage.drafts else {}
     log = (folder / "log.jsonl").open("a", encoding="utf-8")
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[figures]}"))
-    started, tokens, mean = time.monotonic(), 0, {}
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[figures]}"),
+    )
+    started, tokens = time.monotonic(), 0
+    mean: dict[str, float] = {}
     with log, Progress(*columns, console=console, refresh_per_second=1, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"{folder.name}/{stage.name}", total=stage.steps, completed=step, figures="")
-        for batch in batches(encoder, stage, step, seed, drafts):
+        for batch in batches(encoder, stage, step, seed, drafted):
             for tool in tools:
                 for group in tool.param_groups:
                     group["lr"] = rate_at(stage, step)
@@ -272,12 +291,25 @@ def save(model: LlamaForCausalLM, folder: Path) -> None:
     model.save_pretrained(folder, state_dict=state)
 
 
-def _read_drafts(path: Path) -> dict[int, list[tuple[int, str]]]:
-    drafts: dict[int, list[tuple[int, str]]] = {}
+def _read_drafts(path: Path) -> Drafted:
+    drafted: Drafted = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
-        drafts.setdefault(row["seed"], []).append((row["done"], row["text"]))
-    return drafts
+        drafted.setdefault(row["seed"], []).append((row["done"], row["text"]))
+    return drafted
+
+
+def write_drafts(model: LlamaForCausalLM, encoder: Encoder, path: Path, count: int, seed: int) -> None:
+    """Let the small model draft steps of training stories, for the judge to learn from."""
+    rng = random.Random(seed)
+    told = [stories.story(number, "train") for number in range(count)]
+    made = [
+        (number, candidate)
+        for temperature in (0.0, 0.8)
+        for number, candidate in drafts(model, encoder, told, rng, each=3, temperature=temperature)
+    ]
+    rows = ({"seed": number, "done": candidate.done, "text": candidate.text} for number, candidate in made)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def train(name: str, work: Path, device: str, seed: int, only: str | None = None) -> None:
@@ -297,6 +329,8 @@ def train(name: str, work: Path, device: str, seed: int, only: str | None = None
             continue
         if only and stage.name != only:
             break
+        if stage.drafts and not (work / "drafts.jsonl").exists():
+            write_drafts(load(work / "small" / "solve", device), encoder, work / "drafts.jsonl", DRAFTED, seed)
         run_stage(Learner(model.to(device), encoder.digits).to(device), stage, encoder, folder, device, seed)
 
 

@@ -1,7 +1,7 @@
 """A pair of servers: started for one command, or kept up for many.
 
-A pair that is kept up belongs to a supervisor process of its own; what it is and how to reach it stands in a state file
-that only its owner can read.
+A pair that is kept up is found again by two files in the state folder: the lock that it holds as long as it lives, and
+a note of where it is, which only its owner can read.
 """
 
 from __future__ import annotations
@@ -11,205 +11,247 @@ import json
 import os
 import secrets
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-
-import urllib3
+from types import TracebackType
+from typing import Self
 
 from specreason_sgl.errors import SpecReasonError
-from specreason_sgl.runtime.servers import START_S, Server, ServerDied, wait_until_ready
+from specreason_sgl.runtime.servers import (
+    POLL_S,
+    START_S,
+    STOP_S,
+    PortTaken,
+    Say,
+    Servers,
+    answers,
+    cores,
+    free_ports,
+    plan,
+    private,
+)
 
-Say = Callable[[str], None]
+ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server is and what it wants to be shown."""
+    """Where a server is, and what it wants to be shown."""
 
     url: str
     api_key: str | None = field(default=None, repr=False)
 
-    def answers(self) -> bool:
-        """Whether a server is there and healthy."""
-        try:
-            return urllib3.request("GET", f"{self.url}/health", timeout=5.0, retries=False).status == 200  # noqa: PLR2004
-        except urllib3.exceptions.HTTPError:
-            return False
-
 
 @dataclass(frozen=True)
 class RunningPair:
-    """Two servers that can be used."""
+    """Two servers that can be used.
+
+    As a context manager it stops them at the end where this process started them for itself (`launch`), and leaves
+    them alone where they are kept up (`up`, `running`).
+    """
 
     base: Address
     small: Address
     logs: Path
-    supervisor: int | None = None
-    """The process that owns them; None where it is this one."""
+    pid: int
+    """The process that both servers belong to, which leads their process group."""
+    _owned: Servers | None = field(default=None, repr=False, compare=False)
+
+    def __enter__(self) -> Self:
+        """The pair itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop the servers if they are owned."""
+        self.close()
+
+    def close(self) -> None:
+        """Stop the servers if they are owned."""
+        if self._owned:
+            self._owned.stop()
+
+    def is_healthy(self) -> bool:
+        """Whether both servers answer."""
+        return answers(self.base.url) and answers(self.small.url)
 
 
-def state_folder() -> Path:
-    """Where what is up is written down: ``$SPECREASON_HOME``, else the user's state folder."""
-    home = os.environ.get("SPECREASON_HOME")
-    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    folder = Path(home) if home else Path(state) / "specreason"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return folder
-
-
-def cores() -> tuple[int, int]:
-    """The cores of the base and the small model: two different ones where there are two."""
-    usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
-    return usable[0], usable[1 % len(usable)]
-
-
-@contextmanager
-def launch(base_model: Path, small_model: Path, logs: Path, on_progress: Say = lambda _: None) -> Iterator[RunningPair]:
-    """Two servers for the time of the block, started side by side.
+def launch(base_model: Path, small_model: Path, logs: Path, on_progress: Say = lambda _: None) -> RunningPair:
+    """Start both servers for this process; they end with it, however it ends.
 
     Args:
         base_model: the base model's folder.
         small_model: the small model's folder.
-        logs: the folder for ``base.log`` and ``small.log``.
-        on_progress: told in a line what is being waited for.
+        logs: the folder for the servers' logs.
+        on_progress: told in a line what happens.
 
     Raises:
-        SpecReasonError: a server does not start; the message ends with its last words.
+        SpecReasonError: there is no such model.
+        ServerDied: a server does not start; the message ends with its last log lines.
     """
-    key = secrets.token_urlsafe(24)
-    logs.mkdir(parents=True, exist_ok=True, mode=0o700)
-    servers: list[Server] = []
-    began = time.monotonic()
-    try:
-        for role, model, core in zip(("base", "small"), (base_model, small_model), cores(), strict=True):
-            servers.append(Server.start(role, model, core, logs / f"{role}.log", key))  # type: ignore[arg-type]
-        on_progress("the embedded pair is starting, which takes half a minute")
-        wait_until_ready(servers)
-        on_progress(f"both servers were ready after {time.monotonic() - began:.0f} s")
-        base, small = servers
-        yield RunningPair(Address(base.url, key), Address(small.url, key), logs)
-    finally:
-        for server in servers:
-            server.stop()
-
-
-def running() -> RunningPair | None:
-    """The pair that is up, if there is one; a state that no longer holds is cleared away."""
-    path = state_folder() / "pair.json"
-    try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-        pair = RunningPair(
-            Address(**state["base"]), Address(**state["small"]), Path(state["logs"]), supervisor=int(state["supervisor"])
-        )
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError):
-        path.unlink(missing_ok=True)
-        return None
-    if _is_supervisor(pair.supervisor) and pair.base.answers() and pair.small.answers():
-        return pair
-    if not _is_supervisor(pair.supervisor):
-        path.unlink(missing_ok=True)
-    return None
+    return _start(base_model, small_model, logs, on_progress, owned=True)
 
 
 def up(base_model: Path, small_model: Path, on_progress: Say = lambda _: None) -> tuple[RunningPair, bool]:
-    """A pair that stays up after this command; returns it, and whether it was started now.
+    """A pair that stays up after this process: the one that is up already, or else a new one.
+
+    Args:
+        base_model: the base model's folder, for a new pair.
+        small_model: the small model's folder, for a new pair.
+        on_progress: told in a line what happens.
+
+    Returns:
+        The pair, and whether it was started now.
 
     Raises:
-        SpecReasonError: it does not start, or somebody else is starting it right now.
+        SpecReasonError: there is no such model, or a pair is up that does not answer.
+        ServerDied: a server does not start; the message ends with its last log lines.
     """
     folder = state_folder()
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise SpecReasonError("the pair is being started by another command", hint="`specreason status` says when it is up") from error
-        if pair := running():
-            return pair, False
-        logs = folder / "logs"
-        logs.mkdir(exist_ok=True, mode=0o700)
-        said = logs / "supervisor.log"
-        with os.fdopen(os.open(said, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as output:
-            supervisor = subprocess.Popen(  # noqa: S603 - our own module
-                [sys.executable, "-m", "specreason_sgl.runtime.supervise", str(base_model), str(small_model)],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        on_progress("the embedded pair is starting, which takes half a minute")
-        deadline = time.monotonic() + START_S
-        try:
-            while time.monotonic() < deadline:
-                if pair := running():
-                    return pair, True
-                if supervisor.poll() is not None:
-                    raise ServerDied(said.read_text(encoding="utf-8", errors="replace").strip() or "the pair did not start")
-                time.sleep(0.2)
-        except BaseException:
-            _end(supervisor.pid)
-            raise
-        _end(supervisor.pid)
-        raise ServerDied(f"the pair was not up after {START_S:.0f} s", hint=f"the logs are in `{logs}`")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        with _lock(folder) as lock:
+            if lock is not None:
+                _forget(folder)
+                try:
+                    pair = _start(
+                        base_model,
+                        small_model,
+                        folder / "logs",
+                        on_progress,
+                        owned=False,
+                        keep=(lock,),
+                        note=lambda pair: _note(folder, pair),
+                    )
+                except BaseException:
+                    _forget(folder)
+                    raise
+                return pair, True
+        if found := running():
+            return found, False
+        on_progress("waiting for the pair that another command starts")
+        time.sleep(POLL_S)
+    raise SpecReasonError("the pair that is up does not answer", hint="`specreason down` stops it")
+
+
+def running() -> RunningPair | None:
+    """The pair that `up` keeps up, once both servers answer; what a dead one left behind is cleared away."""
+    folder = state_folder()
+    pair = _noted(folder)
+    if pair is None:
+        return None
+    with _lock(folder) as lock:
+        if lock is not None:
+            _forget(folder)
+            return None
+    return pair if pair.is_healthy() else None
 
 
 def down() -> bool:
-    """Stop the pair that is up; returns whether there was one."""
-    path = state_folder() / "pair.json"
+    """Stop the pair that `up` keeps up, or is starting; returns whether there was one."""
+    folder = state_folder()
+    pair = _noted(folder)
+    if pair is None:
+        return False
+    killed_at = time.monotonic() + STOP_S
+    was_up = False
+    while True:
+        with _lock(folder) as lock:
+            if lock is not None:
+                _forget(folder)
+                return was_up
+        with suppress(ProcessLookupError):
+            if time.monotonic() < killed_at:
+                os.kill(pair.pid, signal.SIGTERM)
+            else:
+                os.killpg(pair.pid, signal.SIGKILL)
+        was_up = True
+        time.sleep(POLL_S)
+
+
+def state_folder() -> Path:
+    """Where the pair that is up is noted: ``$SPECREASON_HOME``, else a folder in the user's state folder."""
+    if home := os.environ.get("SPECREASON_HOME"):
+        return Path(home)
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "specreason"
+
+
+def _start(
+    base_model: Path,
+    small_model: Path,
+    logs: Path,
+    say: Say,
+    *,
+    owned: bool,
+    keep: Sequence[int] = (),
+    note: Callable[[RunningPair], None] = lambda _: None,
+) -> RunningPair:
+    """Start a pair, on other ports if somebody takes one first; a pair that does not get ready is stopped."""
+    for model in (base_model, small_model):
+        if not (model / "config.json").is_file():
+            raise SpecReasonError(f"there is no model in `{model}`")
+    logs.mkdir(parents=True, exist_ok=True, mode=0o700)
+    logs = logs.resolve()
+    key = secrets.token_urlsafe(24)
+    attempts = 0
+    while True:
+        attempts += 1
+        base_port, small_port = free_ports(2)
+        base_core, small_core = cores(sorted(os.sched_getaffinity(0)))
+        base = plan("base", base_model.resolve(), base_port, base_core, logs)
+        small = plan("small", small_model.resolve(), small_port, small_core, logs)
+        servers = Servers.start((base, small), key, logs, owned=owned, keep=keep)
+        try:
+            pair = RunningPair(
+                Address(base.url, key), Address(small.url, key), logs, servers.process.pid, servers if owned else None
+            )
+            note(pair)
+            servers.wait_until_ready(say)
+        except BaseException as error:
+            servers.stop()
+            if not isinstance(error, PortTaken) or attempts == ATTEMPTS:
+                raise
+        else:
+            return pair
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[int | None]:
+    """The lock's file descriptor while nobody else holds it, else None; who inherits it goes on holding the lock."""
+    lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
     try:
-        supervisor = int(json.loads(path.read_text(encoding="utf-8"))["supervisor"])
-    except (FileNotFoundError, ValueError, KeyError):
-        path.unlink(missing_ok=True)
-        return False
-    was_up = _is_supervisor(supervisor)
-    if was_up:
-        _end(supervisor)
-    path.unlink(missing_ok=True)
-    return was_up
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        yield None
+    else:
+        yield lock
+    finally:
+        os.close(lock)
 
 
-def note_running(pair: RunningPair) -> None:
-    """Write down that this process keeps a pair up."""
-    state = {
-        "base": asdict(pair.base),
-        "small": asdict(pair.small),
-        "logs": str(pair.logs),
-        "supervisor": os.getpid(),
-    }
-    new = state_folder() / "pair.json.new"
-    with os.fdopen(os.open(new, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
-        json.dump(state, file)
-    new.replace(state_folder() / "pair.json")
+def _note(folder: Path, pair: RunningPair) -> None:
+    row = {"base": asdict(pair.base), "small": asdict(pair.small), "logs": str(pair.logs), "pid": pair.pid}
+    new = folder / "pair.json.new"
+    with private(new) as file:
+        file.write(json.dumps(row).encode())
+    new.replace(folder / "pair.json")
 
 
-def forget_running() -> None:
-    """Take that back."""
-    (state_folder() / "pair.json").unlink(missing_ok=True)
-
-
-def _is_supervisor(pid: int | None) -> bool:
-    """Whether that process is a supervisor of ours and not another that got its number later."""
-    if pid is None:
-        return False
+def _noted(folder: Path) -> RunningPair | None:
     try:
-        return b"specreason_sgl.runtime.supervise" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
+        row = json.loads((folder / "pair.json").read_text(encoding="utf-8"))
+        return RunningPair(Address(**row["base"]), Address(**row["small"]), Path(row["logs"]), int(row["pid"]))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        _forget(folder)
+        return None
 
 
-def _end(supervisor: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(supervisor, signal.SIGTERM)
-    deadline = time.monotonic() + 15
-    while _is_supervisor(supervisor) and time.monotonic() < deadline:
-        with suppress(ChildProcessError, OSError):
-            os.waitpid(supervisor, os.WNOHANG)
-        time.sleep(0.1)
-    with suppress(ProcessLookupError):
-        os.kill(supervisor, signal.SIGKILL)
+def _forget(folder: Path) -> None:
+    (folder / "pair.json").unlink(missing_ok=True)

@@ -1,190 +1,265 @@
-"""One SGLang server as a child process: its command, its start, its end."""
+"""The two SGLang servers of a pair as one process tree: what they are told, their start, their end.
+
+Nothing here imports SGLang. The tree's root is `specreason_sgl.runtime.serve`, which loads SGLang once for both.
+"""
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
+import random
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import urllib3
 
 from specreason_sgl.errors import SpecReasonError
 from specreason_sgl.events import Model
 
-STAND_IN = Path(__file__).parent / "stand_in"
-POOL_TOKENS = 32768
 CONTEXT_TOKENS = 4096
+POOL_TOKENS = 32768
+PORTS = range(20000, 30000)
+"""Below the ports that the kernel hands out by itself, so that one stays free between choosing and binding it."""
+
 START_S = 300.0
-STOP_S = 3.0
+STOP_S = 5.0
+POLL_S = 0.1
+HEALTH_S = 5.0
 TAIL_LINES = 12
+SERVER_ENDED = 64
+"""Exit code of the process tree when its first server ended; the next one's is one more."""
+
+_TAKEN = "address already in use"
+
+Say = Callable[[str], None]
 
 
 class ServerDied(SpecReasonError):  # noqa: N818 - says what happened
-    """A server ended before it was ready, or did not get ready in time."""
+    """A server ended before it was ready, or was not ready in time; the message ends with its last log lines."""
 
 
-def kernels_load() -> bool:
-    """Whether SGLang's compiled kernels can load here: they are linked against the CUDA driver."""
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    return True
+class PortTaken(ServerDied):
+    """Another program listens on the port that was free when it was chosen."""
 
 
-def arguments(model: Path, name: str, port: int) -> list[str]:
-    """SGLang's server arguments for a model on the CPU.
+@dataclass(frozen=True)
+class Plan:
+    """What one server is to be."""
 
-    The token pool is bounded because the default takes minutes and gigabytes to allocate; idle schedulers sleep
-    because two of them would otherwise spin on the cores that the models need.
+    role: Model
+    arguments: list[str]
+    """SGLang's server arguments."""
+    port: int
+    core: int
+    log: str
+
+    @property
+    def url(self) -> str:
+        """Where it will answer."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+def plan(role: Model, model: Path, port: int, core: int, logs: Path, extra: Sequence[str] = ()) -> Plan:
+    """Plan a server of a model on one processor core.
+
+    Args:
+        role: which of the two models it serves.
+        model: the folder with weights and tokenizer.
+        port: a free port of 127.0.0.1.
+        core: the core it computes on.
+        logs: the folder its log goes to.
+        extra: more of SGLang's server arguments; they win over ours.
     """
-    return [
+    arguments = [
         "--model-path", str(model),
-        "--served-model-name", name,
+        "--served-model-name", role,
         "--host", "127.0.0.1",
         "--port", str(port),
         "--device", "cpu",
         "--attention-backend", "torch_native",
         "--dtype", "bfloat16",
         "--context-length", str(CONTEXT_TOKENS),
+        # Without a bound the token pool takes most of the memory and half a minute to allocate.
         "--max-total-tokens", str(POOL_TOKENS),
+        "--cuda-graph-backend-decode", "disabled",
+        "--cuda-graph-backend-prefill", "disabled",
         "--grammar-backend", "none",
-        "--disable-cuda-graph",
+        # An idle scheduler would spin on the core that the other server needs.
         "--sleep-on-idle",
         "--log-level", "warning",
     ]  # fmt: skip
+    return Plan(role, [*arguments, *extra], port, core, str(logs / f"{role}.log"))
 
 
-def environment(core: int, inherited: dict[str, str], *, stand_in: bool) -> dict[str, str]:
-    """The environment of a server on one core of its own; nothing in it lets the server reach out to a hub."""
-    path = [str(STAND_IN)] if stand_in else []
-    path += [inherited["PYTHONPATH"]] if inherited.get("PYTHONPATH") else []
+def environment(inherited: Mapping[str, str]) -> dict[str, str]:
+    """The environment of both servers: one thread each, no GPU, and no way out to the network."""
     return {
         **inherited,
-        "PYTHONPATH": os.pathsep.join(path),
         "SGLANG_USE_CPU_ENGINE": "1",
-        "SGLANG_CPU_OMP_THREADS_BIND": str(core),
+        "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": "1",
+        # Threads of a pool that BLAS starts while it is imported would not survive the fork into two servers.
+        "OPENBLAS_NUM_THREADS": "1",
         "OMP_WAIT_POLICY": "PASSIVE",
-        "HF_HUB_OFFLINE": "1",
-        # Being asked for its health must not make a server generate, or watching it would disturb what it serves.
-        "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0",
         "TOKENIZERS_PARALLELISM": "false",
+        # Importing every model that SGLang knows takes seconds; others than these are still found, later.
+        "SGLANG_EXTERNAL_MODEL_PACKAGE": "specreason_sgl.runtime.models",
+        # Otherwise being asked for its health makes a server generate, which disturbs what it serves.
+        "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0",
+        "GLOO_SOCKET_IFNAME": "lo",
+        "HF_HUB_OFFLINE": "1",
+        "no_proxy": "*",
+        "NO_PROXY": "*",
     }
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def cores(usable: Sequence[int]) -> tuple[int, int]:
+    """The cores of the base and the small model: two different ones where there are two."""
+    return usable[0], usable[1 % len(usable)]
 
 
-@dataclass
-class Server:
-    """A running server process; the leader of a process group with its scheduler and detokenizer."""
+def free_ports(count: int) -> list[int]:
+    """So many ports of 127.0.0.1 that nobody listens on."""
+    found: list[int] = []
+    for port in random.sample(PORTS, len(PORTS)):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise SpecReasonError(f"no free port between {PORTS.start} and {PORTS.stop}")
 
-    role: Model
-    url: str
+
+def tail(log: str) -> str:
+    """The last lines of a server's log, indented, without colours and progress bars."""
+    plain = re.sub(r"\x1b\[[0-9;]*m|[^\n]*\r", "", log)
+    return "\n".join(f"  {line}" for line in plain.splitlines()[-TAIL_LINES:] if line.strip())
+
+
+def hint(log: str, path: Path) -> str:
+    """What to do about a server whose log ends like this."""
+    said = log.lower()
+    if _TAKEN in said:
+        return "another program took its port; try again"
+    if "no space left on device" in said:
+        return "the disk is full"
+    if re.search(r"out of memory|cannot allocate memory|memoryerror|signal 9|exit code: -9", said):
+        return "it probably ran out of memory: the pair needs about 3 GB"
+    if "no module named" in said:
+        return "a package is missing; install the project again"
+    return f"the whole log is in `{path}`"
+
+
+def answers(url: str) -> bool:
+    """Whether a healthy server is there."""
+    try:
+        return urllib3.request("GET", f"{url}/health", timeout=HEALTH_S, retries=False).status == 200  # noqa: PLR2004
+    except urllib3.exceptions.HTTPError:
+        return False
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Both servers, running or starting; their process leads a session and a process group of its own."""
+
     process: subprocess.Popen[bytes]
+    plans: Sequence[Plan]
     log: Path
+    """What the process says before it becomes the servers."""
 
     @classmethod
-    def start(cls, role: Model, model: Path, core: int, log: Path, api_key: str) -> Server:
-        """Start a server; `wait_until_ready` says when it can be used.
+    def start(
+        cls, plans: Sequence[Plan], api_key: str, logs: Path, *, owned: bool, keep: Sequence[int] = ()
+    ) -> Servers:
+        """Start the servers side by side; `wait_until_ready` says when they can be used.
 
         Args:
-            role: which of the two models it serves.
-            model: the folder with its weights and tokenizer.
-            core: the processor core it is bound to.
-            log: the file its output goes to, made private to its owner.
-            api_key: what callers have to show.
-
-        Raises:
-            SpecReasonError: there is no such model.
+            plans: the servers.
+            api_key: what callers have to show; it goes through a pipe and so is in no process list.
+            logs: the folder for the logs.
+            owned: whether they end when this process ends, however that happens.
+            keep: open file descriptors that live as long as the servers.
         """
-        if not (model / "config.json").exists():
-            raise SpecReasonError(f"there is no model in `{model}`")
-        port = free_port()
-        with os.fdopen(os.open(log, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as output:
-            process = subprocess.Popen(  # noqa: S603 - our own module
-                [sys.executable, "-m", "specreason_sgl.runtime.serve"],
-                stdin=subprocess.PIPE,
+        told = {
+            "servers": [asdict(one) for one in plans],
+            "api_key": api_key,
+            "owner": os.getpid() if owned else None,
+        }
+        log = logs / "pair.log"
+        with _spoken(json.dumps(told)) as orders, private(log) as output:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "specreason_sgl.runtime.serve"],
+                stdin=orders,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=environment(core, dict(os.environ), stand_in=not kernels_load()),
+                env=environment(os.environ),
+                cwd="/",
                 start_new_session=True,
+                pass_fds=keep,
             )
-        told = json.dumps({"arguments": arguments(model, role, port), "api_key": api_key}).encode()
-        with suppress(BrokenPipeError):  # it died already; waiting for it says why
-            _tell(process, told)
-        return cls(role, f"http://127.0.0.1:{port}", process, log)
+        return cls(process, plans, log)
 
-    def is_ready(self) -> bool:
-        """Whether it answers.
+    def wait_until_ready(self, say: Say, limit_s: float = START_S) -> None:
+        """Wait until both servers answer.
 
         Raises:
-            ServerDied: it has ended.
+            ServerDied: one has ended, or is not ready within ``limit_s`` seconds.
         """
-        code = self.process.poll()
-        if code is not None:
-            raise ServerDied(f"the {self.role} server ended with code {code} while starting\n{self.tail()}", hint=self._hint())
-        try:
-            return urllib3.request("GET", f"{self.url}/health", timeout=2.0, retries=False).status == 200  # noqa: PLR2004
-        except urllib3.exceptions.HTTPError:
-            return False
-
-    def tail(self) -> str:
-        """The last lines of its log."""
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        return "\n".join(f"  {line}" for line in lines[-TAIL_LINES:])
+        began = time.monotonic()
+        waiting = list(self.plans)
+        say("loading SGLang")
+        while waiting:
+            if self.process.poll() is not None:
+                raise self._death()
+            if time.monotonic() - began > limit_s:
+                raise _died(waiting[0], f"was not ready after {limit_s:.0f} s")
+            for one in [one for one in waiting if answers(one.url)]:
+                waiting.remove(one)
+                say(f"the {one.role} model is ready")
+            time.sleep(POLL_S if waiting else 0)
+        say(f"both models were ready after {time.monotonic() - began:.0f} s")
 
     def stop(self) -> None:
-        """End it with all its processes; a server that will not is killed."""
-        for kind, wait in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, STOP_S)):
-            with suppress(ProcessLookupError):
-                os.killpg(self.process.pid, kind)
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(wait)
+        """End both servers and all their processes; what does not end by itself is killed."""
+        self.process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(STOP_S)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
-    def _hint(self) -> str:
-        log = self.log.read_text(encoding="utf-8", errors="replace").lower()
-        if "address already in use" in log:
-            return "another program took its port; try again"
-        if "out of memory" in log or "cannot allocate memory" in log or self.process.returncode == -signal.SIGKILL:
-            return "it probably ran out of memory: a server needs about 2 GB"
-        if "no module named" in log:
-            return "a package is missing; install the project again"
-        return f"the whole log is in `{self.log}`"
+    def _death(self) -> ServerDied:
+        which = self.process.returncode - SERVER_ENDED
+        if which in range(len(self.plans)):
+            return _died(self.plans[which], "ended while it was starting")
+        said = self.log.read_text(encoding="utf-8", errors="replace")
+        return ServerDied(f"the servers did not start\n{tail(said)}".rstrip(), hint=hint(said, self.log))
 
 
-def _tell(process: subprocess.Popen[bytes], text: bytes) -> None:
-    assert process.stdin is not None  # noqa: S101 - it was asked for
-    process.stdin.write(text)
-    process.stdin.close()
+def private(path: Path) -> BinaryIO:
+    """A file to write that only its owner can read."""
+    return os.fdopen(os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb")
 
 
-def wait_until_ready(servers: list[Server], limit: float = START_S) -> None:
-    """Wait for servers that are starting side by side.
+def _spoken(text: str) -> BinaryIO:
+    """A pipe to read a short text from."""
+    read, write = os.pipe()
+    os.write(write, text.encode())
+    os.close(write)
+    return os.fdopen(read, "rb")
 
-    Raises:
-        ServerDied: one has ended, or is not ready within ``limit`` seconds.
-    """
-    deadline = time.monotonic() + limit
-    waiting = list(servers)
-    while waiting:
-        waiting = [server for server in waiting if not server.is_ready()]
-        if waiting and time.monotonic() > deadline:
-            slow = waiting[0]
-            raise ServerDied(f"the {slow.role} server was not ready after {limit:.0f} s\n{slow.tail()}", hint=slow._hint())  # noqa: SLF001
-        time.sleep(0.2 if waiting else 0)
+
+def _died(server: Plan, how: str) -> ServerDied:
+    path = Path(server.log)
+    said = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    kind = PortTaken if _TAKEN in said.lower() else ServerDied
+    return kind(f"the {server.role} server {how}\n{tail(said)}".rstrip(), hint=hint(said, path))

@@ -106,7 +106,7 @@ class PlainBatch(SilentBatch):
             f"{one_line(key.problem_id)} #{key.repeat}",
             one_line(key.mode),
             one_line(tally.answer or "–"),
-            f"{sum(tally.steps.values())} steps",
+            figures.steps(sum(tally.steps.values())),
             f"{figures.count(tally.thinking_tokens)} tok",
             figures.seconds(tally.elapsed),
         ]

@@ -13,10 +13,10 @@ from rich.text import Text
 
 from specreason_sgl.events import CallMade, Event
 from specreason_sgl.view import figures
-from specreason_sgl.view.lines import columns, flow, label, legend, line, page, rule, spread
-from specreason_sgl.view.listing import ROOMY, Solved, scrolled, solved_line
+from specreason_sgl.view.lines import columns, flow, keys_help, label, legend, line, page, rule, spread
+from specreason_sgl.view.listing import OUTCOME, ROOMY, Solved, scrolled, solved_line
 from specreason_sgl.view.state import SolveState
-from specreason_sgl.view.text import one_line
+from specreason_sgl.view.text import one_line, shorten
 from specreason_sgl.view.theme import BATCH_LEGEND, ROLES
 
 KEYS = "↑/↓ select  enter opens the trace  q leaves the view, the run goes on"
@@ -26,7 +26,8 @@ SMOOTHING = 0.2
 """How much of a new estimate enters the one that is shown."""
 STEADY = 1.0
 """Seconds for which an estimate stands still."""
-PHASE = 14
+SNIPPET = 16
+"""Where there is room for so much of it, the end of the text being written is shown."""
 
 
 class SolveKey(NamedTuple):
@@ -138,7 +139,7 @@ class BatchLook:
 def batch_frame(state: BatchState, look: BatchLook) -> Text:
     """The batch on a page of exactly the height that is asked for."""
     top = _header(state, look)
-    bottom = [rule(look.width), *legend(BATCH_LEGEND, look.width), line((f" {look.keys}", "dim"))]
+    bottom = [rule(look.width), *legend(BATCH_LEGEND, look.width), *keys_help(look.keys, look.width)]
     room = max(2, look.height - len(top) - len(bottom))
     ended = [solved_line(solved, look.width) for solved in list(state.ended)[: max(0, min(ENDED_SHOWN, room - 4))]]
     below = [rule(look.width, "last finished"), *ended] if ended else []
@@ -157,7 +158,7 @@ def _header(state: BatchState, look: BatchLook) -> list[Text]:
     right = line((done, "green"), (left, "dim"), f" {state.done} of {state.total}", (f" · {figures.share(share)} ", "dim"))
     clock = line((f"{figures.seconds(elapsed)}{eta} ", "dim"))
     rate = f"{state.tokens / elapsed:,.0f} tok/s" if elapsed > 0 and state.tokens else "– tok/s"
-    shown = [(mode, standing) for mode, standing in state.modes.items() if standing.done]
+    shown = [(mode, standing) for mode, standing in state.modes.items() if standing.done][-max(1, look.height // 4) :]
     return [
         spread(line((f" {one_line(look.title)}", "bold")), right, look.width),
         spread(line(f" {len(state.flying)} in flight · {rate}"), clock, look.width),
@@ -194,7 +195,8 @@ def _standing(mode: str, standing: Standing, width: int, *, named: bool) -> Text
     if standing.judged:
         items.append(line("acceptance ", (figures.share(standing.accepted / standing.judged), "bold")))
     rows = flow(items, width)
-    return columns([(line((f" {one_line(mode)}", "dim")), 18), (rows[0], width - 20)]) if named else rows[0]
+    name = 18 if width >= ROOMY else 12
+    return columns([(line((f" {one_line(mode)}", "dim")), name), (rows[0], width - name)], gap=0) if named else rows[0]
 
 
 def _flying(state: BatchState, look: BatchLook, room: int) -> list[Text]:
@@ -214,24 +216,33 @@ def _flying(state: BatchState, look: BatchLook, room: int) -> list[Text]:
 
 
 def _row(key: SolveKey, solve: SolveState, look: BatchLook, *, chosen: bool, named: bool) -> Text:
-    tally = solve.tally
+    tally, roomy = solve.tally, look.width >= ROOMY
     name = key.problem_id if not key.repeat else f"{key.problem_id} #{key.repeat}"
     last = next(reversed(solve.steps), None)
     scored = next((step.score for step in reversed(solve.steps.values()) if step.score), None)
     cells = [
         (line(("›" if chosen else " ", "bold")), 1),
-        (line(label(solve.phase)), PHASE),
-        (line((one_line(name), "bold" if chosen else "")), 14),
+        (line(label(solve.phase)), OUTCOME),
+        (line((one_line(name), "bold" if chosen else "")), 12),
     ]
-    if named and look.width >= ROOMY:
+    if named and roomy:
         cells.append((line((one_line(key.mode), "dim")), 18))
     cells.append((line(f"step {last}" if last is not None else ""), -9))
     if scored is not None:
         expected = solve.started is not None and solve.started.score_rule == "expected"
         value = scored.expected if expected else float(scored.greedy)
         style = ROLES["accepted" if scored.accepted else "rejected"]
-        reached, rest = figures.gauge(value, solve.threshold)
-        cells.append((line((f"{style.glyph} {value:>4.{int(expected)}f} ", style.style), (reached, style.style), (rest, "dim")), 17))
+        words = line((f"{style.glyph} {value:>4.{int(expected)}f} ", style.style))
+        if roomy:
+            reached, rest = figures.gauge(value, solve.threshold)
+            words.append(reached, style.style).append(rest, "dim")
+        cells.append((words, 17 if roomy else 7))
     else:
-        cells.append((line(), 17))
-    return columns([*cells, (line(f"{figures.count(tally.thinking_tokens)} tok"), -10)], gap=1)
+        cells.append((line(), 17 if roomy else 7))
+    cells.append((line(f"{figures.count(tally.thinking_tokens)} tok"), -10))
+    row = columns(cells, gap=1)
+    room = look.width - row.cell_len - 3
+    if solve.steps and room >= SNIPPET:
+        text = one_line(solve.steps[next(reversed(solve.steps))].shown[-2 * room :])
+        row.append("  ").append(shorten(text[-room:], room), "dim")
+    return row

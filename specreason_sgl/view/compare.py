@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from rich.text import Text
 
 from specreason_sgl.view import figures
-from specreason_sgl.view.lines import Part, columns, flow, label, legend, line, page, rule
+from specreason_sgl.view.lines import Part, columns, flow, keys_help, label, legend, line, page, rule
 from specreason_sgl.view.solve_view import LOW, Look, answer_lines, step_lines
 from specreason_sgl.view.state import SolveState
 from specreason_sgl.view.text import head, one_line
@@ -81,7 +81,7 @@ def _header(left: Side, right: Side, look: Look) -> list[Text]:
     started = left.state.started or right.state.started
     lines: list[Text] = []
     if started and look.height >= LOW:
-        rows, more = head(started.question.strip(), max(1, look.width - 3), 2)
+        rows, more = head(started.question.strip(), max(1, look.width - 4), 2)
         lines = [*(line(" ", row) for row in rows[:-1]), line(" ", rows[-1], " …" if more else ""), rule(look.width)]
     lines += _beside(_summary(left, look), _summary(right, look), look)
     differs = first_difference(left.state, right.state)
@@ -93,7 +93,7 @@ def _summary(side: Side, look: Look) -> list[Text]:
     tally = side.state.tally
     items: list[list[Part]] = [
         [label(side.state.phase), f" {one_line(tally.answer or '–')}"],
-        [f"{sum(tally.steps.values())} steps"],
+        [figures.steps(sum(tally.steps.values()))],
         [f"{figures.count(tally.thinking_tokens)} tok"],
         [figures.seconds(tally.elapsed)],
     ]
@@ -104,7 +104,7 @@ def _summary(side: Side, look: Look) -> list[Text]:
 
 def _footer(look: Look) -> list[Text]:
     lines = [rule(look.width), *legend(LEGEND[:3], look.width)]
-    return [*lines, line((f" {look.keys}", "dim"))] if look.keys else lines
+    return lines + (keys_help(look.keys, look.width) if look.keys else [])
 
 
 def _pair(left: Side, right: Side, look: Look, place: int) -> list[Text]:

@@ -135,7 +135,7 @@ def _html_step(step: StepState, state: SolveState, redecision: Redecision | None
 
 
 def _html_end(state: SolveState) -> str:
-    parts = [f'<p class="note">{_html_role("notice")} {_escape(visible(notice))}</p>' for notice in state.notices]
+    parts = [f'<p class="note">{_html_role("notice")} {_escape(visible(notice))}</p>' for _, notice in state.notices]
     if state.answer:
         grade = _html_role(state.phase) if state.phase in {"right", "wrong"} else ""
         parts.append(
@@ -180,7 +180,7 @@ def as_markdown(state: SolveState, title: str, redecision: Redecision | None = N
         parts += [" · ".join([*marks, _figures(step, state)]), _fenced(step.shown)]
         if step.rejected is not None:
             parts += [f"{ROLES['rejected'].label} draft, {figures.count(step.draft_tokens)} tok", _fenced(step.rejected)]
-    parts += [f"{ROLES['notice'].label}: {_plain(notice)}" for notice in state.notices]
+    parts += [f"{ROLES['notice'].label}: {_plain(notice)}" for _, notice in state.notices]
     if state.answer:
         grade = f" · {ROLES[state.phase].label}" if state.phase in {"right", "wrong"} else ""
         parts += [f"## {ROLES['answered'].label}{grade}", _fenced(state.answer.text)]

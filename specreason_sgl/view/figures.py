@@ -36,6 +36,11 @@ def count(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def steps(number: int) -> str:
+    """So many steps."""
+    return f"{number} step" if number == 1 else f"{number:,} steps"
+
+
 def share(value: float | None) -> str:
     """A share in per cent, or a dash."""
     return "–" if value is None else f"{100 * value:.0f}%"

@@ -74,6 +74,11 @@ def legend(names: Sequence[RoleName], width: int) -> list[Text]:
     return flow([line(label(name)) for name in names], width, gap="  ")
 
 
+def keys_help(words: str, width: int) -> list[Text]:
+    """What keys do; the items are two spaces apart and never broken."""
+    return flow([line((item, "dim")) for item in words.split("  ")], width, gap="  ")
+
+
 def page(lines: Iterable[Text], width: int, *, colour: bool) -> Text:
     """Lines as one text, none wider than the page."""
     cut = []

@@ -9,16 +9,17 @@ from rich.text import Text
 
 from specreason_sgl.store import SolveRecord
 from specreason_sgl.view import figures
-from specreason_sgl.view.lines import columns, label, legend, line, page, rule, spread
+from specreason_sgl.view.lines import columns, keys_help, label, legend, line, page, rule, spread
 from specreason_sgl.view.runs import Count, Summary, Word
 from specreason_sgl.view.state import SolveState
 from specreason_sgl.view.text import one_line, visible
-from specreason_sgl.view.theme import RoleName
+from specreason_sgl.view.theme import ROLES, RoleName
 
 OUTCOMES: tuple[RoleName, ...] = ("right", "wrong", "answered", "unanswered", "failed")
-OUTCOME = 12
-"""The widest outcome, glyph and word."""
-ROOMY = 90
+OUTCOME = 14
+"""The widest outcome or phase, glyph and word."""
+STEPS, ROOMY, SPACIOUS = 70, 90, 130
+"""From these widths on there is room for steps, for what solved it, and for what a run was made with."""
 STATUSES: dict[Word, tuple[str, str]] = {
     "running": ("▶", "cyan"),
     "unfinished": ("◐", "yellow"),
@@ -52,18 +53,18 @@ def solved_line(solved: Solved, width: int, *, chosen: bool = False) -> Text:
     cells = [
         (line(("›" if chosen else " ", "bold")), 1),
         (line(label(solved.state.phase)), OUTCOME),
-        (line((one_line(name), "bold" if chosen else "")), 14),
+        (line((one_line(name), "bold" if chosen else "")), 12),
     ]
     if width >= ROOMY:
-        cells.append((line((one_line(solved.mode), "dim")), 22))
+        cells.append((line((one_line(solved.mode), "dim")), 18))
     cells += [
         (line(one_line(tally.answer or "–")), 8),
-        (line(f"{sum(tally.steps.values())} steps"), -9),
-        (line(figures.share(tally.acceptance), (" acc." if width >= ROOMY else "", "dim")), -9 if width >= ROOMY else -4),
+        *([(line(figures.steps(sum(tally.steps.values()))), -9)] if width >= STEPS else []),
+        (line(f"{ROLES['accepted'].glyph} {figures.share(tally.acceptance)}" if tally.judged else ""), -7),
     ]
     if width >= ROOMY:
         cells.append((line(f"{figures.count(tally.thinking_tokens)} tok"), -10))
-    return columns([*cells, (line((figures.seconds(tally.elapsed), "dim")), -9)], gap=1)
+    return columns([*cells, (line((figures.seconds(tally.elapsed), "dim")), -11)], gap=1)
 
 
 def solves_page(title: str, solves: Sequence[Solved], chosen: int, width: int, height: int, *, colour: bool) -> Text:
@@ -74,7 +75,7 @@ def solves_page(title: str, solves: Sequence[Solved], chosen: int, width: int, h
         spread(line((f" {visible(title)}", "bold")), line((f"{found}{len(solves)} solves ", "dim")), width),
         rule(width),
     ]
-    bottom = [rule(width), *legend(OUTCOMES, width), line((f" {KEYS}", "dim"))]
+    bottom = [rule(width), *legend(OUTCOMES, width), *keys_help(KEYS, width)]
     room = max(1, height - len(top) - len(bottom))
     start = scrolled(chosen, len(solves), room)
     body = [
@@ -103,11 +104,11 @@ def _run_line(summary: Summary, width: int) -> Text:
     config = summary.config
     cells = [
         (line((f"{glyph} {summary.status}", style)), OUTCOME),
-        (line((one_line(summary.name), "bold")), max(20, min(44, width - 62))),
+        (line((one_line(summary.name), "bold")), max(12, min(38, width - 59 if width < SPACIOUS else width - 102))),
         (line(f"{figures.count(summary.solves)} solves"), -13),
-        (line(accuracies(summary.modes)), 15 if width < ROOMY + 20 else 28),
+        (line(accuracies(summary.modes)), 12 if width < SPACIOUS else 28),
     ]
-    if width >= ROOMY:
+    if width >= SPACIOUS:
         cells.insert(2, (line((one_line(f"{config.program} · {config.pair}") if config else "–", "dim")), 26))
     return columns([*cells, (line((f"{summary.when.astimezone():%Y-%m-%d %H:%M}", "dim")), 16)], gap=1)
 

@@ -17,6 +17,7 @@ from specreason_sgl.events import (
 )
 from specreason_sgl.view import figures
 from specreason_sgl.view.output import Output
+from specreason_sgl.view.redecide import Redecision
 from specreason_sgl.view.solve_view import TIMED, totals
 from specreason_sgl.view.state import SolveState, StepState
 from specreason_sgl.view.text import one_line, shorten
@@ -49,13 +50,14 @@ def describe(event: Event, state: SolveState) -> list[str]:
     """What an event has to tell, as plain lines; the state holds it already."""
     match event:
         case SolveStarted():
-            rule = "" if event.threshold is None else f"threshold {event.threshold:g} ({event.score_rule or 'greedy'}) · "
-            heading = f"{event.program} · {rule}budget {figures.count(event.budget)} tok"
+            score = one_line(event.score_rule or "greedy")
+            rule = "" if event.threshold is None else f"threshold {event.threshold:g} ({score}) · "
+            heading = f"{one_line(event.program)} · {rule}budget {figures.count(event.budget)} tok"
             return [heading, f"question  {one_line(event.question)}"]
         case StepTaken():
             return [step_line(state.steps[event.step], state)]
         case ThinkingEnded():
-            return [f"thinking ended: {event.reason} · {event.steps} steps · {figures.count(event.tokens)} tok"]
+            return [f"thinking ended: {event.reason} · {figures.steps(event.steps)} · {figures.count(event.tokens)} tok"]
         case AnswerWritten():
             return [f"{ROLES['answered'].label}  {shorten(event.answer or '–', TEXT)}"]
         case Noticed():
@@ -67,6 +69,25 @@ def describe(event: Event, state: SolveState) -> list[str]:
             return [ROLES[state.phase].label, *(words.plain.strip() for words in totals(state, WIDE))]
         case _:
             return []
+
+
+def redecided_lines(title: str, redecision: Redecision) -> list[str]:
+    """What another threshold or rule would have decided."""
+    lines = [
+        f"{one_line(title)} at threshold {redecision.threshold:g} ({redecision.rule}): "
+        f"{len(redecision.flips)} of {len(redecision.decisions)} decisions flip, "
+        f"acceptance {figures.share(redecision.acceptance)} instead of {figures.share(redecision.stored_acceptance)}"
+    ]
+    lines += [
+        f"{ROLES['flip'].label}  step {decision.step}  score {decision.value:.2f}  "
+        f"{ROLES['accepted' if decision.was else 'rejected'].label} before, "
+        f"{ROLES['accepted' if decision.now else 'rejected'].label} now"
+        for decision in redecision.decisions
+        if decision.flips
+    ]
+    if redecision.divergence is not None:
+        lines.append(f"the stored text is counterfactual after step {redecision.divergence}")
+    return lines
 
 
 def step_line(step: StepState, state: SolveState) -> str:

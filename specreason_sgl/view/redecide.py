@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
-from specreason_sgl.events import Event, StepScored
-from specreason_sgl.scoring import DIGITS, ScoreRule
+from specreason_sgl.events import Event, SolveStarted, StepScored
+from specreason_sgl.scoring import DIGITS, RULES, ScoreRule
 
 SWEEP = tuple(range(1, len(DIGITS)))
 """The thresholds that are told apart in an overview."""
@@ -43,7 +44,7 @@ class Redecision:
     sweep: tuple[tuple[int, float], ...]
     """The acceptance at each whole threshold, by the same rule."""
 
-    @property
+    @cached_property
     def flips(self) -> tuple[int, ...]:
         """The steps whose decision comes out differently."""
         return tuple(decision.step for decision in self.decisions if decision.flips)
@@ -65,7 +66,27 @@ class Redecision:
 
     def on(self, step: int) -> Decision | None:
         """The decision on a step; None for steps that were not judged."""
-        return next((decision for decision in self.decisions if decision.step == step), None)
+        return self._by_step.get(step)
+
+    @cached_property
+    def _by_step(self) -> dict[int, Decision]:
+        return {decision.step: decision for decision in self.decisions}
+
+    def as_row(self) -> dict[str, object]:
+        """All of it, for programs."""
+        return {
+            "threshold": self.threshold,
+            "score": self.rule,
+            "acceptance": self.acceptance,
+            "stored_acceptance": self.stored_acceptance,
+            "flips": list(self.flips),
+            "first_divergence": self.divergence,
+            "acceptance_by_threshold": dict(self.sweep),
+            "decisions": [
+                {"step": decision.step, "value": decision.value, "was": decision.was, "now": decision.now}
+                for decision in self.decisions
+            ],
+        }
 
     def is_counterfactual(self, step: int) -> bool:
         """Whether a stored step follows a decision that would not have been made."""
@@ -92,3 +113,14 @@ def redecide(events: Iterable[Event], threshold: float, rule: ScoreRule) -> Rede
 
 def _share(decisions: list[bool]) -> float | None:
     return sum(decisions) / len(decisions) if decisions else None
+
+
+def stored_threshold(events: Iterable[Event]) -> float | None:
+    """The threshold a solve had; None where it judged nothing."""
+    return next((event.threshold for event in events if isinstance(event, SolveStarted)), None)
+
+
+def stored_rule(events: Iterable[Event]) -> ScoreRule:
+    """The score rule a solve had."""
+    name = next((event.score_rule for event in events if isinstance(event, SolveStarted)), None)
+    return next((rule for rule in RULES if rule == name), RULES[0])

@@ -39,14 +39,7 @@ def stretched(events: Iterable[Event]) -> list[Event]:
 
 def _with_streams(events: Iterable[Event]) -> Iterator[Event]:
     call: CallMade | None = None
-    chain: list[StepTaken] = []
-    for event in events:
-        if isinstance(event, StepTaken) and call is not None and call.kind == "think":
-            chain.append(event)
-            continue
-        if chain and call is not None:
-            yield from _chain(chain, call)
-            chain = []
+    for event in _spread_chains(events):
         match event:
             case CallMade():
                 call = event
@@ -59,8 +52,23 @@ def _with_streams(events: Iterable[Event]) -> Iterator[Event]:
             case _:
                 pass
         yield event
-    if chain and call is not None:
-        yield from _chain(chain, call)
+
+
+def _spread_chains(events: Iterable[Event]) -> Iterator[Event]:
+    think: CallMade | None = None
+    chain: list[StepTaken] = []
+    for event in events:
+        if isinstance(event, StepTaken) and think is not None:
+            chain.append(event)
+            continue
+        if think is not None:
+            yield from _chain(chain, think)
+            think, chain = None, []
+        if isinstance(event, CallMade) and event.kind == "think":
+            think = event
+        yield event
+    if think is not None:
+        yield from _chain(chain, think)
 
 
 def _chain(steps: Sequence[StepTaken], call: CallMade) -> Iterator[Event]:
@@ -106,7 +114,7 @@ class Player:
             return False
         self.now += passed * self.speed
         before = self._next
-        while not self.done and self.events[self._next].at <= self.now:
+        while self._next < len(self.events) and self.events[self._next].at <= self.now:
             self._take()
         return self._next > before
 

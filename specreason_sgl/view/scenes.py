@@ -72,7 +72,9 @@ Told = tuple[SolveKey, Event | SolveRecord | None]
 class BatchScene:
     """A batch that is going on in other threads."""
 
-    def __init__(self, title: str, total: int, *, colour: bool, began: float, earlier: Sequence[SolveRecord] = ()) -> None:
+    def __init__(
+        self, title: str, total: int, *, colour: bool, began: float, earlier: Sequence[SolveRecord] = ()
+    ) -> None:
         """Begin with what there was before."""
         self.over = False
         self.state = BatchState(total, began)
@@ -112,10 +114,12 @@ class BatchScene:
             title = f"{key.problem_id} · {key.mode}"
             look = Look(width=width, height=height, colour=self._colour, title=title, keys=BATCH_TRACE_KEYS)
             return frame(solve, self._browser.look(look))
-        look = BatchLook(
-            width=width, height=height, clock=clock, colour=self._colour, chosen=self._chosen, title=self._title
+        return batch_frame(
+            self.state,
+            BatchLook(
+                width=width, height=height, clock=clock, colour=self._colour, chosen=self._chosen, title=self._title
+            ),
         )
-        return batch_frame(self.state, look)
 
     def press(self, key: str) -> None:
         """Select, open, go back; q leaves the view."""

@@ -13,14 +13,14 @@ from rich.text import Text
 
 from specreason_sgl.events import AnswerWritten, CallKind, Model
 from specreason_sgl.view import figures
-from specreason_sgl.view.lines import Part, flow, label, legend, line, page, rule, spread
+from specreason_sgl.view.lines import Part, flow, keys_help, label, legend, line, page, rule, spread
 from specreason_sgl.view.redecide import Redecision
 from specreason_sgl.view.state import SolveState, StepState
-from specreason_sgl.view.text import head, shorten, wrap
+from specreason_sgl.view.text import head, one_line, shorten, wrap
 from specreason_sgl.view.theme import GUTTERS, LEGEND, ROLES, RoleName
 
-NARROW, WIDE = 60, 90
-"""Below the first width a step's heading keeps to the essentials; from the second on it has all figures."""
+TINY, NARROW, WIDE = 40, 60, 90
+"""Below each width a step's heading has to do without some of its figures."""
 LOW = 16
 """Below this height the frame keeps to the essentials."""
 FOLDED = 6
@@ -108,12 +108,12 @@ def _header(state: SolveState, look: Look) -> list[Text]:
     started = state.started
     words: list[Part] = [(f" {shorten(look.title or (started.program if started else 'waiting'), look.width)}", "bold")]
     if started and started.threshold is not None:
-        words.append((f" · threshold {started.threshold:g} ({started.score_rule or 'greedy'})", "dim"))
+        words.append((f" · threshold {started.threshold:g} ({one_line(started.score_rule or 'greedy')})", "dim"))
     elapsed = state.tally.elapsed if look.now is None else max(look.now, state.tally.elapsed)
     right = line(label(state.phase), (f" · {figures.seconds(elapsed)} ", "dim"))
     lines = [spread(line(*words), right, look.width)]
     if started:
-        rows, more = head(started.question.strip(), max(1, look.width - 3), 1 if look.height < LOW else 4)
+        rows, more = head(started.question.strip(), max(1, look.width - 4), 1 if look.height < LOW else 4)
         lines += [line(" ", row) for row in rows[:-1]]
         lines.append(line(" ", rows[-1], " …" if more else ""))
     if look.redecision:
@@ -161,9 +161,7 @@ def _footer(state: SolveState, look: Look) -> list[Text]:
     lines = [rule(look.width), *flow(items, look.width), *legend(LEGEND, look.width)]
     if look.height < LOW:
         lines = lines[:2]
-    if look.keys:
-        lines.append(line((f" {look.keys}", "dim")))
-    return lines
+    return lines + (keys_help(look.keys, look.width) if look.keys else [])
 
 
 def _blocks(state: SolveState, look: Look) -> list[Block]:
@@ -186,6 +184,7 @@ def step_lines(step: StepState, state: SolveState, look: Look, place: int) -> li
     lines: list[Text] = []
     if redecision and unreal and place and not redecision.is_counterfactual(step.number - 1):
         lines.append(rule(look.width, "counterfactual from here on: it follows a decision that would differ"))
+    lines += [row for before, notice in state.notices if before == place for row in _wrapped("notice", notice, look)]
     lines.append(_heading(step, state, look, chosen=place == look.cursor))
     decision = redecision.on(step.number) if redecision else None
     if decision and decision.flips:
@@ -265,7 +264,8 @@ def _heading(step: StepState, state: SolveState, look: Look, *, chosen: bool) ->
     )
     heading.append_text(_score(step, state, look))
     tokens = step.tokens or step.pieces or step.draft_tokens
-    heading.append(f"{figures.count(tokens):>5} tok" if tokens else " " * 9)
+    if look.width >= TINY:
+        heading.append(f"{figures.count(tokens):>5} tok" if tokens else " " * 9)
     if look.width >= WIDE:
         spent = [f"{word} {figures.seconds(step.seconds[kind])}" for kind, word in TIMED if step.seconds[kind]]
         heading.append("  " + "  ".join(spent), "dim")
@@ -277,12 +277,15 @@ def _score(step: StepState, state: SolveState, look: Look) -> Text:
     if step.score is None:
         return line(" " * (5 if narrow else 27 if wide else 16))
     score = step.score.score
-    expected = state.started is not None and state.started.score_rule == "expected"
+    again = look.redecision
+    expected = (again.rule if again else state.started and state.started.score_rule) == "expected"
     value = score.expected if expected else float(score.greedy)
-    style = ROLES["accepted" if step.score.accepted else "rejected"].style
+    threshold = again.threshold if again else state.threshold
+    accepted = score.accepts(again.rule, again.threshold) if again else step.score.accepted
+    style = ROLES["accepted" if accepted else "rejected"].style
     words = line((f"{value:>4.{int(expected)}f} ", style))
     if not narrow:
-        reached, rest = figures.gauge(value, state.threshold)
+        reached, rest = figures.gauge(value, threshold)
         words.append(reached, style).append(rest, "dim").append(" ")
     if wide:
         words.append(figures.sparkline(score.distribution), "dim").append(" ")
@@ -297,7 +300,8 @@ def _streaming(role: RoleName, text: str, look: Look) -> list[Text]:
 
 def answer_lines(state: SolveState, look: Look) -> list[Text]:
     """What stands below the steps: notices, the answer, a failure."""
-    lines = [row for notice in state.notices for row in _wrapped("notice", notice, look)]
+    late = [notice for before, notice in state.notices if before >= len(state.steps)]
+    lines = [row for notice in late for row in _wrapped("notice", notice, look)]
     if state.answer:
         lines += _answer(state.answer, state, look)
     elif state.answering:
@@ -311,14 +315,18 @@ def answer_lines(state: SolveState, look: Look) -> list[Text]:
 
 def _answer(answer: AnswerWritten, state: SolveState, look: Look) -> list[Text]:
     style = ROLES["answered"].style
-    heading = line(" " * (INDENT - 2), ("┃", style), " ", label("answered", LABEL))
+    unreal = look.redecision is not None and look.redecision.divergence is not None
+    gutter = "╎" if unreal else "┃"
+    heading = line(" " * (INDENT - 2), (gutter, style), " ", label("answered", LABEL))
     heading.append(shorten(answer.answer, look.inside // 2) if answer.answer is not None else "–", "bold")
     if state.ended and state.ended.correct is not None:
         heading.append("  ").append(*label("right" if state.ended.correct else "wrong"))
     if answer.truncated:
         heading.append("  ").append(ROLES["notice"].glyph + " cut at its limit", ROLES["notice"].style)
     rows = _rows(answer.text, look, opened=ANSWER in look.opened, writing=False)
-    return [heading, *(_under("┃", style, row) for row in rows)]
+    for row in rows:
+        row.style = "dim" if unreal else ""
+    return [heading, *(_under(gutter, style, row) for row in rows)]
 
 
 def _wrapped(role: RoleName, words: str, look: Look) -> list[Text]:
@@ -335,8 +343,8 @@ def totals(state: SolveState, width: int) -> list[Text]:
         line(
             " ",
             (f"{ROLES[role].glyph} {model:<6}", ROLES[role].style),
-            f"{tally.steps[model]:>5} steps {figures.count(tally.kept[model]):>8} tok kept",
-            (f" of {figures.count(tally.generated[model])} generated", "dim"),
+            f"{figures.steps(tally.steps[model]):>11} {figures.count(tally.kept[model]):>7} tok kept",
+            (f" of {figures.count(tally.generated[model])}", "dim"),
             f" · {figures.seconds(tally.model_seconds[model])}",
         )
         for model, role in models

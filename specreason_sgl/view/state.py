@@ -82,7 +82,8 @@ class SolveState:
     """A whole chain that is streaming in and has not been cut into steps yet."""
     answering: list[str] = field(default_factory=list)
     answer: AnswerWritten | None = None
-    notices: list[str] = field(default_factory=list)
+    notices: list[tuple[int, str]] = field(default_factory=list)
+    """Each with how many steps had been begun before it."""
     failure: SolveFailed | None = None
     ended: SolveEnded | None = None
 
@@ -142,7 +143,7 @@ class SolveState:
             case AnswerWritten():
                 self.answer = event
             case Noticed():
-                self.notices.append(event.message)
+                self.notices.append((len(self.steps), event.message))
             case SolveFailed():
                 self.failure = event
             case SolveEnded():

@@ -72,5 +72,11 @@ LEGEND: tuple[RoleName, ...] = ("accepted", "rejected", "base", "drafting", "jud
 BATCH_LEGEND: tuple[RoleName, ...] = ("drafting", "judging", "regenerating", "answering", "right", "wrong")
 """What the footer of a batch explains."""
 
-GUTTERS: dict[RoleName, str] = {"accepted": "│", "small": "│", "base": "┃", "rejected": "┊"}
+GUTTERS: dict[RoleName, str] = {
+    "accepted": "│",
+    "small": "│",
+    "base": "┃",
+    "regenerating": "┃",
+    "rejected": "┊",
+}
 """The line along a step's text; by weight it says who wrote it."""

@@ -1,0 +1,87 @@
+"""``specreason audit``: how far the judge can be trusted."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from specreason_sgl.cli.listing import PIPED, RUNS, RunsFolder
+from specreason_sgl.cli.pair import ApiKey, BaseUrl, PairName, PairOptions, SmallUrl
+from specreason_sgl.errors import UsageError
+
+if TYPE_CHECKING:
+    from specreason_sgl.evaluation.audit import Audit, Judged
+    from specreason_sgl.store import SolveRecord
+
+
+def audit(
+    run: Annotated[list[str] | None, typer.Argument(help="Run folders, pieces of their names, or `latest`")] = None,
+    mode: Annotated[str | None, typer.Option("--mode", help="Only this mode's verdicts")] = None,
+    truth: Annotated[
+        str | None,
+        typer.Option("--truth", help="A draft is right by its `steps` (stories) or by the `answers` of its solution"),
+    ] = None,
+    own: Annotated[
+        int, typer.Option("--own", min=0, help="Also have the base model's own steps of so many solves judged; asks the pair")
+    ] = 0,
+    threshold: Annotated[float, typer.Option("--threshold", help="At which its own steps are accepted")] = 7.0,
+    score: Annotated[str, typer.Option("--score", help="and by which score: `expected` or `greedy`")] = "expected",
+    pair: PairName = None,
+    base: BaseUrl = None,
+    small: SmallUrl = None,
+    api_key: ApiKey = None,
+    json: Annotated[bool, typer.Option("--json", help="Only JSON on standard output")] = False,
+    runs: RunsFolder = RUNS,
+) -> None:
+    """Compare the judge's scores with the truth: AUROC, calibration, stability, and the base model's own steps."""
+    from specreason_sgl.evaluation import audit as audits
+    from specreason_sgl.scoring import RULES
+    from specreason_sgl.store import read_run
+    from specreason_sgl.view import runs as shelf
+
+    known = next((name for name in ("steps", "answers") if name == truth), None)
+    if truth is not None and known is None:
+        raise UsageError(f"there is no truth `{truth}`", hint="use `steps` or `answers`")
+    rule = next((name for name in RULES if name == score), None)
+    if rule is None:
+        raise UsageError(f"there is no score `{score}`", hint="use `expected` or `greedy`")
+    records = [record for name in run or ["latest"] for record in read_run(shelf.find(name, runs)).records]
+    judged, meant, left_out = audits.collect(
+        (record for record in records if mode in (None, record.mode)), "steps" if known == "steps" else known and "answers"
+    )
+    if not judged:
+        raise UsageError("no judged drafts with a known truth are stored there", hint="audit a run of `specreason eval`")
+    verdicts = _own(records, own, PairOptions(pair, base, small, api_key), threshold, rule) if own else []
+    made = audits.audit(judged, meant, left_out=left_out, own=verdicts)
+    if json:
+        typer.echo(made.model_dump_json())
+    else:
+        _print(made)
+
+
+def _own(records: list[SolveRecord], most: int, options: PairOptions, threshold: float, rule: str) -> list[Judged]:
+    from specreason_sgl.cli.pair import open_pair
+    from specreason_sgl.settings import Settings
+
+    alone = [record for record in records if record.tally.kept["base"] and not record.tally.judged][:most]
+    if not alone:
+        raise UsageError("no solves of the base model alone are stored there", hint="they come from a `base` mode")
+    settings = Settings.model_validate({"threshold": threshold, "score": rule, "temperature": 0.0})
+    with open_pair(options, lambda line: typer.echo(line, err=True)) as servers:
+        from specreason_sgl.evaluation.audit import judge_own_steps
+
+        return [verdict for record in alone for verdict in judge_own_steps(record, servers, settings)]
+
+
+def _print(made: Audit) -> None:
+    from rich.console import Console
+
+    from specreason_sgl.evaluation.report import rendered
+    from specreason_sgl.evaluation.report import audit_tables as tables
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED)
+    for table in tables(made):
+        for part in rendered(table):
+            console.print(part)

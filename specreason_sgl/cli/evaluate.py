@@ -1,0 +1,274 @@
+"""``specreason eval``: a job of several modes over a dataset."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from specreason_sgl.cli.pair import ApiKey, BaseUrl, PairName, PairOptions, SmallUrl
+from specreason_sgl.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from specreason_sgl.evaluation.job import Job
+    from specreason_sgl.store import Problem, SolveRecord
+
+WHAT, RUN, OUTPUT = "What to run", "How to run it", "Output"
+EMBEDDED_BUDGET = 1024
+"""The thinking budget that fits into the context of the embedded pair."""
+SAME = ("job", "programs", "problems", "models", "judge_version")
+"""What must not have changed when a run goes on."""
+
+
+def evaluate(
+    job: Annotated[Path, typer.Argument(help="A job file, or the name of one that comes with the package")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The run folder [runs/TIME-JOB-...]", rich_help_panel=OUTPUT)
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Only the first so many problems", rich_help_panel=WHAT)
+    ] = None,
+    problem_id: Annotated[
+        list[str] | None, typer.Option("--problem-id", help="Only this problem; can be repeated", rich_help_panel=WHAT)
+    ] = None,
+    modes: Annotated[
+        str | None, typer.Option("--modes", help="Only these modes, separated by commas", rich_help_panel=WHAT)
+    ] = None,
+    repeats: Annotated[
+        int | None, typer.Option("--repeats", min=1, help="Solves of each problem in each mode", rich_help_panel=WHAT)
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of all sampling", rich_help_panel=WHAT)] = None,
+    override: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Any other value of the job, such as settings.budget=8192",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(
+            "--concurrency",
+            min=1,
+            help="Solves at the same time; 1 measures latency, more throughput",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
+    fail_on_error: Annotated[
+        float | None,
+        typer.Option(
+            "--fail-on-error",
+            min=0,
+            help="Stop when more solves fail: a share below 1, else a count",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out", rich_help_panel=RUN)] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved job and the number of solves", rich_help_panel=RUN)
+    ] = False,
+    pair: PairName = None,
+    base: BaseUrl = None,
+    small: SmallUrl = None,
+    decode: Annotated[
+        str | None,
+        typer.Option(
+            "--decode",
+            metavar="URL",
+            help="Server of the base model with speculative decoding on",
+            rich_help_panel="Pair",
+        ),
+    ] = None,
+    api_key: ApiKey = None,
+    display: Annotated[
+        str,
+        typer.Option(
+            "--display",
+            envvar="SPECREASON_DISPLAY",
+            help="`auto`, `rich`, `plain`, `json` or `none`",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="Only JSON on standard output", rich_help_panel=OUTPUT)] = False,
+) -> None:
+    """Run every mode of a job on the same problems, and compare them."""
+    from specreason_sgl.evaluation.datasets import load
+    from specreason_sgl.evaluation.job import parse_override
+
+    given = {
+        "dataset.limit": limit,
+        "dataset.ids": problem_id or None,
+        "repeats": repeats,
+        "seed": seed,
+        "concurrency": concurrency,
+        "pair.pair": pair,
+        "pair.base": base,
+        "pair.small": small,
+        "pair.decode": decode,
+    }
+    overrides = dict(map(parse_override, override or ()))
+    overrides |= {name: value for name, value in given.items() if value is not None}
+    resolved = _resolve(job, overrides, modes)
+    if resume and out is None:
+        raise UsageError("`--resume` needs the run folder", hint="name it with `--out`")
+    problems = load(resolved.dataset)
+    if dry_run:
+        sys.stdout.write(_plan(resolved, problems, as_json=json))
+        return
+    raise typer.Exit(
+        _run(
+            resolved,
+            problems,
+            PairOptions(resolved.pair.pair, resolved.pair.base, resolved.pair.small, api_key),
+            folder=out,
+            resume=resume,
+            fail_on_error=fail_on_error,
+            display="none" if json and display == "auto" else display,
+            as_json=json,
+        )
+    )
+
+
+def _resolve(path: Path, overrides: dict[str, Any], modes: str | None) -> Job:
+    from specreason_sgl.evaluation.job import PairSpec, read_job
+
+    job = read_job(path, overrides)
+    if modes:
+        job = job.only([name.strip() for name in modes.split(",") if name.strip()])
+    if job.pair != PairSpec() and job.pair.pair is None:
+        return job
+    # What does not fit into the embedded pair's context is cut; that decides the measurement, so it is in the job.
+    fitted = [
+        mode.model_copy(
+            update={"settings": mode.settings.model_copy(update={"budget": min(mode.settings.budget, EMBEDDED_BUDGET)})}
+        )
+        for mode in job.modes
+    ]
+    return job.model_copy(update={"modes": tuple(fitted)})
+
+
+def _plan(job: Job, problems: Sequence[Problem], *, as_json: bool) -> str:
+    solves = len(problems) * job.repeats * len(job.modes)
+    if as_json:
+        from json import dumps
+
+        return dumps({"job": job.model_dump(mode="json"), "problems": len(problems), "solves": solves}, indent=2) + "\n"
+    return (
+        f"{job.model_dump_json(indent=2)}\n"
+        f"{len(problems)} problems x {job.repeats} repeats x {len(job.modes)} modes = {solves} solves\n"
+    )
+
+
+def _run(
+    job: Job,
+    problems: Sequence[Problem],
+    options: PairOptions,
+    *,
+    folder: Path | None,
+    resume: bool,
+    fail_on_error: float | None,
+    display: str,
+    as_json: bool,
+) -> int:
+    import os
+    from typing import cast
+
+    from rich.console import Console
+
+    from specreason_sgl.cli.pair import open_pair
+    from specreason_sgl.evaluation.grading import Grader
+    from specreason_sgl.evaluation.modes import load_programs
+    from specreason_sgl.programs import load as load_program
+    from specreason_sgl.store import RunWriter, closing, new_folder
+    from specreason_sgl.view.display import DisplayMode, choose, open_batch_display
+
+    console = Console(stderr=True, highlight=False)
+    shown = choose(cast("DisplayMode", display), stdout_isatty=sys.stderr.isatty(), env=os.environ)
+    folder = folder or new_folder(Path("runs"), job.name)
+    with ExitStack() as stack:
+        with console.status("connecting") as status:
+            pair = stack.enter_context(open_pair(options, lambda line: status.update(line)))
+        from specreason_sgl.endpoint import Endpoint
+        from specreason_sgl.evaluation.runner import Runner, is_lost
+
+        decode = Endpoint(job.pair.decode, "base", api_key=options.api_key) if job.pair.decode else None
+        load_programs(job.modes)
+        config = _config(job, problems, options, pair, decode)
+        done: list[SolveRecord] = []
+        if resume:
+            writer, done = RunWriter.resume(folder, config, SAME, is_lost)
+        else:
+            writer = RunWriter(folder, config)
+        stack.enter_context(closing(writer))
+        grader = stack.enter_context(Grader(job.dataset.graded, workers=min(4, job.concurrency)))
+        total = len(job.modes) * len(problems) * job.repeats
+        stream = sys.stdout if shown == "json" else sys.stderr
+        sink = stack.enter_context(open_batch_display(shown, total, title=job.name, earlier=done, stream=stream))
+        runner = Runner(job, problems, pair, writer, grader, sink, decode=decode, fail_on_error=fail_on_error)
+        if len(done) < total and pair.base and pair.small:
+            runner.warm_up(load_program("specreason"))
+        records = runner.run(done)
+    _tell(folder, as_json=as_json, quiet=shown == "json")
+    failed = sum(record.tally.outcome == "failed" for record in records)
+    if failed:
+        console.print(f"note: {failed} of {len(records)} solves failed; their rows say why", markup=False)
+    return 1 if failed and fail_on_error is None else 0
+
+
+def _config(job: Job, problems: Sequence[Problem], options: PairOptions, pair: Any, decode: Any) -> Any:
+    import hashlib
+    from datetime import UTC, datetime
+
+    from specreason_sgl.cli.session import describe, versions
+    from specreason_sgl.evaluation.hardware import hardware
+    from specreason_sgl.evaluation.modes import program_digests
+    from specreason_sgl.prompts import JUDGE_VERSION
+    from specreason_sgl.solve import Pair
+    from specreason_sgl.store import RunConfig
+
+    servers = describe(pair)
+    if decode is not None:
+        servers["decode"] = describe(Pair(decode, None))["base"]
+    text = "\n".join(problem.model_dump_json() for problem in problems)
+    return RunConfig.model_validate(
+        {
+            "created": datetime.now(UTC),
+            "program": job.name,
+            "pair": options.label,
+            "settings": job.settings.model_dump(),
+            "versions": versions(),
+            "servers": servers,
+            "judge_version": JUDGE_VERSION,
+            "command": sys.argv[1:],
+            "job": job.model_dump(mode="json", exclude={"pair"}),
+            "programs": program_digests(job.modes),
+            "problems": hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16],
+            "models": {role: told.get("model_path") for role, told in servers.items()},
+            "hardware": hardware(),
+        }
+    )
+
+
+def _tell(folder: Path, *, as_json: bool, quiet: bool) -> None:
+    """The report, and where the run is."""
+    from specreason_sgl.cli.report import print_report
+    from specreason_sgl.evaluation.report import as_json as figures
+    from specreason_sgl.evaluation.report import report_run
+    from specreason_sgl.store import read_run
+
+    made = report_run(read_run(folder))
+    if as_json:
+        from json import dumps
+
+        typer.echo(dumps(figures(made)))
+    elif not quiet:
+        print_report(made)
+    typer.echo(f"run: {folder}", err=True)
+    typer.echo(f"hint: `specreason report {folder}` shows this again", err=True)

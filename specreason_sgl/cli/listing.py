@@ -1,0 +1,81 @@
+"""``specreason list``: the stored runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from specreason_sgl.view.runs import Summary
+
+RunsFolder = Annotated[Path, typer.Option("--runs", envvar="SPECREASON_RUNS", help="Where the runs are stored")]
+RUNS = Path("runs")
+
+
+def list_runs(
+    runs: RunsFolder = RUNS,
+    json: Annotated[bool, typer.Option("--json", help="Only JSON on standard output")] = False,
+) -> None:
+    """List the stored runs: how they ended, what they ran, what came out, when."""
+    from specreason_sgl.view.runs import folders, summarise
+
+    summaries = sorted((summarise(folder) for folder in folders(runs)), key=lambda summary: summary.when)
+    if json:
+        from specreason_sgl.view.json_lines import json_line
+
+        typer.echo(json_line([_row(summary) for summary in summaries]))
+        return
+    if not summaries:
+        typer.echo(f"no runs in `{runs}`", err=True)
+        typer.echo("hint: specreason run", err=True)
+        return
+    _print(summaries)
+
+
+def _print(summaries: list[Summary]) -> None:
+    import os
+
+    from specreason_sgl.view.display import choose, console, has_colour
+    from specreason_sgl.view.listing import runs_page
+    from specreason_sgl.view.output import Output
+
+    if choose("auto", stdout_isatty=sys.stdout.isatty(), env=os.environ) == "rich":
+        terminal = console()
+        terminal.print(runs_page(summaries, terminal.width, colour=has_colour(os.environ)), soft_wrap=True)
+        return
+    output = Output()
+    for row in runs_page(summaries, PIPED, colour=False).plain.split("\n"):
+        output.line(row.rstrip())
+
+
+PIPED = 140
+"""Columns where nobody says how many there are."""
+
+
+def _row(summary: Summary) -> dict[str, object]:
+    config = summary.config
+    modes = {
+        mode: {
+            "solves": count.solves,
+            "right": count.right,
+            "graded": count.graded,
+            "failed": count.failed,
+            "accuracy": count.accuracy,
+        }
+        for mode, count in summary.modes.items()
+    }
+    return {
+        "run": summary.name,
+        "folder": str(summary.folder),
+        "status": summary.status,
+        "program": config.program if config else None,
+        "pair": config.pair if config else None,
+        "solves": summary.solves,
+        "modes": modes,
+        "created": config.created.isoformat() if config else None,
+        "updated": summary.updated.isoformat() if summary.updated else None,
+        "remarks": summary.remarks,
+    }

@@ -1,0 +1,305 @@
+"""How good the judge is: its scores against drafts whose truth is known, and against the base model's own steps.
+
+On stories the truth of a draft is exact, as long as the reasoning before it is right; drafts behind a wrong step are left
+out. On other data a draft is taken for right if its solution ends right, which says less. Everything but the verdicts
+on the base model's own steps comes out of stored runs, without a server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+from scipy import stats
+
+from specreason_sgl.evaluation.datasets import progress, told_story
+from specreason_sgl.evaluation.grading import outcome
+from specreason_sgl.evaluation.statistics import Estimate, share
+from specreason_sgl.events import CallMade, Event, SolveStarted, StepDrafted, StepScored, StepTaken
+from specreason_sgl.pair import stories
+from specreason_sgl.scoring import DIGITS, LEAST, Score, ScoreRule
+from specreason_sgl.settings import Settings
+from specreason_sgl.store import Problem, SolveRecord
+
+if TYPE_CHECKING:
+    from specreason_sgl.solve import Pair
+
+QUANTUM = 0.125
+"""A step of the log-probabilities of bfloat16 logits of usual size; no server promises to repeat it."""
+BINS = 10
+RESAMPLES = 999
+
+Truth = Literal["steps", "answers"]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One draft with its score, and whether it was right."""
+
+    problem: str
+    score: Score
+    threshold: float
+    rule: ScoreRule
+    right: bool
+
+    @property
+    def accepted(self) -> bool:
+        """As the acceptance rule has it."""
+        return self.score.accepts(self.rule, self.threshold)
+
+
+class CalibrationBin(BaseModel):
+    """Drafts with about the same probability of reaching the threshold."""
+
+    model_config = ConfigDict(frozen=True)
+
+    predicted: float
+    """Their mean probability of reaching the threshold."""
+    observed: float
+    """The share of them that is right."""
+    drafts: int
+
+
+class Stability(BaseModel):
+    """How many decisions hang by a thread, as shares of all."""
+
+    model_config = ConfigDict(frozen=True)
+
+    ties: float
+    """The most probable digit is a tie."""
+    tied_decisions: float
+    """Which of the tied digits it is decides."""
+    within_quantum: float
+    """A change of one quantum in one digit turns the greedy decision."""
+
+
+class Audit(BaseModel):
+    """What is known of a judge."""
+
+    model_config = ConfigDict(frozen=True)
+
+    truth: Truth
+    drafts: int
+    right: int
+    problems: int
+    left_out: int
+    """Drafts whose truth is not known: behind a wrong step, or in a solve without an outcome."""
+    auroc: dict[ScoreRule, Estimate | None]
+    """The probability that a right draft scores above a wrong one, by score; None without both sorts."""
+    accepted_right: float | None
+    """Right drafts that were accepted, as a share."""
+    accepted_wrong: float | None
+    calibration: list[CalibrationBin]
+    calibration_error: float | None
+    """The mean distance of predicted from observed, weighted by drafts."""
+    histogram_right: list[int]
+    """Right drafts by their most probable digit, 0 to 9."""
+    histogram_wrong: list[int]
+    missing_mass: float
+    """The mean probability of anything but a digit."""
+    stability: Stability
+    own_rejected: Estimate | None = None
+    """Of the base model's own steps, the share that its judge would reject."""
+    own_steps: int = 0
+
+
+def audit(judged: Sequence[Judged], truth: Truth, *, left_out: int = 0, own: Sequence[Judged] = (), seed: int = 0) -> Audit:
+    """All figures about a judge.
+
+    Args:
+        judged: its verdicts on drafts, at least one.
+        truth: what ``right`` means in them.
+        left_out: how many verdicts could not be used.
+        own: its verdicts on the base model's own steps.
+        seed: of the resampling.
+    """
+    right, wrong = [d for d in judged if d.right], [d for d in judged if not d.right]
+    bins = calibration(judged)
+    return Audit(
+        truth=truth,
+        drafts=len(judged),
+        right=len(right),
+        problems=len({d.problem for d in judged}),
+        left_out=left_out,
+        auroc={"expected": auroc(judged, "expected", seed=seed), "greedy": auroc(judged, "greedy", seed=seed)},
+        accepted_right=_share(d.accepted for d in right),
+        accepted_wrong=_share(d.accepted for d in wrong),
+        calibration=bins,
+        calibration_error=sum(abs(b.predicted - b.observed) * b.drafts for b in bins) / len(judged),
+        histogram_right=_histogram(right),
+        histogram_wrong=_histogram(wrong),
+        missing_mass=float(np.mean([d.score.missing_mass for d in judged])),
+        stability=stability(judged),
+        own_rejected=own_rejected(own, seed=seed) if own else None,
+        own_steps=len(own),
+    )
+
+
+def auroc(judged: Sequence[Judged], rule: ScoreRule, *, seed: int = 0) -> Estimate | None:
+    """The area under the ROC curve, ties counting half, with an interval that resamples problems."""
+    by_problem: dict[str, list[Judged]] = {}
+    for each in judged:
+        by_problem.setdefault(each.problem, []).append(each)
+    value = _area([(d.score.value(rule), d.right) for d in judged])
+    if value is None:
+        return None
+    groups = [[(d.score.value(rule), d.right) for d in some] for some in by_problem.values()]
+    lots = np.random.default_rng(seed)
+    areas = []
+    for _ in range(RESAMPLES):
+        drawn = lots.integers(len(groups), size=len(groups))
+        area = _area([pair for place in drawn for pair in groups[place]])
+        if area is not None:
+            areas.append(area)
+    if len(groups) == 1 or not areas:
+        return Estimate(value=value, n=len(groups))
+    low, high = np.quantile(areas, (0.025, 0.975))
+    return Estimate(value=value, low=float(low), high=float(high), n=len(groups))
+
+
+def calibration(judged: Sequence[Judged]) -> list[CalibrationBin]:
+    """Predicted against observed, in bins of equal width; empty ones are left out."""
+    bins: dict[int, list[tuple[float, bool]]] = {}
+    for each in judged:
+        predicted = each.score.reaching(each.threshold)
+        bins.setdefault(min(int(predicted * BINS), BINS - 1), []).append((predicted, each.right))
+    return [
+        CalibrationBin(
+            predicted=sum(p for p, _ in some) / len(some), observed=sum(r for _, r in some) / len(some), drafts=len(some)
+        )
+        for _, some in sorted(bins.items())
+    ]
+
+
+def stability(judged: Sequence[Judged], quantum: float = QUANTUM) -> Stability:
+    """How many greedy decisions a tie or one quantum could turn.
+
+    Args:
+        judged: verdicts.
+        quantum: the log-probability by which two runs of the same server may differ.
+    """
+    ties = tied_decisions = within = 0
+    for each in judged:
+        most = max(each.score.logprobs)
+        first = [digit for digit, p in enumerate(each.score.logprobs) if p == most]
+        near = [digit for digit, p in enumerate(each.score.logprobs) if p > LEAST and most - p <= quantum]
+        ties += len(first) > 1
+        tied_decisions += len({digit >= each.threshold for digit in first}) > 1
+        within += len({digit >= each.threshold for digit in near}) > 1
+    n = len(judged)
+    return Stability(ties=ties / n, tied_decisions=tied_decisions / n, within_quantum=within / n)
+
+
+def own_rejected(own: Sequence[Judged], *, seed: int = 0) -> Estimate:
+    """The share of steps that are rejected, with an interval that resamples problems."""
+    by_problem: dict[str, list[float]] = {}
+    for each in own:
+        by_problem.setdefault(each.problem, []).append(float(not each.accepted))
+    return share({problem: sum(some) / len(some) for problem, some in by_problem.items()}, seed=seed)
+
+
+def collect(records: Iterable[SolveRecord], truth: Truth | None = None) -> tuple[list[Judged], Truth, int]:
+    """Judged drafts out of stored solves, what their truth is, and how many had to be left out.
+
+    Args:
+        records: of any modes; only verdicts of a real judge count.
+        truth: how drafts are known to be right; by their steps where all problems are stories, if not given.
+    """
+    judging = [record for record in records if any(isinstance(e, CallMade) and e.kind == "judge" for e in record.events)]
+    if truth is None:
+        truth = "steps" if judging and all(told_story(record.problem) for record in judging) else "answers"
+    judged: list[Judged] = []
+    seen = 0
+    for record in judging:
+        seen += sum(isinstance(event, StepScored) for event in record.events)
+        judged += _by_steps(record) if truth == "steps" else _by_answer(record)
+    return judged, truth, seen - len(judged)
+
+
+def judge_own_steps(record: SolveRecord, pair: Pair, settings: Settings) -> list[Judged]:
+    """Have the judge score the base model's own steps, each one behind those before it; asks the base server.
+
+    Args:
+        record: a solve; the steps that the base model wrote in it are judged.
+        pair: the servers; only the base model is asked.
+        settings: threshold and score rule.
+    """
+    import sglang as sgl
+
+    from specreason_sgl.programs import DELIMITER, DIGITS as choices
+    from specreason_sgl.trace import Step, Trace
+
+    trace = Trace(record.problem.question, settings, program="audit", base=pair.base, small=pair.small)
+
+    @sgl.function
+    def judge(s, trace, step, text):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - read by SGLang
+        s += trace.prefix("base") + text + DELIMITER + trace.base.chat.judge_turn
+        s += sgl.select(step.score, choices=choices)
+
+    for taken in [event for event in record.events if isinstance(event, StepTaken)]:
+        if taken.author == "base":
+            step = Step(taken.step, settings.max_step_tokens)
+            trace.accepted(judge.run(trace, step, taken.text, backend=trace.base), step)
+        trace.steps.append(taken.text)
+    return [
+        Judged(_name(record.problem), event.score, settings.threshold, settings.score, right=True)
+        for event in trace.events
+        if isinstance(event, StepScored)
+    ]
+
+
+def _by_steps(record: SolveRecord) -> Iterator[Judged]:
+    told = told_story(record.problem)
+    if told is None:
+        return
+    taken: list[str] = []
+    draft = ""
+    for event in record.events:
+        if isinstance(event, StepDrafted):
+            draft = event.text
+        elif isinstance(event, StepTaken):
+            taken.append(event.text)
+        elif isinstance(event, StepScored) and (done := len(taken)) == progress(told, taken) < len(told.steps):
+            yield _judged(record, event, right=stories.grade_step(told, done, draft) == stories.RIGHT)
+
+
+def _by_answer(record: SolveRecord) -> Iterator[Judged]:
+    came = outcome(record)
+    if came in {"right", "wrong"}:
+        yield from (_judged(record, e, right=came == "right") for e in record.events if isinstance(e, StepScored))
+
+
+def _judged(record: SolveRecord, event: StepScored, *, right: bool) -> Judged:
+    started = _started(record.events)
+    rule: ScoreRule = "greedy" if started.score_rule == "greedy" else "expected"
+    threshold = 7.0 if started.threshold is None else started.threshold
+    return Judged(_name(record.problem), event.score, threshold, rule, right=right)
+
+
+def _started(events: Sequence[Event]) -> SolveStarted:
+    return next(event for event in events if isinstance(event, SolveStarted))
+
+
+def _name(problem: Problem) -> str:
+    return f"{problem.question}\0{problem.answer}"
+
+
+def _area(scored: Sequence[tuple[float, bool]]) -> float | None:
+    right, wrong = [s for s, is_right in scored if is_right], [s for s, is_right in scored if not is_right]
+    if not right or not wrong:
+        return None
+    ranks = stats.rankdata([*right, *wrong])[: len(right)]
+    return float((ranks.sum() - len(right) * (len(right) + 1) / 2) / (len(right) * len(wrong)))
+
+
+def _histogram(judged: Sequence[Judged]) -> list[int]:
+    given = [d.score.greedy for d in judged]
+    return [given.count(digit) for digit in range(len(DIGITS))]
+
+
+def _share(values: Iterable[bool]) -> float | None:
+    known = list(values)
+    return sum(known) / len(known) if known else None

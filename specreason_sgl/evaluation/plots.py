@@ -1,0 +1,129 @@
+"""Pictures of a stored run, with matplotlib from the ``plots`` extra."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from specreason_sgl.errors import UsageError
+from specreason_sgl.evaluation.report import Report
+from specreason_sgl.events import CallMade, StepScored
+from specreason_sgl.scoring import DIGITS
+from specreason_sgl.store import SolveRecord
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+FORMATS = ("svg", "png")
+_FEWEST = 5
+"""So many judged drafts make a step index worth a point."""
+_KINDS = ("draft", "judge", "regenerate", "think", "answer")
+
+
+def draw(report: Report, records: Sequence[SolveRecord], folder: Path, image: str = "svg") -> list[Path]:
+    """Draw what there is to draw, and return the files.
+
+    Args:
+        report: of the run.
+        records: of the run.
+        folder: where the pictures go.
+        image: ``svg`` or ``png``.
+
+    Raises:
+        UsageError: matplotlib is not installed, or it is no such format.
+    """
+    if image not in FORMATS:
+        raise UsageError(f"there is no format `{image}`", hint="use `svg` or `png`")
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UsageError("plots need matplotlib", hint="`pip install 'specreason_sgl[plots]'`") from error
+    judged = [record for record in records if any(isinstance(event, CallMade) and event.kind == "judge" for event in record.events)]
+    pictures = {
+        "frontier": (_frontier, report) if report.statistics.frontier else None,
+        "acceptance": (_acceptance, records) if acceptance_by_step(records) else None,
+        "scores": (_scores, judged) if judged else None,
+        "time": (_time, report) if any(summary.shares for summary in report.statistics.summaries) else None,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for name, picture in pictures.items():
+        if picture is None:
+            continue
+        paint, data = picture
+        figure = Figure(figsize=(6.4, 4), layout="constrained")
+        paint(figure.add_subplot(), data)
+        path = folder / f"{name}.{image}"
+        figure.savefig(path, dpi=150)
+        files.append(path)
+    return files
+
+
+def acceptance_by_step(records: Iterable[SolveRecord]) -> dict[str, list[tuple[int, float]]]:
+    """For each mode that decides on drafts, the share accepted at each step index that enough solves reach."""
+    decided: dict[str, dict[int, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        for event in record.events:
+            if isinstance(event, StepScored):
+                decided[record.mode][event.step].append(event.accepted)
+    curves = {
+        mode: [(step, sum(each) / len(each)) for step, each in sorted(steps.items()) if len(each) >= _FEWEST]
+        for mode, steps in decided.items()
+    }
+    return {mode: curve for mode, curve in curves.items() if curve}
+
+
+def _frontier(axes: Axes, report: Report) -> None:
+    summaries = {summary.mode: summary for summary in report.statistics.summaries}
+    for point in report.statistics.frontier:
+        accuracy, latency = summaries[point.mode].accuracy, summaries[point.mode].latency
+        axes.errorbar(
+            point.seconds,
+            100 * point.accuracy,
+            xerr=_bars(latency and latency.mean, 1),
+            yerr=_bars(accuracy, 100),
+            fmt="o" if point.efficient else "x",
+            capsize=2,
+        )
+        axes.annotate(point.mode, (point.seconds, 100 * point.accuracy), (5, 5), textcoords="offset points", fontsize=8)
+    efficient = [(point.seconds, 100 * point.accuracy) for point in report.statistics.frontier if point.efficient]
+    axes.plot(*zip(*efficient, strict=True), color="0.7", zorder=0)
+    axes.set(xlabel="seconds per solve, single stream", ylabel="accuracy, %", xlim=(0, None))
+
+
+def _acceptance(axes: Axes, records: Sequence[SolveRecord]) -> None:
+    for mode, curve in acceptance_by_step(records).items():
+        axes.plot([step for step, _ in curve], [100 * share for _, share in curve], marker=".", label=mode)
+    axes.set(xlabel="step", ylabel="drafts accepted, %", ylim=(0, 102))
+    axes.legend(fontsize=8)
+
+
+def _scores(axes: Axes, records: Sequence[SolveRecord]) -> None:
+    scored = [event for record in records for event in record.events if isinstance(event, StepScored)]
+    given = Counter(event.greedy for event in scored)
+    expected = Counter(min(math.floor(event.expected + 0.5), len(DIGITS) - 1) for event in scored)
+    digits = range(len(DIGITS))
+    axes.bar([d - 0.2 for d in digits], [100 * given[d] / len(scored) for d in digits], 0.4, label="most probable digit")
+    axes.bar([d + 0.2 for d in digits], [100 * expected[d] / len(scored) for d in digits], 0.4, label="expected score, rounded")
+    axes.set(xlabel="utility score", ylabel=f"of {len(scored)} drafts, %", xticks=list(digits))
+    axes.legend(fontsize=8)
+
+
+def _time(axes: Axes, report: Report) -> None:
+    summaries = report.statistics.summaries[::-1]
+    left = [0.0] * len(summaries)
+    for kind in _KINDS:
+        widths = [100 * summary.shares.get(kind, 0.0) for summary in summaries]
+        axes.barh([summary.mode for summary in summaries], widths, left=left, label=kind)
+        left = [a + b for a, b in zip(left, widths, strict=True)]
+    axes.set(xlabel="of the time of all calls, %")
+    axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(_KINDS))
+
+
+def _bars(estimate: Any, scale: float) -> list[list[float]] | None:
+    if estimate is None or estimate.low is None:
+        return None
+    return [[scale * (estimate.value - estimate.low)], [scale * (estimate.high - estimate.value)]]

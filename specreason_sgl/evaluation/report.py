@@ -1,0 +1,319 @@
+"""A stored run as tables for a terminal, as Markdown and as JSON, with what somebody else needs to repeat it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from specreason_sgl.evaluation.grading import OUTCOMES
+from specreason_sgl.evaluation.job import Job
+from specreason_sgl.evaluation.statistics import Comparison, Estimate, Statistics, Summary, analyse
+from specreason_sgl.store import Run, RunConfig
+
+if TYPE_CHECKING:
+    from specreason_sgl.evaluation.audit import Audit
+    from rich.console import RenderableType
+
+REPORT_VERSION = 1
+NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table, whatever it is shown on."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one run has to say."""
+
+    folder: Path
+    config: RunConfig | None
+    status: str
+    statistics: Statistics
+    remarks: tuple[str, ...]
+
+
+def report_run(run: Run, *, seed: int = 0) -> Report:
+    """Work out the figures of a stored run, whether it is finished or not."""
+    job = stored_job(run)
+    modes = job.modes if job else ()
+    pairs = [(mode.name, mode.against) for mode in modes if mode.against]
+    pairs += [(mode.of, mode.name) for mode in modes if mode.of]
+    order = {mode.name: place for place, mode in enumerate(modes)}
+    statistics = analyse(
+        sorted(run.records, key=lambda record: order.get(record.mode, len(order))),
+        pairs,
+        concurrency=job.concurrency if job else 1,
+        baseline=next((mode.name for mode in modes if mode.is_base), None),
+        seed=seed,
+    )
+    remarks = [*run.remarks]
+    if job:
+        owed = {mode.name for mode in modes} - {record.mode for record in run.records}
+        remarks += [f"nothing is stored of mode `{name}`" for name in sorted(owed)]
+    return Report(run.folder, run.config, run.status.status if run.status else "unknown", statistics, tuple(remarks))
+
+
+def stored_job(run: Run) -> Job | None:
+    """The job that a run carries out; None for a run of another kind."""
+    told = (run.config.model_extra or {}).get("job") if run.config else None
+    return Job.model_validate(told) if told else None
+
+
+def tables(report: Report) -> list[Table]:
+    """All tables of a report, the most important one first."""
+    s = report.statistics
+    made = [_results(s), _effort(s), _outcomes(s)]
+    if s.comparisons:
+        made.append(_comparisons(s))
+    if s.budgets:
+        made.append(_budgets(s))
+    return made
+
+
+def provenance(report: Report) -> list[str]:
+    """What it takes to repeat the run, line by line."""
+    config = report.config
+    if config is None:
+        return []
+    extra = config.model_extra or {}
+    lines = [
+        f"command: `specreason {shlex.join(config.command)}`",
+        f"run: {report.folder.name}, {report.status}, begun {config.created:%Y-%m-%d %H:%M} UTC",
+        f"versions: {_flat(config.versions)}",
+        f"judge's turn: version {config.judge_version}",
+    ]
+    lines += [f"hardware: {_flat(extra['hardware'])}"] if extra.get("hardware") else []
+    lines += [f"{role} server: {_flat(told)}" for role, told in config.servers.items()]
+    lines += [f"settings: {_flat(config.settings)}"] if config.settings else []
+    return lines
+
+
+def markdown(report: Report) -> str:
+    """The report as Markdown."""
+    parts = []
+    for table in tables(report):
+        rows = [table.columns, ("---", *("---:" for _ in table.columns[1:])), *table.rows]
+        lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+        parts.append("\n".join((f"### {table.title}", "", *lines, *(("", table.note) if table.note else ()))))
+    footer = [f"- {line}" for line in (*provenance(report), *report.remarks)]
+    return "\n\n".join((*parts, "\n".join(footer))) + "\n"
+
+
+def terminal(report: Report) -> Iterator[RenderableType]:
+    """The report as rich renderables."""
+    from rich.text import Text
+
+    for table in tables(report):
+        yield from rendered(table)
+    for line in provenance(report):
+        yield Text(line, "dim")
+    for line in report.remarks:
+        yield Text(f"note: {line}", "yellow")
+
+
+def rendered(table: Table) -> Iterator[RenderableType]:
+    """A table and its note as rich renderables."""
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    shown = RichTable(title=Text(table.title, "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for place, column in enumerate(table.columns):
+        shown.add_column(
+            Text(column), justify="right" if place else "left", no_wrap=place == 0, overflow="fold", vertical="bottom"
+        )
+    for row in table.rows:
+        shown.add_row(*map(Text, row))
+    yield shown
+    if table.note:
+        yield Text(f"{table.note}\n", "dim")
+
+
+def audit_tables(audit: Audit) -> list[Table]:
+    """What is known of a judge, as tables."""
+    meaning = "exactly" if audit.truth == "steps" else "by how their solution ended"
+    own = f"{_estimate(audit.own_rejected, scale=100)} of {audit.own_steps}" if audit.own_rejected else NOTHING
+    figures = (
+        ("drafts judged", f"{audit.drafts} of {audit.problems} problems"),
+        ("of them right", f"{audit.right}, known {meaning}"),
+        ("AUROC of the expected score", _estimate(audit.auroc["expected"], digits=3)),
+        ("AUROC of the greedy digit", _estimate(audit.auroc["greedy"], digits=3)),
+        ("right drafts accepted", _percent(audit.accepted_right)),
+        ("wrong drafts accepted", _percent(audit.accepted_wrong)),
+        ("calibration error", f"{audit.calibration_error:.3f}"),
+        ("mass outside the digits", f"{audit.missing_mass:.4f}"),
+        ("ties of the greedy digit", f"{100 * audit.stability.ties:.1f} %"),
+        ("decisions that a tie makes", f"{100 * audit.stability.tied_decisions:.1f} %"),
+        ("decisions that one quantum turns", f"{100 * audit.stability.within_quantum:.1f} %"),
+        ("base model's own steps rejected, %", own),
+    )
+    bins = tuple((f"{b.predicted:.2f}", f"{b.observed:.2f}", str(b.drafts)) for b in audit.calibration)
+    digits = tuple(
+        (str(digit), str(right), str(wrong))
+        for digit, (right, wrong) in enumerate(zip(audit.histogram_right, audit.histogram_wrong, strict=True))
+    )
+    note = f"{audit.left_out} judged drafts whose truth is not known are left out." if audit.left_out else ""
+    return [
+        Table("The judge", ("figure", "value"), figures, note),
+        Table("Calibration", ("probability of reaching the threshold", "share right", "drafts"), bins),
+        Table("Scores", ("most probable digit", "right drafts", "wrong drafts"), digits),
+    ]
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """The report as plain data."""
+    return {
+        "report_version": REPORT_VERSION,
+        "run": str(report.folder),
+        "status": report.status,
+        "config": report.config.model_dump(mode="json") if report.config else None,
+        "remarks": list(report.remarks),
+        **report.statistics.model_dump(mode="json"),
+        "verdicts": [
+            {"mode": c.mode, "against": c.against, "accuracy": c.difference_word, "speed_up": c.speed_up_word}
+            for c in report.statistics.comparisons
+        ],
+    }
+
+
+def _results(s: Statistics) -> Table:
+    single = s.measurement == "single stream"
+    compared: dict[str, Comparison] = {}
+    for comparison in s.comparisons:
+        compared.setdefault(comparison.mode, comparison)
+    speed = ("seconds", "speed-up") if single else ("solves/min", "tokens/s")
+
+    def row(summary: Summary) -> tuple[str, ...]:
+        comparison = compared.get(summary.mode)
+        return (
+            summary.mode,
+            _estimate(summary.accuracy, scale=100),
+            _difference(comparison),
+            _percent(summary.acceptance),
+            f"{summary.base_tokens:.0f}",
+            f"{summary.small_tokens:.0f}",
+            *(_single_stream(summary, comparison) if single else _throughput(summary)),
+        )
+
+    counts = sorted({(summary.problems, summary.solves) for summary in s.summaries})
+    sizes = " or ".join(f"{solves} solves of {problems} problems" for problems, solves in counts)
+    how = "one solve at a time" if single else f"{s.concurrency} solves at a time, so throughput and no latency"
+    against = sorted({c.against for c in compared.values()})
+    note = f"{sizes}; {how}. Accuracy is pass@1 in %, tokens are means per solve, brackets are 95 % intervals by problem."
+    if against:
+        note += f" Differences and speed-ups are paired by problem, against {', '.join(against)}; n.s.: not significant."
+    columns = ("mode", "accuracy", "difference", "accepted", "base tokens", "small tokens", *speed)
+    return Table("Results", columns, tuple(map(row, s.summaries)), note)
+
+
+def _effort(s: Statistics) -> Table:
+    rows = tuple(
+        (
+            m.mode,
+            *((f"{m.latency.p50:.2f}", f"{m.latency.p95:.2f}") if m.latency else (NOTHING, NOTHING)),
+            f"{m.thinking_tokens:.0f}",
+            f"{m.drafted_tokens:.0f}",
+            f"{m.wasted_tokens:.0f}",
+            _percent(m.small_steps),
+            _percent(m.judge_share),
+            _percent(m.cached_share),
+            str(m.retries),
+        )
+        for m in s.summaries
+    )
+    columns = ("mode", "p50 s", "p95 s", "kept", "drafted", "wasted", "steps by small", "judging", "cached", "retries")
+    note = "Tokens of the thinking, means per solve; judging as a share of the time of all calls; cached prompt tokens."
+    return Table("Where tokens and time go", columns, rows, note)
+
+
+def _outcomes(s: Statistics) -> Table:
+    rows = tuple(
+        (m.mode, str(m.solves), *(str(m.outcomes.get(name, 0)) for name in OUTCOMES), str(m.over_budget)) for m in s.summaries
+    )
+    note = "Everything but `right` counts as not right. `at budget`: the thinking was cut there, whatever came of it."
+    return Table("What came of the solves", ("mode", "solves", *OUTCOMES, "at budget"), rows, note)
+
+
+def _comparisons(s: Statistics) -> Table:
+    rows = tuple(
+        (
+            c.mode,
+            c.against,
+            str(c.problems),
+            _estimate(c.difference, scale=100, signed=True),
+            c.difference_word,
+            f"{c.wins}–{c.losses}",
+            _estimate(c.speed_up, digits=2, unit="×"),
+            c.speed_up_word,
+        )
+        for c in s.comparisons
+    )
+    columns = ("mode", "against", "problems", "accuracy", "which is", "won–lost", "speed-up", "which is")
+    note = "Paired by problem; significant: the 95 % interval and a paired randomisation test agree. Not corrected for many comparisons."
+    return Table("Against each other", columns, rows, note)
+
+
+def _budgets(s: Statistics) -> Table:
+    seconds = sorted({point.seconds for point in s.budgets})
+    by_mode = {mode: [p for p in s.budgets if p.mode == mode] for mode in dict.fromkeys(p.mode for p in s.budgets)}
+    efficient = {p.mode for p in s.frontier if p.efficient}
+    rows = tuple(
+        (mode, *(_estimate(p.accuracy, scale=100) for p in sorted(some, key=lambda p: p.seconds)), "yes" if mode in efficient else "")
+        for mode, some in by_mode.items()
+    )
+    columns = ("mode", *(f"{limit:.3g} s" for limit in seconds), "on the frontier")
+    note = (
+        "Accuracy if whatever takes longer counts as not right: half, once and twice the base model's mean latency. "
+        "On the frontier: no other mode is as fast and as accurate."
+    )
+    return Table("Accuracy within a latency budget", columns, rows, note)
+
+
+def _single_stream(summary: Summary, comparison: Comparison | None) -> tuple[str, ...]:
+    speed_up = _estimate(comparison.speed_up, digits=2, unit="×") if comparison else NOTHING
+    return f"{summary.latency.mean.value:.2f}" if summary.latency else NOTHING, speed_up
+
+
+def _throughput(summary: Summary) -> tuple[str, ...]:
+    measured = summary.throughput
+    return (f"{measured.solves_per_minute:.1f}", f"{measured.tokens_per_second:.0f}") if measured else (NOTHING,) * 2
+
+
+def _difference(comparison: Comparison | None) -> str:
+    if comparison is None or comparison.difference is None:
+        return NOTHING
+    return f"{100 * comparison.difference.value:+.1f}{'' if comparison.difference_word == 'significant' else ' n.s.'}"
+
+
+def _estimate(
+    estimate: Estimate | None, *, scale: float = 1, digits: int = 1, unit: str = "", signed: bool = False
+) -> str:
+    if estimate is None:
+        return NOTHING
+    sign = "+" if signed else ""
+
+    def figure(value: float) -> str:
+        return f"{scale * value:{sign}.{digits}f}"
+
+    interval = "" if estimate.low is None or estimate.high is None else f" [{figure(estimate.low)}, {figure(estimate.high)}]"
+    return f"{figure(estimate.value)}{unit}{interval}"
+
+
+def _percent(value: float | None) -> str:
+    return NOTHING if value is None else f"{100 * value:.0f} %"
+
+
+def _flat(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
+
+

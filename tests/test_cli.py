@@ -1,0 +1,105 @@
+"""What the command line says and how it ends, without a server."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from specreason_sgl.cli import app
+from specreason_sgl.cli.run import SAMPLE_SEED
+from specreason_sgl.pair.stories import story
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> object:
+    def run(*arguments: str, stdin: str = "") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["specreason", *arguments])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        code = app.main()
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "complaint"),
+    [
+        (["run", "   "], 2, "the question is empty"),
+        (["run", "-"], 2, "the question is empty"),
+        (["run", "q", "--file", "f"], 2, "exclude each other"),
+        (["run", "--file", "nowhere.txt"], 2, "cannot read `nowhere.txt`"),
+        (["run", "q", "--program", "nope"], 2, "there is no program `nope`"),
+        (["run", "q", "--pair", "nope"], 2, "there is no pair `nope`"),
+        (["run", "q", "--pair", "embedded", "--base", "http://x"], 2, "exclude each other"),
+        (["run", "--base", "http://127.0.0.1:9"], 2, "there is no question"),
+        (["run", "q", "--threshold", "-1"], 2, "`--threshold`"),
+        (["run", "q", "--threshold", "nan"], 2, "`--threshold`"),
+        (["run", "q", "--score", "best"], 2, "`--score`"),
+        (["run", "q", "--budget", "0"], 2, "`--budget`"),
+        (["run", "q", "--display", "neon"], 2, "neon"),
+        (["run", "q", "--base", "http://127.0.0.1:9", "--small", "http://127.0.0.1:9"], 3, "does not answer"),
+        (["run", "q", "--base", "not a url", "--small", "http://127.0.0.1:9"], 3, "base server"),
+    ],
+)
+def test_bad_input_is_one_clear_line(call: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                     arguments: list[str], code: int, complaint: str) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    ended, out, err = call(*arguments)  # type: ignore[operator]
+
+    assert code == ended
+    assert complaint in err
+    assert out == ""
+    assert "Traceback" not in err
+    assert not [line for line in err.splitlines() if not line.startswith(("error: ", "hint: ", "note: "))]
+
+
+def test_an_unknown_option_is_a_usage_error(call: object) -> None:
+    code, _, err = call("run", "--nope")  # type: ignore[operator]
+
+    assert code == 2
+    assert "--nope" in err
+
+
+def test_an_unwritable_run_folder_is_told_before_anything_starts(call: object, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    code, _, err = call("run", "q", "--out", str(tmp_path / "file" / "run"))  # type: ignore[operator]
+
+    assert code == 2
+    assert "cannot write the run folder" in err
+
+
+def test_nothing_is_up_at_first(call: object) -> None:
+    assert call("status")[:2] == (1, "down\n")  # type: ignore[operator]
+    assert call("down")[:2] == (0, "no pair was up\n")  # type: ignore[operator]
+    assert json.loads(call("status", "--json")[1]) == {"status": "down"}  # type: ignore[operator]
+
+
+def test_the_sample_is_a_story_worth_showing() -> None:
+    assert len(story(SAMPLE_SEED).steps) >= 4
+
+
+def test_help_and_package_import_neither_torch_nor_sglang() -> None:
+    script = (
+        "import sys; sys.argv = ['specreason', '--help']\n"
+        "from specreason_sgl.cli.app import main\n"
+        "assert main() == 0\n"
+        "heavy = {'torch', 'sglang', 'transformers', 'datasets', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "up", "status", "down", "replay", "list", "import-trace", "eval", "report"])
+def test_every_command_has_help(call: object, command: str) -> None:
+    code, out, _ = call(command, "--help")  # type: ignore[operator]
+
+    assert code == 0
+    assert "Usage:" in out

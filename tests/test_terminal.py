@@ -1,0 +1,313 @@
+"""The views in a real terminal: keys are typed, the screen is read, and it is left as it was found."""
+
+import fcntl
+import os
+import pty
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+STORY = Path(__file__).parent / "data" / "story.jsonl"
+PATIENCE = 30.0
+ENTER_SCREEN, LEAVE_SCREEN = "\x1b[?1049h", "\x1b[?1049l"
+SHOW_CURSOR = "\x1b[?25h"
+
+PRELUDE = f"""
+import sys, time
+from pathlib import Path
+from specreason_sgl.errors import SpecReasonError
+from specreason_sgl.store import SolveRecord
+from specreason_sgl.view.display import open_batch_display, open_display
+records = [SolveRecord.model_validate_json(line) for line in Path({str(STORY)!r}).read_text().splitlines()]
+"""
+SOLVE = """
+with open_display("rich", title="story-7") as sink:
+    for event in records[0].events:
+        sink(event)
+        time.sleep(0.02)
+    print("\\n", end="", file=sys.stderr)
+    time.sleep({wait})
+"""
+BATCH = """
+with open_batch_display("rich", 2, title="stories") as sink:
+    keys = [sink.started("story-7", 0, record.mode) for record in records]
+    for key, record in zip(keys, records):
+        for event in record.events[:6]:
+            sink.event(key, event)
+    sys.stdin.fileno()
+    time.sleep({wait})
+    for key, record in zip(keys, records):
+        sink.finished(key, record)
+print("the run is over")
+"""
+REPLAY = """
+import typer
+from specreason_sgl.cli.replay import replay
+app = typer.Typer()
+app.command()(replay)
+app({args!r})
+"""
+LIST = """
+import typer
+from specreason_sgl.cli.listing import list_runs
+app = typer.Typer()
+app.command()(list_runs)
+app({args!r})
+"""
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "TERM": "xterm-256color", "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8", **more}
+
+
+class Terminal:
+    """A program on a terminal of its own."""
+
+    def __init__(self, code: str, *, columns: int = 100, rows: int = 30, **env: str) -> None:
+        self._master, self._slave = pty.openpty()
+        self.resize(columns, rows)
+        self.before = termios.tcgetattr(self._slave)
+        self.seen = ""
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=self._slave,
+            stdout=self._slave,
+            stderr=self._slave,
+            env=environment(**env),
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - nothing else runs there
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._master)
+        os.close(self._slave)
+
+    def resize(self, columns: int, rows: int) -> None:
+        fcntl.ioctl(self._slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def type(self, keys: str) -> None:
+        os.write(self._master, keys.encode())
+
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    def read(self, wanted: str, *, since: int = 0) -> str:
+        """Everything from a place on, as soon as what is wanted is there."""
+        deadline = time.monotonic() + PATIENCE
+        while wanted not in self.seen[since:]:
+            assert time.monotonic() < deadline, f"{wanted!r} is not in {self.seen[since:]!r}"
+            self._take(0.1)
+        return self.seen[since:]
+
+    def finish(self) -> int:
+        deadline = time.monotonic() + PATIENCE
+        while self._process.poll() is None:
+            assert time.monotonic() < deadline, "the program does not end"
+            self._take(0.05)
+        while self._take(0.2):
+            pass
+        return self._process.returncode
+
+    @property
+    def is_as_before(self) -> bool:
+        return termios.tcgetattr(self._slave) == self.before
+
+    def _take(self, timeout: float) -> bool:
+        if not select.select([self._master], [], [], timeout)[0]:
+            return False
+        self.seen += os.read(self._master, 1 << 16).decode("utf-8", "replace")
+        return True
+
+
+def after_the_screen(terminal: Terminal) -> str:
+    """What stays on the terminal; it must be all that comes after the screen has been left."""
+    assert terminal.seen.count(ENTER_SCREEN) == terminal.seen.count(LEAVE_SCREEN) == 1
+    assert terminal.is_as_before
+    left = terminal.seen.split(LEAVE_SCREEN)[1]
+    assert SHOW_CURSOR in terminal.seen
+    return left
+
+
+def test_a_live_solve_is_shown_and_its_trace_stays() -> None:
+    with Terminal(PRELUDE + SOLVE.format(wait=0.3)) as terminal:
+        code = terminal.finish()
+        stays = after_the_screen(terminal)
+
+    assert code == 0
+    assert "✓ accepted" in terminal.seen.split(LEAVE_SCREEN)[0]
+    for words in ("Ana packs 4 crates", "■ base wrote", "✗ rejected", "◆ answered", "= right", "speed-up"):
+        assert words in stays
+
+
+def test_keys_open_a_rejected_draft_and_leaving_the_view_does_not_end_the_run() -> None:
+    with Terminal(PRELUDE + SOLVE.format(wait=2.5) + 'print("the run is over")') as terminal:
+        terminal.read("= right")
+        terminal.type("r")
+        terminal.read("›   2")
+        terminal.type("f")
+        terminal.read("14 tok ▾")
+        terminal.type("q")
+        terminal.read(LEAVE_SCREEN)
+        assert "the run is over" not in terminal.seen
+        assert terminal.finish() == 0
+        assert "the run is over" in after_the_screen(terminal)
+
+
+@pytest.mark.parametrize("how", ["ctrl-c", "terminate", "hang up", "crash"])
+def test_the_terminal_is_put_back_however_the_run_ends(how: str) -> None:
+    ending = "\nraise SystemExit(7)" if how == "crash" else ""
+    body = SOLVE.format(wait=60) if how != "crash" else SOLVE.format(wait=0).rstrip() + "\n    raise SystemExit(7)\n"
+    with Terminal(PRELUDE + body + ending) as terminal:
+        terminal.read("= right" if how != "crash" else ENTER_SCREEN)
+        if how == "ctrl-c":
+            terminal.type("\x03")
+        elif how == "terminate":
+            terminal.signal(signal.SIGTERM)
+        elif how == "hang up":
+            terminal.signal(signal.SIGHUP)
+        code = terminal.finish()
+        stays = after_the_screen(terminal)
+
+    expected = {"ctrl-c": -signal.SIGINT, "terminate": 143, "hang up": 129, "crash": 7}
+    assert code == expected[how]
+    assert "Ana packs 4 crates" in stays
+
+
+def test_the_screen_follows_the_size_of_the_terminal() -> None:
+    with Terminal(PRELUDE + SOLVE.format(wait=60)) as terminal:
+        terminal.read("= right")
+        seen = len(terminal.seen)
+        terminal.resize(60, 20)
+        redrawn = terminal.read("─" * 60, since=seen)
+
+        assert "─" * 61 not in redrawn
+
+
+def test_without_colours_the_words_are_still_there() -> None:
+    with Terminal(PRELUDE + SOLVE.format(wait=0.3), NO_COLOR="1") as terminal:
+        terminal.finish()
+
+    assert "✓ accepted" in terminal.seen
+    assert not any(f"\x1b[{number}m" in terminal.seen for number in range(30, 38))
+
+
+def test_a_batch_is_watched_and_a_trace_opened() -> None:
+    with Terminal(PRELUDE + BATCH.format(wait=4)) as terminal:
+        terminal.read("2 in flight")
+        terminal.type("\x1b[B")
+        terminal.read("› ◌ drafting")
+        terminal.type("\r")
+        terminal.read("story-7 · specreason")
+        seen = len(terminal.seen)
+        terminal.type("\x1b")
+        terminal.read("2 in flight", since=seen)
+        terminal.type("q")
+        terminal.read(LEAVE_SCREEN)
+        assert terminal.finish() == 0
+        stays = after_the_screen(terminal)
+
+    assert "the run is over" in stays
+    assert "2 of 2 solves" in stays
+
+
+def test_a_stored_run_is_replayed_step_by_step(tmp_path: Path) -> None:
+    run = stored_run(tmp_path)
+    args = [str(run), "--mode", "specreason", "--step"]
+    with Terminal(REPLAY.format(args=args)) as terminal:
+        terminal.read("paused")
+        terminal.type("n")
+        terminal.read("She sells 17")
+        terminal.type("r")
+        terminal.read("✗ rejected")
+        terminal.type("/checks\r")
+        terminal.read("›   3")
+        terminal.type("q")
+        assert terminal.finish() == 0
+        after_the_screen(terminal)
+
+
+def test_a_closed_pipe_ends_a_list_quietly(tmp_path: Path) -> None:
+    stored_run(tmp_path)
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-c", LIST.format(args=["--runs", str(tmp_path)])],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        env=environment(),
+        check=False,
+    )
+    os.close(write)
+
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.fixture
+def tmux() -> Iterator[list[str]]:
+    program = shutil.which("tmux")
+    if program is None:
+        pytest.skip("tmux is not installed; the tests above use a pseudo-terminal instead")
+    command = [program, "-L", f"specreason-{os.getpid()}", "-f", "/dev/null"]
+    yield command
+    subprocess.run([*command, "kill-server"], check=False, capture_output=True)
+
+
+def test_the_screen_is_what_a_terminal_multiplexer_sees(tmux: list[str], tmp_path: Path) -> None:
+    run = stored_run(tmp_path)
+    program = tmp_path / "program.py"
+    program.write_text(REPLAY.format(args=[str(run), "--speed", "instant"]), encoding="utf-8")
+
+    def ask(*args: str) -> str:
+        return subprocess.run([*tmux, *args], check=True, capture_output=True, text=True, env=environment()).stdout
+
+    def screen(wanted: str) -> str:
+        deadline = time.monotonic() + PATIENCE
+        while wanted not in (shown := ask("capture-pane", "-p", "-t", "view")):
+            assert time.monotonic() < deadline, f"{wanted!r} is not on\n{shown}"
+            time.sleep(0.1)
+        return shown
+
+    ask("new-session", "-d", "-s", "view", "-x", "80", "-y", "24", "/bin/sh")
+    ask("send-keys", "-t", "view", f"'{sys.executable}' '{program}'; echo left with $?", "Enter")
+
+    rows = screen("1 of 2 right").splitlines()
+    assert rows[2].startswith("› = right")
+    ask("send-keys", "-t", "view", "Down", "Enter")
+    assert "■ base wrote" in screen("30 / 3 = 9")
+    ask("send-keys", "-t", "view", "Escape")
+    screen("1 of 2 right")
+    ask("send-keys", "-t", "view", "Up", "Enter")
+    screen("›   0 │ ✓ accepted")
+    ask("send-keys", "-t", "view", "r")
+    assert "✗ rejected" in screen("›   2 ┃ ■ base wrote")
+    ask("resize-window", "-t", "view", "-x", "60", "-y", "20")
+    narrow = screen("─" * 60)
+    assert max(map(len, narrow.splitlines())) <= 60
+    ask("send-keys", "-t", "view", "q")
+    assert "base wrote" not in screen("left with 0")
+
+
+def stored_run(folder: Path) -> Path:
+    run = folder / "20260301-120000-stories-aa11"
+    run.mkdir()
+    shutil.copy(STORY, run / "solves.jsonl")
+    return run
