@@ -21,23 +21,23 @@ from specreason_sgl.view.solve_view import Look, frame
 from specreason_sgl.view.state import SolveState
 
 FOLDER = Path(__file__).parent / "pictures"
-WIDTH, HEIGHT = 100, 34
+WIDTH, HEIGHT = 100, 28
 LANES = 8
 TOLD = 0.6
 """How much of a solve has happened in the picture."""
 
 
-def live(record: SolveRecord) -> str:
+def live(record: SolveRecord, height: int) -> str:
     """A solve in the middle of writing a step."""
     events = stretched(record.events)
     rejections = [place for place, event in enumerate(events) if isinstance(event, StepScored) and not event.accepted]
     place = min(rejections, key=lambda place: abs(place - TOLD * len(events)), default=int(TOLD * len(events)))
     seen = events[: place + 16]
-    look = Look(width=WIDTH, height=HEIGHT, now=seen[-1].at, title=f"{record.mode} · {record.problem.id}")
+    look = Look(width=WIDTH, height=height, now=seen[-1].at, title=f"{record.mode} · {record.problem.id}")
     return picture(frame(SolveState.of(seen), look), "specreason run", WIDTH)
 
 
-def batch(records: Sequence[SolveRecord]) -> str:
+def batch(records: Sequence[SolveRecord], height: int) -> str:
     """The run in the middle of its way, as if its solves had been in flight eight at a time."""
     free = [0.0] * LANES
     flights: list[tuple[float, SolveRecord, list[Event]]] = []
@@ -59,17 +59,21 @@ def batch(records: Sequence[SolveRecord]) -> str:
             state.finished(Solved.of(record))
             state.tick(begin + events[-1].at)
     state.tick(now)
-    look = BatchLook(width=WIDTH, height=24, clock=now, chosen=next(iter(state.flying), None), title="specreason eval")
+    look = BatchLook(
+        width=WIDTH, height=height, clock=now, chosen=next(iter(state.flying), None), title="specreason eval"
+    )
     return picture(batch_frame(state, look), "specreason eval", WIDTH)
 
 
-def comparison(left: SolveRecord, right: SolveRecord) -> str:
+def comparison(left: SolveRecord, right: SolveRecord, height: int) -> str:
     """Two solves of one problem, where they part."""
     sides = [
-        Side(f"{record.mode} #{record.repeat}" if left.mode == right.mode else record.mode, SolveState.of(record.events))
+        Side(
+            f"{record.mode} #{record.repeat}" if left.mode == right.mode else record.mode, SolveState.of(record.events)
+        )
         for record in (left, right)
     ]
-    look = Look(width=130, height=HEIGHT, cursor=0)
+    look = Look(width=130, height=height, cursor=0)
     return picture(compare_frame(sides[0], sides[1], look), "specreason replay --compare", 130)
 
 
@@ -84,6 +88,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--problem", help="the problem to show [the one with most rejections]")
     parser.add_argument("--repeat", type=int, help="and which of its repeats")
+    parser.add_argument("--height", type=int, default=HEIGHT, help="lines of each picture [%(default)s]")
     asked = parser.parse_args()
     records = read_run(asked.run).records
     chosen = max(
@@ -96,9 +101,9 @@ def main() -> None:
     )
     FOLDER.mkdir(exist_ok=True)
     pictures = {
-        "live": live(chosen),
-        "batch": batch(records),
-        "compare": comparison(chosen, _counterpart(chosen, records)),
+        "live": live(chosen, asked.height),
+        "batch": batch(records, asked.height),
+        "compare": comparison(chosen, _counterpart(chosen, records), asked.height),
     }
     for name, drawn in pictures.items():
         (FOLDER / f"{name}.svg").write_text(drawn, encoding="utf-8")

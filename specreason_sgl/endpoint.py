@@ -12,6 +12,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import urllib3
@@ -206,7 +207,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         text: str = self._post("/detokenize", {"tokens": tokens, "skip_special_tokens": False})["text"]
         return text
 
-    def _generate_http_request(self, s: StreamExecutor, data: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
+    def _generate_http_request(self, s: StreamExecutor, data: dict[str, Any]) -> Any:
         self._add_images(s, data)
         return self._post("/generate", data)
 
@@ -222,10 +223,10 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         headers = {"Content-Type": "application/json"}
         return headers | {"Authorization": f"Bearer {self.api_key}"} if self.api_key else headers
 
-    def _post(self, path: str, body: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
+    def _post(self, path: str, body: dict[str, Any]) -> Any:
         return self._request("POST", path, body)
 
-    def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:  # noqa: ANN401 - JSON
+    def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         response = self._send(method, path, body, preload_content=True)
         try:
             return response.json()
@@ -274,7 +275,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
             )
         except HTTPError as error:
             raise self._failure(error) from error
-        if response.status == 200:
+        if response.status == HTTPStatus.OK:
             return response
         raise self._refusal(path, response)
 
@@ -302,11 +303,11 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
             detail = told.get("message") or told.get("detail") or str(told) if isinstance(told, dict) else str(told)
         except ValueError:
             detail = f"status {response.status}"
-        if response.status in (401, 403):
+        if response.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
             return UsageError(
                 f"the {self.role} server at {self.base_url} refuses the API key", hint="give it with `--api-key`"
             )
-        if response.status == 404:
+        if response.status == HTTPStatus.NOT_FOUND:
             return ServerUnreachable(
                 f"the {self.role} server at {self.base_url} has no `{path}`: it is not an SGLang server, or one older than 0.5.23",
                 hint=self._launch_hint,

@@ -85,25 +85,29 @@ def read_rows(path: Path) -> list[Row]:
     Raises:
         UsageError: the file cannot be read or a line is no step.
     """
-    rows = []
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, text in enumerate(file, start=1):
-                if text.strip():
-                    rows.append(Row.model_validate(json.loads(text)))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read `{path}`: {getattr(error, 'strerror', None) or error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "line"
-        raise UsageError(f"line {number} of `{path}` is no step: `{place}`: {first['msg'].lower()}") from error
-    except ValueError as error:
-        raise UsageError(
-            f"line {number} of `{path}` is not JSON", hint="the file needs one JSON object a line"
-        ) from error
+    lines = enumerate(_text(path).split("\n"), start=1)
+    rows = [_row(text, f"line {number} of `{path}`") for number, text in lines if text.strip()]
     if not rows:
         raise UsageError(f"`{path}` holds no steps")
     return rows
+
+
+def _row(text: str, where: str) -> Row:
+    try:
+        return Row.model_validate(json.loads(text))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "line"
+        raise UsageError(f"{where} is no step: `{place}`: {first['msg'].lower()}") from error
+    except ValueError as error:
+        raise UsageError(f"{where} is not JSON", hint="the file needs one JSON object a line") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read `{path}`: {getattr(error, 'strerror', None) or error}") from error
 
 
 def read_problems(path: Path) -> dict[str, Problem]:
@@ -114,7 +118,7 @@ def read_problems(path: Path) -> dict[str, Problem]:
     """
     problems = {}
     try:
-        for text in path.read_text(encoding="utf-8").splitlines():
+        for text in _text(path).split("\n"):
             if text.strip():
                 row = json.loads(text)
                 problem = Problem(
@@ -123,8 +127,6 @@ def read_problems(path: Path) -> dict[str, Problem]:
                     answer=None if row.get("answer") is None else str(row["answer"]),
                 )
                 problems[problem.id] = problem
-    except OSError as error:
-        raise UsageError(f"cannot read `{path}`: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"`{path}` is no file of problems", hint="each line needs `id`, `problem` and `answer`"

@@ -10,6 +10,9 @@ from specreason_sgl.prompts import DELIMITER, THINK_CLOSE, THINK_OPEN
 STEP_ENDS = (DELIMITER, THINK_CLOSE)
 """The stop strings of a draft."""
 
+RECURRING = 2
+"""A step that stands there so many times already is a circle when it comes again."""
+
 _BLANK_LINES = re.compile(r"\n[^\S\n]*(?:\n[^\S\n]*)+")
 
 
@@ -30,7 +33,7 @@ def is_repeat(steps: Sequence[str], candidate: str) -> bool:
     if not said:
         return False
     earlier = [_plain(step) for step in steps]
-    return (bool(earlier) and earlier[-1] == said) or earlier.count(said) >= 2
+    return (bool(earlier) and earlier[-1] == said) or earlier.count(said) >= RECURRING
 
 
 def _plain(step: str) -> str:

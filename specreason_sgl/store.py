@@ -71,7 +71,7 @@ class SolveRecord(BaseModel):
 
     @field_validator("events", mode="before")
     @classmethod
-    def _read_events(cls, value: Any) -> Any:  # noqa: ANN401 - whatever the file holds
+    def _read_events(cls, value: Any) -> Any:
         return [read_event(row) if isinstance(row, dict) else row for row in value]
 
     @property

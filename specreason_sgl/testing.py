@@ -163,16 +163,17 @@ class StoryBackend(BaseBackend):  # type: ignore[misc]  # SGLang is untyped
 
     def generate(self, s: StreamExecutor, sampling_params: SglSamplingParams) -> tuple[str, dict[str, Any]]:
         """The next step, the whole chain of thought, or the answer, whichever is asked for."""
+        began = time.perf_counter()
         time.sleep(self._seconds)
         told, steps, thinks = self._asked(s.text_)
         if not thinks:
             number = [word for word in steps[-1].rstrip(".").split() if word.isdecimal()][-1:] if steps else []
-            return self._reply(s, f"The answer is \\boxed{{{''.join(number)}}}.", None)
+            return self._reply(s, f"The answer is \\boxed{{{''.join(number)}}}.", None, began)
         whole = DELIMITER not in sampling_params.stop
         places = range(len(steps), max(len(steps) + 1, len(told.steps)) if whole else len(steps) + 1)
         written = [self._step(told, place) for place in places]
         closes = places[-1] + 1 >= len(told.steps)
-        return self._reply(s, DELIMITER.join(written), THINK_CLOSE if closes else DELIMITER)
+        return self._reply(s, DELIMITER.join(written), THINK_CLOSE if closes else DELIMITER, began)
 
     def select(
         self,
@@ -182,11 +183,12 @@ class StoryBackend(BaseBackend):  # type: ignore[misc]  # SGLang is untyped
         choices_method: ChoicesSamplingMethod | None = None,  # noqa: ARG002
     ) -> ChoicesDecision:
         """The utility score that the last step deserves, with a little doubt."""
+        began = time.perf_counter()
         time.sleep(self._seconds)
         told, steps, _ = self._asked(s.text_.removesuffix(CHAT.judge_turn))
         digit = stories.grade_step(told, len(steps) - 1, steps[-1])
         logprobs = [-0.1 if choice == str(digit) else -4.6 for choice in choices]
-        _, meta = self._reply(s, DIGITS[digit], None)
+        _, meta = self._reply(s, DIGITS[digit], None, began)
         return ChoicesDecision(str(digit), meta | {"digit_logprobs": logprobs})
 
     def _asked(self, prompt: str) -> tuple[stories.Story, list[str], bool]:
@@ -201,10 +203,10 @@ class StoryBackend(BaseBackend):  # type: ignore[misc]  # SGLang is untyped
         lots = Random(f"{self.role}:{self._seed}:{told.question}:{place}")
         return told.steps[place] if lots.random() < self._skill else stories.corrupt(lots, told, place)
 
-    def _reply(self, s: StreamExecutor, text: str, matched: str | None) -> tuple[str, dict[str, Any]]:
+    def _reply(self, s: StreamExecutor, text: str, matched: str | None, began: float) -> tuple[str, dict[str, Any]]:
         return text, {
             "role": self.role,
-            "wall_s": self._seconds,
+            "wall_s": time.perf_counter() - began,
             "prompt_tokens": len(s.text_.split()),
             "cached_tokens": 0,
             "completion_tokens": len(text.split()),

@@ -50,7 +50,9 @@ ROWS = [
 ]
 
 
-def imported(rows: list[dict[str, Any]], tmp_path: Path, problems: dict[str, Problem] | None = None) -> list[SolveRecord]:
+def imported(
+    rows: list[dict[str, Any]], tmp_path: Path, problems: dict[str, Problem] | None = None
+) -> list[SolveRecord]:
     file = tmp_path / "steps.jsonl"
     file.write_text("".join(json.dumps(each) + "\n" for each in rows), encoding="utf-8")
     return list(convert(read_rows(file), problems or {}))
@@ -103,7 +105,12 @@ def test_a_trace_that_just_stops_is_a_failed_solve(tmp_path: Path) -> None:
 
 
 def test_runs_and_problems_are_kept_apart_whatever_their_order(tmp_path: Path) -> None:
-    rows = [row(1, run=1, stop_reason="finished"), row(0, run=1), row(0, problem_id="b", stop_reason="finished"), row(0)]
+    rows = [
+        row(1, run=1, stop_reason="finished"),
+        row(0, run=1),
+        row(0, problem_id="b", stop_reason="finished"),
+        row(0),
+    ]
     records = imported(rows, tmp_path)
 
     assert [(record.problem.id, record.repeat, sum(record.tally.steps.values())) for record in records] == [

@@ -18,11 +18,11 @@ from specreason_sgl.errors import UsageError
 from specreason_sgl.events import Event, StepScored, StepTaken, TextStreamed
 from specreason_sgl.scoring import RULES, Score
 from specreason_sgl.store import RunConfig, RunWriter, SolveRecord, writing
+from specreason_sgl.view.compare import Side
 from specreason_sgl.view.redecide import redecide
 from specreason_sgl.view.replay import Player, ReplayScene, stretched
 from specreason_sgl.view.runs import find, summarise
 from specreason_sgl.view.scenes import CompareScene, RunScene
-from specreason_sgl.view.compare import Side
 from specreason_sgl.view.state import SolveState
 
 DATA = Path(__file__).parent / "data"
@@ -308,7 +308,7 @@ class TestCommands:
         result = invoke("replay", "bb22", "--runs", runs, "--threshold", "7.5")
 
         assert "1 of 5 decisions flip, acceptance 60% instead of 80%" in result.stdout
-        assert "⇄ flips  step 3  score 7.34  ✓ accepted before, ✗ rejected now" in result.stdout
+        assert "⇄ flips  step 3  score 7.34  ✓ accepted before,  ✗ rejected now" in result.stdout
         assert "the stored text is counterfactual after step 3" in result.stdout
 
     def test_a_solve_that_judged_nothing_cannot_be_decided_again_by_rule_alone(self, runs: Path) -> None:

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import re
 import select
 import shutil
 import signal
@@ -21,6 +22,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 STORY = Path(__file__).parent / "data" / "story.jsonl"
 PATIENCE = 30.0
+STYLES = re.compile(r"\x1b\[[0-9;]*m")
 ENTER_SCREEN, LEAVE_SCREEN = "\x1b[?1049h", "\x1b[?1049l"
 SHOW_CURSOR = "\x1b[?25h"
 
@@ -113,10 +115,10 @@ class Terminal:
     def read(self, wanted: str, *, since: int = 0) -> str:
         """Everything from a place on, as soon as what is wanted is there."""
         deadline = time.monotonic() + PATIENCE
-        while wanted not in self.seen[since:]:
-            assert time.monotonic() < deadline, f"{wanted!r} is not in {self.seen[since:]!r}"
+        while wanted not in (shown := STYLES.sub("", self.seen[since:])):
+            assert time.monotonic() < deadline, f"{wanted!r} is not in {shown!r}"
             self._take(0.1)
-        return self.seen[since:]
+        return shown
 
     def finish(self) -> int:
         deadline = time.monotonic() + PATIENCE
@@ -162,7 +164,7 @@ def test_keys_open_a_rejected_draft_and_leaving_the_view_does_not_end_the_run() 
     with Terminal(PRELUDE + SOLVE.format(wait=2.5) + 'print("the run is over")') as terminal:
         terminal.read("= right")
         terminal.type("r")
-        terminal.read("›   2")
+        terminal.read("›  2")
         terminal.type("f")
         terminal.read("14 tok ▾")
         terminal.type("q")
@@ -239,7 +241,7 @@ def test_a_stored_run_is_replayed_step_by_step(tmp_path: Path) -> None:
         terminal.type("r")
         terminal.read("✗ rejected")
         terminal.type("/checks\r")
-        terminal.read("›   3")
+        terminal.read("›  3")
         terminal.type("q")
         assert terminal.finish() == 0
         after_the_screen(terminal)
@@ -296,9 +298,9 @@ def test_the_screen_is_what_a_terminal_multiplexer_sees(tmux: list[str], tmp_pat
     ask("send-keys", "-t", "view", "Escape")
     screen("1 of 2 right")
     ask("send-keys", "-t", "view", "Up", "Enter")
-    screen("›   0 │ ✓ accepted")
+    screen("›  0 │ ✓ accepted")
     ask("send-keys", "-t", "view", "r")
-    assert "✗ rejected" in screen("›   2 ┃ ■ base wrote")
+    assert "✗ rejected" in screen("›  2 ┃ ■ base wrote")
     ask("resize-window", "-t", "view", "-x", "60", "-y", "20")
     narrow = screen("─" * 60)
     assert max(map(len, narrow.splitlines())) <= 60

@@ -184,7 +184,12 @@ def test_no_line_of_a_page_is_wider_than_the_page(name: str, width: int) -> None
     assert max(map(cell_len, PAGES[name](width).plain.split("\n"))) <= width
 
 
-@given(width=st.integers(1, 120), height=st.integers(1, 60), cursor=st.none() | st.integers(0, 9), offset=st.integers(0, 50))
+@given(
+    width=st.integers(1, 120),
+    height=st.integers(1, 60),
+    cursor=st.none() | st.integers(0, 9),
+    offset=st.integers(0, 50),
+)
 @settings(max_examples=60, deadline=None)
 def test_a_frame_fits_any_terminal(width: int, height: int, cursor: int | None, offset: int) -> None:
     one, other = (SolveState.of(record.events) for record in stored())
@@ -400,7 +405,12 @@ def test_estimates_are_rounded(value: float, words: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "threshold", "bar"),
-    [(7.8, 7, ("━━━━━━━╋━", "─")), (3.1, 7, ("━━━━", "───┼──")), (0, None, ("━", "─────────")), (9, 10, ("━━━━━━━━━━", ""))],
+    [
+        (7.8, 7, ("━━━━━━━╋━", "─")),
+        (3.1, 7, ("━━━━", "───┼──")),
+        (0, None, ("━", "─────────")),
+        (9, 10, ("━━━━━━━━━━", "")),
+    ],
 )
 def test_a_gauge_shows_the_score_and_the_threshold(value: float, threshold: float | None, bar: tuple[str, str]) -> None:
     assert figures.gauge(value, threshold) == bar
@@ -454,9 +464,7 @@ def test_json_lines_are_the_events_but_for_the_streaming() -> None:
     sink(TextStreamed(step=0, model="small", kind="draft", text="no"))
     sink(Noticed(message="\u2028yes"))
 
-    assert stream.getvalue() == (
-        '{"problem": "story-7", "at": 0.0, "type": "noticed", "message": "\\u2028yes"}\n'
-    )
+    assert stream.getvalue() == ('{"problem": "story-7", "at": 0.0, "type": "noticed", "message": "\\u2028yes"}\n')
 
 
 def test_no_display_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -613,7 +621,9 @@ def test_a_batch_scene_opens_a_trace_and_goes_back() -> None:
     scene.fresh(1.0)
     scene.press("down")
     scene.press("down")
-    assert "› ◌ drafting     b" in scene.draw(100, 30, 1.0).plain or "› ? judging      b" in scene.draw(100, 30, 1.0).plain
+    assert (
+        "› ◌ drafting     b" in scene.draw(100, 30, 1.0).plain or "› ? judging      b" in scene.draw(100, 30, 1.0).plain
+    )
     scene.press("enter")
     assert "b · specreason" in scene.draw(100, 30, 1.0).plain
     scene.press("/")

@@ -24,7 +24,10 @@ def audit(
         typer.Option("--truth", help="A draft is right by its `steps` (stories) or by the `answers` of its solution"),
     ] = None,
     own: Annotated[
-        int, typer.Option("--own", min=0, help="Also have the base model's own steps of so many solves judged; asks the pair")
+        int,
+        typer.Option(
+            "--own", min=0, help="Also have the base model's own steps of so many solves judged; asks the pair"
+        ),
     ] = 0,
     threshold: Annotated[float, typer.Option("--threshold", help="At which its own steps are accepted")] = 7.0,
     score: Annotated[str, typer.Option("--score", help="and by which score: `expected` or `greedy`")] = "expected",
@@ -48,11 +51,17 @@ def audit(
     if rule is None:
         raise UsageError(f"there is no score `{score}`", hint="use `expected` or `greedy`")
     records = [record for name in run or ["latest"] for record in read_run(shelf.find(name, runs)).records]
+    judging = audits.judging_modes(records)
+    if not judging or mode not in (None, *judging):
+        raise UsageError("no drafts that a judge has scored are stored there", hint="audit a run of `specreason eval`")
+    chosen = mode or judging[0]
+    if mode is None and len(judging) > 1:
+        typer.echo(f"note: this is about `{chosen}`; `--mode` can be {', '.join(judging)}", err=True)
     judged, meant, left_out = audits.collect(
-        (record for record in records if mode in (None, record.mode)), "steps" if known == "steps" else known and "answers"
+        (record for record in records if record.mode == chosen), "steps" if known == "steps" else known and "answers"
     )
     if not judged:
-        raise UsageError("no judged drafts with a known truth are stored there", hint="audit a run of `specreason eval`")
+        raise UsageError("the truth about these drafts is not known", hint="they need problems with known answers")
     verdicts = _own(records, own, PairOptions(pair, base, small, api_key), threshold, rule) if own else []
     made = audits.audit(judged, meant, left_out=left_out, own=verdicts)
     if json:
@@ -78,8 +87,8 @@ def _own(records: list[SolveRecord], most: int, options: PairOptions, threshold:
 def _print(made: Audit) -> None:
     from rich.console import Console
 
-    from specreason_sgl.evaluation.report import rendered
     from specreason_sgl.evaluation.report import audit_tables as tables
+    from specreason_sgl.evaluation.report import rendered
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED)
     for table in tables(made):

@@ -142,6 +142,10 @@ def _resolve(path: Path, overrides: dict[str, Any], modes: str | None) -> Job:
     job = read_job(path, overrides)
     if modes:
         job = job.only([name.strip() for name in modes.split(",") if name.strip()])
+    if job.pair.decode is None and (without := [mode.name for mode in job.modes if mode.decodes]):
+        kept = [mode.name for mode in job.modes if not mode.decodes]
+        typer.echo(f"note: without `--decode URL` there is no {', '.join(f'`{name}`' for name in without)}", err=True)
+        job = job.only(kept)
     if job.pair != PairSpec() and job.pair.pair is None:
         return job
     # What does not fit into the embedded pair's context is cut; that decides the measurement, so it is in the job.
@@ -184,7 +188,7 @@ def _run(
 
     from specreason_sgl.cli.pair import open_pair
     from specreason_sgl.evaluation.grading import Grader
-    from specreason_sgl.evaluation.modes import load_programs
+    from specreason_sgl.evaluation.modes import fitting, load_programs
     from specreason_sgl.programs import load as load_program
     from specreason_sgl.store import RunWriter, closing, new_folder
     from specreason_sgl.view.display import DisplayMode, choose, open_batch_display
@@ -194,12 +198,15 @@ def _run(
     folder = folder or new_folder(Path("runs"), job.name)
     with ExitStack() as stack:
         with console.status("connecting") as status:
-            pair = stack.enter_context(open_pair(options, lambda line: status.update(line)))
+            pair = stack.enter_context(open_pair(options, status.update))
         from specreason_sgl.endpoint import Endpoint
         from specreason_sgl.evaluation.runner import Runner, is_lost
 
         decode = Endpoint(job.pair.decode, "base", api_key=options.api_key) if job.pair.decode else None
         load_programs(job.modes)
+        if job.concurrency is None:
+            infos = [server.server_info() for server in (pair.base, pair.small, decode) if server is not None]
+            job = job.model_copy(update={"concurrency": fitting(infos, job)})
         config = _config(job, problems, options, pair, decode)
         done: list[SolveRecord] = []
         if resume:
@@ -207,7 +214,7 @@ def _run(
         else:
             writer = RunWriter(folder, config)
         stack.enter_context(closing(writer))
-        grader = stack.enter_context(Grader(job.dataset.graded, workers=min(4, job.concurrency)))
+        grader = stack.enter_context(Grader(job.dataset.graded, workers=min(4, job.concurrency or 1)))
         total = len(job.modes) * len(problems) * job.repeats
         stream = sys.stdout if shown == "json" else sys.stderr
         sink = stack.enter_context(open_batch_display(shown, total, title=job.name, earlier=done, stream=stream))

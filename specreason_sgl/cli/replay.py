@@ -24,7 +24,7 @@ SPEEDS = {"1": 1.0, "4": 4.0, "instant": None}
 WHICH, AGAIN, OUTPUT = "Which solve", "Other decisions", "Output"
 
 
-def replay(
+def replay(  # noqa: PLR0917 - the options of a command
     run: Annotated[str, typer.Argument(help="A run folder, the beginning or end of its name, or `latest`")] = "latest",
     problem: Annotated[str | None, typer.Option("--problem", help="The problem's id", rich_help_panel=WHICH)] = None,
     mode: Annotated[str | None, typer.Option("--mode", help="What solved it", rich_help_panel=WHICH)] = None,
@@ -35,10 +35,10 @@ def replay(
         float | None, typer.Option("--threshold", help="Decide every draft again at this", rich_help_panel=AGAIN)
     ] = None,
     score: Annotated[
-        str | None, typer.Option("--score", help="by the `expected` or the `greedy` score", rich_help_panel=AGAIN)
+        str | None, typer.Option("--score", help="and by this: `expected` or `greedy`", rich_help_panel=AGAIN)
     ] = None,
     compare: Annotated[
-        str | None, typer.Option("--compare", metavar="RUN", help="Another solve of the same problem beside it")
+        str | None, typer.Option("--compare", metavar="RUN", help="Show its solve of the same problem beside")
     ] = None,
     export: Annotated[
         Path | None, typer.Option("--export", help="Write `.svg`, `.html` or `.md`", rich_help_panel=OUTPUT)
@@ -96,14 +96,16 @@ def _chosen(stored: Run, problem: str | None, mode: str | None, repeat: int | No
 
 def _redecided(record: SolveRecord, threshold: float | None, rule: ScoreRule | None) -> Redecision | None:
     """The decisions again; what is not named stays as it was."""
-    from specreason_sgl.view.redecide import redecide, stored_rule, stored_threshold
+    from specreason_sgl.view.redecide import redecide
+    from specreason_sgl.view.state import SolveState
 
     if threshold is None and rule is None:
         return None
-    wanted = stored_threshold(record.events) if threshold is None else threshold
+    stored = SolveState.of(record.events)
+    wanted = stored.threshold if threshold is None else threshold
     if wanted is None:
         raise UsageError(f"`{record.mode}` judged nothing, so there is nothing to decide again")
-    return redecide(record.events, wanted, rule or stored_rule(record.events))
+    return redecide(record.events, wanted, rule or stored.rule)
 
 
 def _one(records: Sequence[SolveRecord]) -> SolveRecord:

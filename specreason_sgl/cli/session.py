@@ -62,7 +62,7 @@ def solve_one(
         judge_version=JUDGE_VERSION,
         command=sys.argv[1:],
     )
-    folder = out or new_folder(Path("runs"), name)
+    folder = out or new_folder(Path(os.environ.get("SPECREASON_RUNS") or "runs"), name)
     with ExitStack() as stack:
         run = stack.enter_context(writing(folder, config))
         with console.status("connecting") as status:

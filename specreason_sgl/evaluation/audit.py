@@ -1,15 +1,15 @@
 """How good the judge is: its scores against drafts whose truth is known, and against the base model's own steps.
 
-On stories the truth of a draft is exact, as long as the reasoning before it is right; drafts behind a wrong step are left
-out. On other data a draft is taken for right if its solution ends right, which says less. Everything but the verdicts
-on the base model's own steps comes out of stored runs, without a server.
+On stories the truth of a draft is exact, as long as the reasoning before it is right; drafts behind a wrong step are
+left out. On other data a draft is taken for right if its solution ends right, which says less. Everything but the
+verdicts on the base model's own steps comes out of stored runs, without a server.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -106,7 +106,9 @@ class Audit(BaseModel):
     own_steps: int = 0
 
 
-def audit(judged: Sequence[Judged], truth: Truth, *, left_out: int = 0, own: Sequence[Judged] = (), seed: int = 0) -> Audit:
+def audit(
+    judged: Sequence[Judged], truth: Truth, *, left_out: int = 0, own: Sequence[Judged] = (), seed: int = 0
+) -> Audit:
     """All figures about a judge.
 
     Args:
@@ -168,7 +170,9 @@ def calibration(judged: Sequence[Judged]) -> list[CalibrationBin]:
         bins.setdefault(min(int(predicted * BINS), BINS - 1), []).append((predicted, each.right))
     return [
         CalibrationBin(
-            predicted=sum(p for p, _ in some) / len(some), observed=sum(r for _, r in some) / len(some), drafts=len(some)
+            predicted=sum(p for p, _ in some) / len(some),
+            observed=sum(r for _, r in some) / len(some),
+            drafts=len(some),
         )
         for _, some in sorted(bins.items())
     ]
@@ -208,7 +212,7 @@ def collect(records: Iterable[SolveRecord], truth: Truth | None = None) -> tuple
         records: of any modes; only verdicts of a real judge count.
         truth: how drafts are known to be right; by their steps where all problems are stories, if not given.
     """
-    judging = [record for record in records if any(isinstance(e, CallMade) and e.kind == "judge" for e in record.events)]
+    judging = [record for record in records if _has_judge(record)]
     if truth is None:
         truth = "steps" if judging and all(told_story(record.problem) for record in judging) else "answers"
     judged: list[Judged] = []
@@ -217,6 +221,11 @@ def collect(records: Iterable[SolveRecord], truth: Truth | None = None) -> tuple
         seen += sum(isinstance(event, StepScored) for event in record.events)
         judged += _by_steps(record) if truth == "steps" else _by_answer(record)
     return judged, truth, seen - len(judged)
+
+
+def judging_modes(records: Iterable[SolveRecord]) -> list[str]:
+    """The modes in which a model was asked for scores, in the order in which they come."""
+    return list(dict.fromkeys(record.mode for record in records if _has_judge(record)))
 
 
 def judge_own_steps(record: SolveRecord, pair: Pair, settings: Settings) -> list[Judged]:
@@ -229,16 +238,16 @@ def judge_own_steps(record: SolveRecord, pair: Pair, settings: Settings) -> list
     """
     import sglang as sgl
 
-    from specreason_sgl.programs import DELIMITER, DIGITS as choices
+    from specreason_sgl.programs import DELIMITER
     from specreason_sgl.trace import Step, Trace
 
     trace = Trace(record.problem.question, settings, program="audit", base=pair.base, small=pair.small)
 
-    @sgl.function
-    def judge(s, trace, step, text):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - read by SGLang
+    def ask(s: Any, trace: Trace, step: Step, text: str) -> None:
         s += trace.prefix("base") + text + DELIMITER + trace.base.chat.judge_turn
-        s += sgl.select(step.score, choices=choices)
+        s += sgl.select(step.score, choices=list(DIGITS))
 
+    judge = sgl.function(ask)
     for taken in [event for event in record.events if isinstance(event, StepTaken)]:
         if taken.author == "base":
             step = Step(taken.step, settings.max_step_tokens)
@@ -249,6 +258,10 @@ def judge_own_steps(record: SolveRecord, pair: Pair, settings: Settings) -> list
         for event in trace.events
         if isinstance(event, StepScored)
     ]
+
+
+def _has_judge(record: SolveRecord) -> bool:
+    return any(isinstance(event, CallMade) and event.kind == "judge" for event in record.events)
 
 
 def _by_steps(record: SolveRecord) -> Iterator[Judged]:

@@ -13,7 +13,7 @@ import resource
 import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, Self, get_args
 
 from specreason_sgl.answers import is_same
 from specreason_sgl.events import AnswerWritten, Event, SolveEnded
@@ -90,7 +90,7 @@ class Grader:
         for _ in range(workers):
             self._idle.put(_Worker())
 
-    def __enter__(self) -> Grader:
+    def __enter__(self) -> Self:
         """Itself."""
         return self
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 
 def hardware() -> dict[str, str]:
     """Processor, cores, memory and GPUs of the machine that this runs on; servers elsewhere tell of themselves."""
     found = {"processor": _processor(), "cores": str(os.cpu_count()), "system": platform.system()}
-    try:
+    with suppress(ValueError, OSError):
         found["memory"] = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
-    except (ValueError, OSError):
-        pass
     if gpus := _gpus():
         found["gpus"] = gpus
     return found

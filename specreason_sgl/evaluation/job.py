@@ -19,7 +19,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -98,10 +98,12 @@ class Job(BaseModel):
     """Solves of each problem in each mode."""
     seed: int = 0
     """Every solve has a random stream of its own, drawn from this, the problem and the repeat."""
-    settings: Settings = Settings()
+    settings: Settings = Field(default_factory=lambda: Settings.model_validate({}))
     """Of all modes, unless one says otherwise."""
-    concurrency: int = Field(1, ge=1)
-    """Solves at the same time. 1 measures the latency of a single stream, anything else throughput."""
+    concurrency: int | None = Field(None, ge=1)
+    """Solves at the same time: 1 measures the latency of a single stream, anything else throughput. As many as the
+    servers take if not given.
+    """
     problem_limit_s: float = Field(1800.0, gt=0)
     """A solve that takes longer has failed."""
     flush_cache: bool = True
@@ -130,8 +132,6 @@ class Job(BaseModel):
                 raise ValueError(f"mode `{mode.name}` needs a `specreason` mode, or a `rate` among its parameters")
             if mode.kind == "oracle" and self.dataset.name != "stories":
                 raise ValueError(f"mode `{mode.name}` needs to know which steps are right; only `stories` tells")
-            if mode.decodes and self.pair.decode is None:
-                raise ValueError(f"mode `{mode.name}` needs a base server with speculative decoding: `pair.decode`")
         return self
 
     def mode(self, name: str) -> Mode:
@@ -152,7 +152,9 @@ class Job(BaseModel):
                 hint=f"it has {', '.join(f'`{name}`' for name in known)}",
             )
         wanted |= {known[name].of or name for name in wanted}
-        kept = [m if m.against in wanted else m.model_copy(update={"against": None}) for m in self.modes if m.name in wanted]
+        kept = [
+            m if m.against in wanted else m.model_copy(update={"against": None}) for m in self.modes if m.name in wanted
+        ]
         return self.model_copy(update={"modes": tuple(kept)})
 
 
@@ -168,7 +170,9 @@ def read_job(path: Path, overrides: Mapping[str, Any] | None = None) -> Job:
     """
     found = path if path.is_file() else stock().get(path.name.removesuffix(".toml"))
     if found is None:
-        raise UsageError(f"there is no job `{path}`", hint=f"stock jobs are {', '.join(f'`{name}`' for name in stock())}")
+        raise UsageError(
+            f"there is no job `{path}`", hint=f"stock jobs are {', '.join(f'`{name}`' for name in stock())}"
+        )
     try:
         row = tomllib.loads(found.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -222,7 +226,7 @@ def _expand(entry: Any, shared: Settings) -> list[dict[str, Any]]:
     knobs = {name: value for name, value in entry.items() if name in _KNOBS}
     rest = {name: value for name, value in entry.items() if name not in _KNOBS}
     base = {**shared.model_dump(), **(rest.pop("settings", None) or {})}
-    program = rest.get("program") or PROGRAMS[kind]
+    program = rest.get("program") or PROGRAMS[cast("Kind", kind)]
     name = rest.pop("name", None) or kind or Path(program).stem
     swept = [knob for knob, value in knobs.items() if isinstance(value, list)]
     modes = []
@@ -252,13 +256,13 @@ def _related(mode: dict[str, Any], modes: list[dict[str, Any]]) -> dict[str, Any
         alike = [m for m in some if all(m["settings"][knob] == settings[knob] for knob in knobs)]
         return next((m["name"] for m in (*alike, *some)), None)
 
-    if mode.get("against") is None and kind != "base":
-        mode = {**mode, "against": closest("base", "budget")}
     if kind == "random" and mode.get("of") is None and "rate" not in mode.get("parameters", {}):
         mode = {**mode, "of": closest("specreason", "budget", "threshold")}
     if kind == "random" and mode.get("of") is not None:
-        same = next((m["settings"] for m in modes if m["name"] == mode["of"]), settings)
-        mode = {**mode, "settings": same}
+        settings = next((m["settings"] for m in modes if m["name"] == mode["of"]), settings)
+        mode = {**mode, "settings": settings}
+    if mode.get("against") is None and kind != "base":
+        mode = {**mode, "against": closest("base", "budget")}
     return mode
 
 

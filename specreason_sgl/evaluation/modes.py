@@ -8,13 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from specreason_sgl.errors import UsageError
 from specreason_sgl.evaluation.datasets import step_checker
-from specreason_sgl.evaluation.job import Job, Mode
+from specreason_sgl.evaluation.job import Job, Kind, Mode
 from specreason_sgl.programs import Program, find, load
 from specreason_sgl.store import Problem, SolveRecord
 
 if TYPE_CHECKING:
     from specreason_sgl.endpoint import Endpoint
     from specreason_sgl.solve import Pair
+
+
+ALONE: frozenset[Kind] = frozenset({"base", "base+decode"})
+"""Kinds that do without a small model."""
+MOST_AT_ONCE = 64
+PROMPT_TOKENS = 1024
+"""What a question and the judge's turn are reckoned at, at most."""
 
 
 def load_programs(modes: Iterable[Mode]) -> dict[str, Program]:
@@ -61,6 +68,23 @@ def parameters(mode: Mode, problem: Problem, rates: Mapping[str, float | None]) 
     return mode.parameters
 
 
+def fitting(servers: Iterable[Mapping[str, Any]], job: Job) -> int:
+    """How many solves the servers can hold at the same time, from what they tell of themselves.
+
+    Args:
+        servers: their ``/server_info``.
+        job: whose longest solve has to fit that often.
+    """
+    longest = max(mode.settings.budget + mode.settings.answer_tokens for mode in job.modes) + PROMPT_TOKENS
+    room = [MOST_AT_ONCE]
+    for told in servers:
+        if cache := told.get("max_total_num_tokens") or told.get("max_total_tokens"):
+            room.append(int(cache) // longest)
+        if requests := told.get("max_running_requests"):
+            room.append(int(requests))
+    return max(1, min(room))
+
+
 def acceptance(records: Iterable[SolveRecord]) -> float | None:
     """Accepted drafts as a share of the judged ones, over all the records together."""
     totals = [record.tally for record in records]
@@ -76,4 +100,10 @@ def pair_for(mode: Mode, pair: Pair, decode: Endpoint | None) -> Pair:
     """
     from specreason_sgl.solve import Pair
 
+    base = decode if mode.decodes else pair.base
+    if mode.kind is not None and (
+        (base is None and mode.kind != "small") or (pair.small is None and mode.kind not in ALONE)
+    ):
+        missing = "base" if base is None else "small"
+        raise UsageError(f"mode `{mode.name}` needs a {missing} model", hint=f"name its server with `--{missing} URL`")
     return Pair(decode, pair.small) if mode.decodes else pair

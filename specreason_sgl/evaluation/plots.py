@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specreason_sgl.errors import UsageError
+from specreason_sgl.evaluation.audit import judging_modes
 from specreason_sgl.evaluation.report import Report
-from specreason_sgl.events import CallMade, StepScored
+from specreason_sgl.events import StepScored
 from specreason_sgl.scoring import DIGITS
 from specreason_sgl.store import SolveRecord
 
@@ -41,24 +42,23 @@ def draw(report: Report, records: Sequence[SolveRecord], folder: Path, image: st
         from matplotlib.figure import Figure
     except ImportError as error:
         raise UsageError("plots need matplotlib", hint="`pip install 'specreason_sgl[plots]'`") from error
-    judged = [record for record in records if any(isinstance(event, CallMade) and event.kind == "judge" for event in record.events)]
-    pictures = {
-        "frontier": (_frontier, report) if report.statistics.frontier else None,
-        "acceptance": (_acceptance, records) if acceptance_by_step(records) else None,
-        "scores": (_scores, judged) if judged else None,
-        "time": (_time, report) if any(summary.shares for summary in report.statistics.summaries) else None,
+    judging = frozenset(judging_modes(records))
+    judged = [record for record in records if record.mode in judging]
+    statistics = report.statistics
+    wanted: dict[str, tuple[object, Callable[[Any], None]]] = {
+        "frontier": (statistics.frontier, lambda axes: _frontier(axes, report)),
+        "acceptance": (acceptance_by_step(records), lambda axes: _acceptance(axes, records)),
+        "scores": (judged, lambda axes: _scores(axes, judged)),
+        "time": (any(summary.shares for summary in statistics.summaries), lambda axes: _time(axes, report)),
     }
     folder.mkdir(parents=True, exist_ok=True)
     files = []
-    for name, picture in pictures.items():
-        if picture is None:
-            continue
-        paint, data = picture
-        figure = Figure(figsize=(6.4, 4), layout="constrained")
-        paint(figure.add_subplot(), data)
-        path = folder / f"{name}.{image}"
-        figure.savefig(path, dpi=150)
-        files.append(path)
+    for name, (there_is_something, paint) in wanted.items():
+        if there_is_something:
+            figure = Figure(figsize=(6.4, 4), layout="constrained")
+            paint(figure.add_subplot())
+            files.append(folder / f"{name}.{image}")
+            figure.savefig(files[-1], dpi=150)
     return files
 
 
@@ -91,7 +91,9 @@ def _frontier(axes: Axes, report: Report) -> None:
         axes.annotate(point.mode, (point.seconds, 100 * point.accuracy), (5, 5), textcoords="offset points", fontsize=8)
     efficient = [(point.seconds, 100 * point.accuracy) for point in report.statistics.frontier if point.efficient]
     axes.plot(*zip(*efficient, strict=True), color="0.7", zorder=0)
-    axes.set(xlabel="seconds per solve, single stream", ylabel="accuracy, %", xlim=(0, None))
+    axes.margins(0.12)
+    axes.set(xlabel="seconds per solve, single stream", ylabel="accuracy, %")
+    axes.set_xlim(left=0)
 
 
 def _acceptance(axes: Axes, records: Sequence[SolveRecord]) -> None:
@@ -106,8 +108,15 @@ def _scores(axes: Axes, records: Sequence[SolveRecord]) -> None:
     given = Counter(event.greedy for event in scored)
     expected = Counter(min(math.floor(event.expected + 0.5), len(DIGITS) - 1) for event in scored)
     digits = range(len(DIGITS))
-    axes.bar([d - 0.2 for d in digits], [100 * given[d] / len(scored) for d in digits], 0.4, label="most probable digit")
-    axes.bar([d + 0.2 for d in digits], [100 * expected[d] / len(scored) for d in digits], 0.4, label="expected score, rounded")
+    axes.bar(
+        [d - 0.2 for d in digits], [100 * given[d] / len(scored) for d in digits], 0.4, label="most probable digit"
+    )
+    axes.bar(
+        [d + 0.2 for d in digits],
+        [100 * expected[d] / len(scored) for d in digits],
+        0.4,
+        label="expected score, rounded",
+    )
     axes.set(xlabel="utility score", ylabel=f"of {len(scored)} drafts, %", xticks=list(digits))
     axes.legend(fontsize=8)
 

@@ -14,8 +14,9 @@ from specreason_sgl.evaluation.statistics import Comparison, Estimate, Statistic
 from specreason_sgl.store import Run, RunConfig
 
 if TYPE_CHECKING:
-    from specreason_sgl.evaluation.audit import Audit
     from rich.console import RenderableType
+
+    from specreason_sgl.evaluation.audit import Audit
 
 REPORT_VERSION = 1
 NOTHING = "–"
@@ -52,7 +53,7 @@ def report_run(run: Run, *, seed: int = 0) -> Report:
     statistics = analyse(
         sorted(run.records, key=lambda record: order.get(record.mode, len(order))),
         pairs,
-        concurrency=job.concurrency if job else 1,
+        concurrency=(job and job.concurrency) or 1,
         baseline=next((mode.name for mode in modes if mode.is_base), None),
         seed=seed,
     )
@@ -209,9 +210,13 @@ def _results(s: Statistics) -> Table:
     sizes = " or ".join(f"{solves} solves of {problems} problems" for problems, solves in counts)
     how = "one solve at a time" if single else f"{s.concurrency} solves at a time, so throughput and no latency"
     against = sorted({c.against for c in compared.values()})
-    note = f"{sizes}; {how}. Accuracy is pass@1 in %, tokens are means per solve, brackets are 95 % intervals by problem."
+    note = (
+        f"{sizes}; {how}. Accuracy is pass@1 in %, tokens are means per solve, brackets are 95 % intervals by problem."
+    )
     if against:
-        note += f" Differences and speed-ups are paired by problem, against {', '.join(against)}; n.s.: not significant."
+        note += (
+            f" Differences and speed-ups are paired by problem, against {', '.join(against)}; n.s.: not significant."
+        )
     columns = ("mode", "accuracy", "difference", "accepted", "base tokens", "small tokens", *speed)
     return Table("Results", columns, tuple(map(row, s.summaries)), note)
 
@@ -238,7 +243,8 @@ def _effort(s: Statistics) -> Table:
 
 def _outcomes(s: Statistics) -> Table:
     rows = tuple(
-        (m.mode, str(m.solves), *(str(m.outcomes.get(name, 0)) for name in OUTCOMES), str(m.over_budget)) for m in s.summaries
+        (m.mode, str(m.solves), *(str(m.outcomes.get(name, 0)) for name in OUTCOMES), str(m.over_budget))
+        for m in s.summaries
     )
     note = "Everything but `right` counts as not right. `at budget`: the thinking was cut there, whatever came of it."
     return Table("What came of the solves", ("mode", "solves", *OUTCOMES, "at budget"), rows, note)
@@ -259,7 +265,10 @@ def _comparisons(s: Statistics) -> Table:
         for c in s.comparisons
     )
     columns = ("mode", "against", "problems", "accuracy", "which is", "won–lost", "speed-up", "which is")
-    note = "Paired by problem; significant: the 95 % interval and a paired randomisation test agree. Not corrected for many comparisons."
+    note = (
+        "Paired by problem; significant: the 95 % interval and a paired randomisation test agree. "
+        "Not corrected for many comparisons."
+    )
     return Table("Against each other", columns, rows, note)
 
 
@@ -268,7 +277,11 @@ def _budgets(s: Statistics) -> Table:
     by_mode = {mode: [p for p in s.budgets if p.mode == mode] for mode in dict.fromkeys(p.mode for p in s.budgets)}
     efficient = {p.mode for p in s.frontier if p.efficient}
     rows = tuple(
-        (mode, *(_estimate(p.accuracy, scale=100) for p in sorted(some, key=lambda p: p.seconds)), "yes" if mode in efficient else "")
+        (
+            mode,
+            *(_estimate(p.accuracy, scale=100) for p in sorted(some, key=lambda p: p.seconds)),
+            "yes" if mode in efficient else "",
+        )
         for mode, some in by_mode.items()
     )
     columns = ("mode", *(f"{limit:.3g} s" for limit in seconds), "on the frontier")
@@ -305,7 +318,9 @@ def _estimate(
     def figure(value: float) -> str:
         return f"{scale * value:{sign}.{digits}f}"
 
-    interval = "" if estimate.low is None or estimate.high is None else f" [{figure(estimate.low)}, {figure(estimate.high)}]"
+    interval = (
+        "" if estimate.low is None or estimate.high is None else f" [{figure(estimate.low)}, {figure(estimate.high)}]"
+    )
     return f"{figure(estimate.value)}{unit}{interval}"
 
 
@@ -315,5 +330,3 @@ def _percent(value: float | None) -> str:
 
 def _flat(values: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
-
-

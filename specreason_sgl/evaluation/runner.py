@@ -38,7 +38,7 @@ _WARM_UP = {"budget": 48, "max_step_tokens": 24, "answer_tokens": 8}
 _FLUSH_S = 30.0
 
 
-class TooManyFailures(SpecReasonError):
+class TooManyFailures(SpecReasonError):  # noqa: N818 - named as the other errors are
     """More solves failed than the user wants to pay for."""
 
 
@@ -59,7 +59,7 @@ class Work:
 def stretches(job: Job, problems: Sequence[Problem], wave: Sequence[Mode]) -> Iterator[list[Work]]:
     """What is solved between two points of rest, in order."""
     repeats = range(job.repeats)
-    if job.concurrency > 1:
+    if job.concurrency != 1:
         for mode in wave:
             yield [Work(problem, mode, repeat) for problem in problems for repeat in repeats]
         return
@@ -109,7 +109,9 @@ class Runner:
         self._pairs = {mode.name: modes.pair_for(mode, pair, decode) for mode in job.modes}
         self._servers = [server for server in (pair.base, pair.small, decode) if server is not None]
         total = len(job.modes) * len(problems) * job.repeats
-        self._failures_allowed = fail_on_error * (total if fail_on_error < 1 else 1) if fail_on_error is not None else None
+        self._failures_allowed = (
+            fail_on_error * (total if fail_on_error < 1 else 1) if fail_on_error is not None else None
+        )
         self._failed = 0
         self._stopping = threading.Event()
         self._rates: dict[str, float | None] = {}
@@ -127,7 +129,7 @@ class Runner:
         records = list(done)
         known = {record.key for record in records}
         self._failed = sum(record.tally.outcome == "failed" for record in records)
-        pool = ThreadPoolExecutor(self._job.concurrency, thread_name_prefix="solve")
+        pool = ThreadPoolExecutor(self._job.concurrency or 1, thread_name_prefix="solve")
         try:
             for wave in modes.phases(self._job):
                 self._rates = {
@@ -188,13 +190,18 @@ class Runner:
             )
         except _Stopped:
             raise
-        except Exception as error:  # noqa: BLE001 - a program of somebody's own may raise anything, and is a row all the same
+        except Exception as error:  # noqa: BLE001 - somebody's own program may raise anything
             hint = error.hint if isinstance(error, SpecReasonError) else None
             told = str(error) if isinstance(error, SpecReasonError) else f"{type(error).__name__}: {error}"
             at = heard[-1].at if heard else 0.0
             ending = [SolveFailed(at=at, error=told, hint=hint), SolveEnded(at=at, outcome="failed")]
             record = SolveRecord(
-                problem=work.problem, mode=mode.name, repeat=work.repeat, seed=seed, started=started, events=[*heard, *ending]
+                problem=work.problem,
+                mode=mode.name,
+                repeat=work.repeat,
+                seed=seed,
+                started=started,
+                events=[*heard, *ending],
             )
         record = self._grader.graded(record)
         self._sink.finished(key, record)

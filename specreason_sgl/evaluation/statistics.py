@@ -2,8 +2,8 @@
 
 Solves of the same problem are not independent, so the problem is the unit everywhere: repeats are averaged within a
 problem, and intervals and tests resample whole problems. Where every problem came out the same there is nothing to
-resample, and an interval after Wilson over the problems stands in. Intervals are 95 %; nothing is corrected for the number of
-modes that are compared.
+resample, and an interval after Wilson over the problems stands in. Intervals are 95 %; nothing is corrected for the
+number of modes that are compared.
 """
 
 from __future__ import annotations
@@ -360,7 +360,13 @@ def mean(means: Mapping[str, float], *, seed: int = 0) -> Estimate:
     if len(values) < FEWEST:
         return Estimate(value=float(values.mean()), n=len(values))
     found = stats.bootstrap(
-        (values,), np.mean, n_resamples=RESAMPLES, confidence_level=LEVEL, method="percentile", rng=seed, batch=_batch(values)
+        (values,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        confidence_level=LEVEL,
+        method="percentile",
+        rng=seed,
+        batch=_batch(values),
     ).confidence_interval
     return Estimate(value=float(values.mean()), low=float(found.low), high=float(found.high), n=len(values))
 
@@ -409,7 +415,7 @@ def _ratio(some: Floats, others: Floats, axis: int = -1) -> Floats:
 
 
 def _log_ratio(some: Floats, others: Floats, axis: int = -1) -> Floats:
-    return np.log(np.maximum(_ratio(some, others, axis), 1e-9))
+    return np.asarray(np.log(np.maximum(_ratio(some, others, axis), 1e-9)))
 
 
 def _paired_difference(some: Floats, others: Floats, seed: int) -> Estimate:

@@ -1,0 +1,1 @@
+"""The embedded pair: what it knows, how it is trained, its weights."""

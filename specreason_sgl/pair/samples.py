@@ -52,14 +52,21 @@ class Sample:
     targets: list[int] = field(default_factory=list)
     """The token to predict here, or -100."""
     off_course: list[int] = field(default_factory=list)
-    """In candidates: whether the text so far differs from the right step; -100 elsewhere."""
+    """In candidates: whether the text so far differs from the right step. In the judge's turn: whether the candidate
+    was anything but right. -100 elsewhere."""
     mismatch: list[int] = field(default_factory=list)
     """Whether this very token is the first that differs; 0 in the right solution, -100 behind a difference."""
     scores: list[tuple[int, int]] = field(default_factory=list)
     """Where a digit is predicted, and the score it should be."""
 
     def append(
-        self, ids: Sequence[int], *, learn: bool, branch: int = 0, off_course: Sequence[int] | None = None
+        self,
+        ids: Sequence[int],
+        *,
+        learn: bool,
+        branch: int = 0,
+        off_course: Sequence[int] | None = None,
+        mismatch: Sequence[int] | None = None,
     ) -> None:
         """Add tokens; with ``learn`` each is also the target of the one before it."""
         own = [p for p, b in zip(self.positions, self.branch, strict=True) if b == branch]
@@ -71,11 +78,13 @@ class Sample:
         self.positions += range(start, start + len(ids))
         self.branch += [branch] * len(ids)
         self.off_course += off_course or [-100] * len(ids)
-        if off_course:
-            first = off_course.index(1) if 1 in off_course else len(ids)
-            self.mismatch += [0] * first + [1] * (first < len(ids)) + [-100] * (len(ids) - first - 1)
-        else:
-            self.mismatch += [0 if learn else -100] * len(ids)
+        self.mismatch += mismatch or [0 if learn else -100] * len(ids)
+
+
+def first_difference(differs: Sequence[int]) -> list[int]:
+    """0 up to the first token that differs, 1 there, and -100 behind it, where nothing is right or wrong any more."""
+    first = list(differs).index(1) if 1 in differs else len(differs)
+    return [0] * first + [1] * (first < len(differs)) + [-100] * (len(differs) - first - 1)
 
 
 class Encoder:
@@ -125,8 +134,10 @@ class Encoder:
             ids = [*self.encode(candidate.text), *self._delimiter]
             wanted = [*right, *self._delimiter]
             same = [0 if ids[: i + 1] == wanted[: i + 1] else 1 for i in range(len(ids))]
-            sample.append(ids, learn=False, branch=number, off_course=same)
-        sample.append(self._judge_turn, learn=False, branch=number)
+            sample.append(ids, learn=False, branch=number, off_course=same, mismatch=first_difference(same))
+        # Every token of the judge's turn has to know the verdict, so that the digit at its end is not a lone signal.
+        verdict = [int(candidate.score != stories.RIGHT)] * len(self._judge_turn)
+        sample.append(self._judge_turn, learn=False, branch=number, off_course=verdict)
         sample.scores.append((len(sample.ids) - 1, candidate.score))
 
     def noised(self, told: Story, rng: Random) -> Sample:
@@ -141,8 +152,8 @@ class Encoder:
             wrong = stories.flip_digit(rng, inner) + so + result if any(map(str.isdigit, inner)) else step
             right = [*self.encode(step), *self._delimiter]
             shown = [*self.encode(wrong), *self._delimiter] if rng.random() < NOISED else right
-            sample.append(shown, learn=False, off_course=[int(a != b) for a, b in zip(shown, right, strict=True)])
-        sample.off_course = [-100] * len(sample.ids)
+            differs = [int(a != b) for a, b in zip(shown, right, strict=True)]
+            sample.append(shown, learn=False, mismatch=first_difference(differs))
         return sample
 
     def drill(self, rng: Random, claims: int = 24) -> Sample:

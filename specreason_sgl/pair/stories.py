@@ -336,6 +336,7 @@ def corrupt(rng: Random, told: Story, done: int) -> str:
 
 
 def flip_digit(rng: Random, text: str) -> str:
+    """The text with one of its digits changed."""
     places = [m.start() for m in re.finditer(r"\d", text)]
     place = rng.choice(places)
     digit = rng.choice([d for d in "0123456789" if d != text[place]])

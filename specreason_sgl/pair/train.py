@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import random
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,13 +28,15 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from specreason_sgl.pair import stories
-from specreason_sgl.pair.evaluate import drafts, load
+from specreason_sgl.pair.evaluate import drafts, load, measure
 from specreason_sgl.pair.samples import Batch, Encoder, Sample, candidates, collate
 from specreason_sgl.pair.tokenizer import build
 
 BATCH = 24
 DRAFTED = 1500
 """Training stories of which the small model drafts steps."""
+MEASURED = 300
+"""Fresh stories that the finished pair is measured on."""
 SORTED_OVER = 8
 """Batches are cut from this many batches' worth of samples sorted by length, so that little is padding."""
 
@@ -85,8 +88,9 @@ SHAPES = {
         (
             Stage("solve", 500, 3e-3, layers=6, drilled=0.1, final=1.0),
             Stage("find", 400, 3e-3, layers=10, noised=0.8, frozen=6, longest=6, final=1.0),
-            Stage("judge", 350, 3e-3, layers=10, judgements=4, noised=0.1, frozen=6, longest=6, drafts=True, final=0.5),
-            Stage("deep", 200, 1.5e-3, layers=16, judgements=3, drafts=True, final=0.02),
+            Stage("judge", 250, 3e-3, layers=10, judgements=4, noised=0.1, frozen=6, longest=6, drafts=True, final=0.85),
+            Stage("deep", 250, 3e-3, layers=16, judgements=4, frozen=6, longest=5, drafts=True, final=0.5),
+            Stage("settle", 60, 1.5e-3, layers=16, judgements=3, drafts=True, final=0.02),
         ),
     ),
 }
@@ -224,6 +228,9 @@ def _sample(encoder: Encoder, stage: Stage, rng: random.Random, drafted: Drafted
     if drafted and rng.random() < 0.6:
         seed = rng.choice(list(drafted))
         told = stories.story(seed, "train")
+        while len(told.steps) > stage.longest:
+            seed = rng.choice(list(drafted))
+            told = stories.story(seed, "train")
         return encoder.solved(told, candidates(rng, told, stage.judgements, drafted[seed]))
     told = stories.invent(rng, stage.longest)
     if rng.random() < stage.noised:
@@ -286,9 +293,23 @@ def run_stage(learner: Learner, stage: Stage, encoder: Encoder, folder: Path, de
 
 def save(model: LlamaForCausalLM, folder: Path) -> None:
     """Write the weights as bfloat16 safetensors, leaving the model as it is."""
-    state = {name: value.to(torch.bfloat16) for name, value in model.state_dict().items()}
-    model.config.dtype = torch.bfloat16
-    model.save_pretrained(folder, state_dict=state)
+    model.save_pretrained(folder, state_dict={name: value.to(torch.bfloat16) for name, value in model.state_dict().items()})
+    path = folder / "config.json"  # says what the model is in memory, not what was written
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"dtype": "bfloat16"}, indent=2) + "\n", encoding="utf-8")
+
+
+def assemble(work: Path, count: int, device: str) -> dict[str, float]:
+    """Put the finished pair together in ``work/pair``, each model with the tokenizer, and measure it."""
+    finished = {name: work / name / shape.stages[-1].name for name, shape in SHAPES.items()}
+    for name, folder in finished.items():
+        for source in (work / "tokenizer", folder):
+            shutil.copytree(source, work / "pair" / name, dirs_exist_ok=True, copy_function=shutil.copyfile)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(work / "tokenizer")
+    base, small = load(finished["base"], device), load(finished["small"], device)
+    figures = measure(base, small, Encoder(tokenizer), "test", count)
+    text = json.dumps({"stories": count, **{name: round(value, 4) for name, value in figures.items()}}, indent=2)
+    (work / "pair" / "figures.json").write_text(text + "\n", encoding="utf-8")
+    return figures
 
 
 def _read_drafts(path: Path) -> Drafted:
@@ -345,6 +366,9 @@ def main() -> None:
     arguments = parser.parse_args()
     for name in arguments.models:
         train(name, arguments.work, arguments.device, arguments.seed, arguments.stage)
+    if not arguments.stage and all((arguments.work / name / s.stages[-1].name).exists() for name, s in SHAPES.items()):
+        for name, value in assemble(arguments.work, MEASURED, arguments.device).items():
+            print(f"{name} {value:.4f}")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from threading import Thread
 from types import TracebackType
 from typing import Self
 
@@ -203,8 +204,8 @@ def _start(
         attempts += 1
         base_port, small_port = free_ports(2)
         base_core, small_core = cores(sorted(os.sched_getaffinity(0)))
-        base = plan("base", base_model.resolve(), base_port, base_core, logs)
-        small = plan("small", small_model.resolve(), small_port, small_core, logs)
+        base = plan("base", base_model.resolve(), port=base_port, core=base_core, logs=logs)
+        small = plan("small", small_model.resolve(), port=small_port, core=small_core, logs=logs)
         servers = Servers.start((base, small), key, logs, owned=owned, keep=keep)
         try:
             pair = RunningPair(
@@ -217,6 +218,9 @@ def _start(
             if not isinstance(error, PortTaken) or attempts == ATTEMPTS:
                 raise
         else:
+            if not owned:
+                # Should the pair end before this process does, somebody has to take note of it.
+                Thread(target=servers.process.wait, daemon=True).start()
             return pair
 
 

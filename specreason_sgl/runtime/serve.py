@@ -106,6 +106,7 @@ def _load(scratch: Path) -> None:
     """Import SGLang; have it fork where it asks for a new process, and leave its sockets and its like in one folder."""
     if not kernels_load():
         sys.path.insert(0, str(STAND_IN))
+    gc.disable()  # collecting while thousands of modules come in is a quarter of the time
     from sglang.srt.entrypoints import http_server  # noqa: F401
     from sglang.srt.managers import load_snapshot
 
@@ -114,8 +115,8 @@ def _load(scratch: Path) -> None:
     os.environ["TMPDIR"] = tempfile.tempdir = str(scratch)
     load_snapshot.shm_path_for = lambda name: str(scratch / f"{name}.loads")
     # What is never collected is not written to either, so the processes go on sharing it.
-    gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def _serve(plan: Plan, api_key: str, scratch: Path) -> NoReturn:

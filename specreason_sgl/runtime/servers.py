@@ -43,7 +43,7 @@ _TAKEN = "address already in use"
 Say = Callable[[str], None]
 
 
-class ServerDied(SpecReasonError):  # noqa: N818 - says what happened
+class ServerDied(SpecReasonError):
     """A server ended before it was ready, or was not ready in time; the message ends with its last log lines."""
 
 
@@ -68,7 +68,7 @@ class Plan:
         return f"http://127.0.0.1:{self.port}"
 
 
-def plan(role: Model, model: Path, port: int, core: int, logs: Path, extra: Sequence[str] = ()) -> Plan:
+def plan(role: Model, model: Path, *, port: int, core: int, logs: Path, extra: Sequence[str] = ()) -> Plan:
     """Plan a server of a model on one processor core.
 
     Args:
@@ -148,12 +148,11 @@ def tail(log: str) -> str:
 def hint(log: str, path: Path) -> str:
     """What to do about a server whose log ends like this."""
     said = log.lower()
-    if _TAKEN in said:
-        return "another program took its port; try again"
     if "no space left on device" in said:
         return "the disk is full"
-    if re.search(r"out of memory|cannot allocate memory|memoryerror|signal 9|exit code: -9", said):
-        return "it probably ran out of memory: the pair needs about 3 GB"
+    killed = "signal 9" in said and "traceback" not in said  # with one, SGLang killed itself
+    if killed or re.search(r"out of memory|cannot allocate memory|memoryerror|exit code:? -9", said):
+        return "it probably ran out of memory: the pair needs 2 GB"
     if "no module named" in said:
         return "a package is missing; install the project again"
     return f"the whole log is in `{path}`"
@@ -222,6 +221,9 @@ class Servers:
                 raise self._death()
             if time.monotonic() - began > limit_s:
                 raise _died(waiting[0], f"was not ready after {limit_s:.0f} s")
+            for one in waiting:
+                if _TAKEN in _said(one):  # SGLang itself would go on for minutes
+                    raise PortTaken(f"port {one.port} of the {one.role} server was taken by another program")
             for one in [one for one in waiting if answers(one.url)]:
                 waiting.remove(one)
                 say(f"the {one.role} model is ready")
@@ -242,7 +244,8 @@ class Servers:
         if which in range(len(self.plans)):
             return _died(self.plans[which], "ended while it was starting")
         said = self.log.read_text(encoding="utf-8", errors="replace")
-        return ServerDied(f"the servers did not start\n{tail(said)}".rstrip(), hint=hint(said, self.log))
+        how = f"the servers ended with exit code {self.process.returncode} while they were starting"
+        return ServerDied(f"{how}\n{tail(said)}".rstrip(), hint=hint(f"{said}\n{how}", self.log))
 
 
 def private(path: Path) -> BinaryIO:
@@ -258,8 +261,11 @@ def _spoken(text: str) -> BinaryIO:
     return os.fdopen(read, "rb")
 
 
-def _died(server: Plan, how: str) -> ServerDied:
+def _said(server: Plan) -> str:
     path = Path(server.log)
-    said = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    kind = PortTaken if _TAKEN in said.lower() else ServerDied
-    return kind(f"the {server.role} server {how}\n{tail(said)}".rstrip(), hint=hint(said, path))
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+
+def _died(server: Plan, how: str) -> ServerDied:
+    said = _said(server)
+    return ServerDied(f"the {server.role} server {how}\n{tail(said)}".rstrip(), hint=hint(said, Path(server.log)))

@@ -130,7 +130,7 @@ class JsonBatch(SilentBatch):
         self._total = total
         self._lock = threading.Lock()
 
-    def finished(self, key: SolveKey, record: SolveRecord) -> None:
+    def finished(self, key: SolveKey, record: SolveRecord) -> None:  # noqa: ARG002 - the record says it all
         """Write its line."""
         row = {"type": "solve_finished", "total": self._total, **solve_row(record)}
         with self._lock:

@@ -9,13 +9,14 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from rich.cells import cell_len
 from rich.text import Text
 
 from specreason_sgl.events import CallMade, Event
 from specreason_sgl.view import figures
 from specreason_sgl.view.lines import columns, flow, keys_help, label, legend, line, page, rule, spread
 from specreason_sgl.view.listing import OUTCOME, ROOMY, Solved, scrolled, solved_line
-from specreason_sgl.view.state import SolveState
+from specreason_sgl.view.state import SolveState, utility
 from specreason_sgl.view.text import one_line, shorten
 from specreason_sgl.view.theme import BATCH_LEGEND, ROLES
 
@@ -152,10 +153,16 @@ def batch_frame(state: BatchState, look: BatchLook) -> Text:
 
 def _header(state: BatchState, look: BatchLook) -> list[Text]:
     elapsed = look.clock - state.began
-    eta = f" · {figures.about(state.left.value)} left" if state.left.value is not None and state.done < state.total else ""
+    eta = (
+        f" · {figures.about(state.left.value)} left"
+        if state.left.value is not None and state.done < state.total
+        else ""
+    )
     share = state.done / state.total if state.total else 1.0
     done, left = figures.progress(share, max(10, look.width // 4))
-    right = line((done, "green"), (left, "dim"), f" {state.done} of {state.total}", (f" · {figures.share(share)} ", "dim"))
+    right = line(
+        (done, "green"), (left, "dim"), f" {state.done} of {state.total}", (f" · {figures.share(share)} ", "dim")
+    )
     clock = line((f"{figures.seconds(elapsed)}{eta} ", "dim"))
     rate = f"{state.tokens / elapsed:,.0f} tok/s" if elapsed > 0 and state.tokens else "– tok/s"
     shown = [(mode, standing) for mode, standing in state.modes.items() if standing.done][-max(1, look.height // 4) :]
@@ -229,10 +236,9 @@ def _row(key: SolveKey, solve: SolveState, look: BatchLook, *, chosen: bool, nam
         cells.append((line((one_line(key.mode), "dim")), 18))
     cells.append((line(f"step {last}" if last is not None else ""), -9))
     if scored is not None:
-        expected = solve.started is not None and solve.started.score_rule == "expected"
-        value = scored.expected if expected else float(scored.greedy)
+        value, figure = utility(scored, solve.rule)
         style = ROLES["accepted" if scored.accepted else "rejected"]
-        words = line((f"{style.glyph} {value:>4.{int(expected)}f} ", style.style))
+        words = line((f"{style.glyph} {figure:>4} ", style.style))
         if roomy:
             reached, rest = figures.gauge(value, solve.threshold)
             words.append(reached, style.style).append(rest, "dim")
@@ -244,5 +250,6 @@ def _row(key: SolveKey, solve: SolveState, look: BatchLook, *, chosen: bool, nam
     room = look.width - row.cell_len - 3
     if solve.steps and room >= SNIPPET:
         text = one_line(solve.steps[next(reversed(solve.steps))].shown[-2 * room :])
-        row.append("  ").append(shorten(text[-room:], room), "dim")
+        end = text if cell_len(text) <= room else "…" + text[1 - room :]
+        row.append("  ").append(shorten(end, room), "dim")
     return row

@@ -37,7 +37,7 @@ class Browser:
             look, cursor=self.cursor, offset=self.offset, opened=self.opened, found=self.typing or self.query, keys=keys
         )
 
-    def press(self, key: str, state: SolveState) -> bool:
+    def press(self, key: str, state: SolveState) -> bool:  # noqa: C901 - one case for each key
         """Act on a key; returns whether it meant anything."""
         self.missed = False
         if self.typing is not None:

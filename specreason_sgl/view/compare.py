@@ -12,7 +12,7 @@ from specreason_sgl.view.lines import Part, columns, flow, keys_help, label, leg
 from specreason_sgl.view.solve_view import LOW, Look, answer_lines, step_lines
 from specreason_sgl.view.state import SolveState
 from specreason_sgl.view.text import head, one_line
-from specreason_sgl.view.theme import LEGEND
+from specreason_sgl.view.theme import FINAL_LEGEND
 
 SEAM = " ║ "
 
@@ -103,7 +103,7 @@ def _summary(side: Side, look: Look) -> list[Text]:
 
 
 def _footer(look: Look) -> list[Text]:
-    lines = [rule(look.width), *legend(LEGEND[:3], look.width)]
+    lines = [rule(look.width), *legend(FINAL_LEGEND, look.width)]
     return lines + (keys_help(look.keys, look.width) if look.keys else [])
 
 

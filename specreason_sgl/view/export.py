@@ -16,9 +16,9 @@ from specreason_sgl.errors import UsageError
 from specreason_sgl.view import figures
 from specreason_sgl.view.redecide import Redecision
 from specreason_sgl.view.solve_view import TIMED, Look, report, totals
-from specreason_sgl.view.state import SolveState, StepState
+from specreason_sgl.view.state import SolveState, StepState, utility
 from specreason_sgl.view.text import one_line, visible
-from specreason_sgl.view.theme import LEGEND, ROLES, RoleName
+from specreason_sgl.view.theme import FINAL_LEGEND, ROLES, RoleName
 
 WIDTH = 110
 """Columns of a picture."""
@@ -26,8 +26,26 @@ WIDTH = 110
 PAPER = TerminalTheme(
     (22, 24, 29),
     (214, 218, 226),
-    [(40, 44, 52), (232, 106, 98), (94, 196, 130), (222, 178, 84), (98, 152, 240), (198, 126, 214), (84, 190, 208), (214, 218, 226)],
-    [(98, 105, 118), (244, 128, 120), (124, 216, 156), (236, 198, 110), (132, 176, 250), (214, 150, 228), (116, 208, 224), (246, 248, 250)],
+    [
+        (40, 44, 52),
+        (232, 106, 98),
+        (94, 196, 130),
+        (222, 178, 84),
+        (98, 152, 240),
+        (198, 126, 214),
+        (84, 190, 208),
+        (214, 218, 226),
+    ],
+    [
+        (98, 105, 118),
+        (244, 128, 120),
+        (124, 216, 156),
+        (236, 198, 110),
+        (132, 176, 250),
+        (214, 150, 228),
+        (116, 208, 224),
+        (246, 248, 250),
+    ],
 )
 """The colours of pictures, chosen to be told apart on their dark ground."""
 
@@ -42,7 +60,9 @@ _SVG = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http:
 {styles}
 </style>
 <defs>
-<clipPath id="{unique_id}-clip-terminal"><rect x="0" y="0" width="{terminal_width}" height="{terminal_height}" /></clipPath>
+<clipPath id="{unique_id}-clip-terminal">
+<rect x="0" y="0" width="{terminal_width}" height="{terminal_height}" />
+</clipPath>
 {lines}
 </defs>
 {chrome}
@@ -80,7 +100,6 @@ h1 { font-size: 1.25rem; } pre { white-space: pre-wrap; margin: .25rem 0; font: 
 .step.base { border-left-width: 6px; } .step.unreal { border-left-style: dashed; opacity: .65; }
 summary { cursor: pointer; } .role { color: var(--role); font-weight: 600; white-space: nowrap; }
 .figures, .legend, footer { color: var(--dim); font-size: .85rem; }
-.gauge { font-family: ui-monospace, Menlo, Consolas, monospace; white-space: nowrap; }
 .rejected { border-left: 3px dotted var(--role); padding-left: .75rem; margin: .3rem 0; color: var(--dim); }
 .note { border-top: 1px dashed var(--dim); color: var(--dim); padding-top: .3rem; font-size: .9rem; }
 .legend span { margin-right: 1rem; } .totals { font-variant-numeric: tabular-nums; }
@@ -91,7 +110,7 @@ def as_html(state: SolveState, title: str, redecision: Redecision | None = None)
     """The trace as a page of its own; every step folds."""
     question = state.started.question if state.started else ""
     steps = "\n".join(_html_step(step, state, redecision) for step in state.steps.values())
-    legend = " ".join(_html_role(name) for name in LEGEND)
+    legend = " ".join(_html_role(name) for name in FINAL_LEGEND)
     sums = "<br>".join(_escape(words.plain.strip()) for words in totals(state, WIDTH))
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -138,9 +157,10 @@ def _html_end(state: SolveState) -> str:
     parts = [f'<p class="note">{_html_role("notice")} {_escape(visible(notice))}</p>' for _, notice in state.notices]
     if state.answer:
         grade = _html_role(state.phase) if state.phase in {"right", "wrong"} else ""
+        answer = f"<strong>{_escape(visible(state.answer.answer or '–'))}</strong>"
         parts.append(
             f'<div class="step base" style="--role:{ROLES["answered"].hex}">{_html_role("answered")} '
-            f"<strong>{_escape(visible(state.answer.answer or '–'))}</strong> {grade}{_html_text(state.answer.text)}</div>"
+            f"{answer} {grade}{_html_text(state.answer.text)}</div>"
         )
     if state.failure:
         parts.append(f"<p>{_html_role('failed')} {_escape(visible(state.failure.error))}</p>")
@@ -179,7 +199,10 @@ def as_markdown(state: SolveState, title: str, redecision: Redecision | None = N
             marks.append("counterfactual")
         parts += [" · ".join([*marks, _figures(step, state)]), _fenced(step.shown)]
         if step.rejected is not None:
-            parts += [f"{ROLES['rejected'].label} draft, {figures.count(step.draft_tokens)} tok", _fenced(step.rejected)]
+            parts += [
+                f"{ROLES['rejected'].label} draft, {figures.count(step.draft_tokens)} tok",
+                _fenced(step.rejected),
+            ]
     parts += [f"{ROLES['notice'].label}: {_plain(notice)}" for _, notice in state.notices]
     if state.answer:
         grade = f" · {ROLES[state.phase].label}" if state.phase in {"right", "wrong"} else ""
@@ -205,10 +228,9 @@ def _figures(step: StepState, state: SolveState) -> str:
     """Score, tokens and times of a step."""
     parts = []
     if step.score is not None:
-        expected = state.started is not None and state.started.score_rule == "expected"
-        value = step.score.expected if expected else float(step.score.greedy)
+        value, figure = utility(step.score, state.rule)
         bar = "".join(figures.gauge(value, state.threshold))
-        parts.append(f"score {value:.{int(expected)}f} {bar} {figures.sparkline(step.score.score.distribution)}")
+        parts.append(f"score {figure} {bar} {figures.sparkline(step.score.score.distribution)}")
     parts.append(f"{figures.count(step.tokens)} tok")
     parts += [f"{word} {figures.seconds(step.seconds[kind])}" for kind, word in TIMED if step.seconds[kind]]
     return " · ".join(parts)

@@ -114,7 +114,9 @@ class Keyboard:
             self._number = number
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Put the terminal back as it was."""
         self.restore()
         if self._opened and self._number is not None:
@@ -157,9 +159,10 @@ class Keyboard:
 
 def show(scene: Scene, console: Console, *, done: Callable[[], bool] = lambda: False) -> None:
     """Show a scene on the whole screen until it is over or done, and leave the terminal as it was found."""
-    with Keyboard() as keyboard, Live(
-        console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
-    ) as live:
+    with (
+        Keyboard() as keyboard,
+        Live(console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live,
+    ):
         drawn, size, pressed = -IDLE, console.size, False
         while not (scene.over or done()):
             clock = time.monotonic()
@@ -222,4 +225,3 @@ def unwinding() -> Iterator[None]:
     finally:
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
-

@@ -19,7 +19,7 @@ from specreason_sgl.view import figures
 from specreason_sgl.view.output import Output
 from specreason_sgl.view.redecide import Redecision
 from specreason_sgl.view.solve_view import TIMED, totals
-from specreason_sgl.view.state import SolveState, StepState
+from specreason_sgl.view.state import SolveState, StepState, utility
 from specreason_sgl.view.text import one_line, shorten
 from specreason_sgl.view.theme import ROLES
 
@@ -46,7 +46,7 @@ class PlainSink:
             self._output.line(words)
 
 
-def describe(event: Event, state: SolveState) -> list[str]:
+def describe(event: Event, state: SolveState) -> list[str]:  # noqa: PLR0911 - one case for each event
     """What an event has to tell, as plain lines; the state holds it already."""
     match event:
         case SolveStarted():
@@ -57,7 +57,9 @@ def describe(event: Event, state: SolveState) -> list[str]:
         case StepTaken():
             return [step_line(state.steps[event.step], state)]
         case ThinkingEnded():
-            return [f"thinking ended: {event.reason} · {figures.steps(event.steps)} · {figures.count(event.tokens)} tok"]
+            return [
+                f"thinking ended: {event.reason} · {figures.steps(event.steps)} · {figures.count(event.tokens)} tok"
+            ]
         case AnswerWritten():
             return [f"{ROLES['answered'].label}  {shorten(event.answer or '–', TEXT)}"]
         case Noticed():
@@ -73,18 +75,25 @@ def describe(event: Event, state: SolveState) -> list[str]:
 
 def redecided_lines(title: str, redecision: Redecision) -> list[str]:
     """What another threshold or rule would have decided."""
-    lines = [
+    heading = (
         f"{one_line(title)} at threshold {redecision.threshold:g} ({redecision.rule}): "
         f"{len(redecision.flips)} of {len(redecision.decisions)} decisions flip, "
         f"acceptance {figures.share(redecision.acceptance)} instead of {figures.share(redecision.stored_acceptance)}"
-    ]
-    lines += [
-        f"{ROLES['flip'].label}  step {decision.step}  score {decision.value:.2f}  "
-        f"{ROLES['accepted' if decision.was else 'rejected'].label} before, "
-        f"{ROLES['accepted' if decision.now else 'rejected'].label} now"
+    )
+    flips = [
+        "  ".join(
+            (
+                ROLES["flip"].label,
+                f"step {decision.step}",
+                f"score {decision.value:.2f}",
+                f"{ROLES['accepted' if decision.was else 'rejected'].label} before,",
+                f"{ROLES['accepted' if decision.now else 'rejected'].label} now",
+            )
+        )
         for decision in redecision.decisions
         if decision.flips
     ]
+    lines = [heading, *flips]
     if redecision.divergence is not None:
         lines.append(f"the stored text is counterfactual after step {redecision.divergence}")
     return lines
@@ -94,8 +103,7 @@ def step_line(step: StepState, state: SolveState) -> str:
     """One step on one line."""
     parts = [f"step {step.number:>3}", f"{ROLES[step.role].label:<13}"]
     if step.score is not None:
-        expected = state.started is not None and state.started.score_rule == "expected"
-        parts.append(f"score {step.score.expected:.1f}" if expected else f"score {step.score.greedy}")
+        parts.append(f"score {utility(step.score, state.rule)[1]}")
     parts.append(f"{figures.count(step.tokens)} tok")
     parts += [f"{word} {figures.seconds(step.seconds[kind])}" for kind, word in TIMED if step.seconds[kind]]
     return "  ".join([*parts, shorten(step.shown, TEXT)])

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from specreason_sgl.events import Event, SolveStarted, StepScored
-from specreason_sgl.scoring import DIGITS, RULES, ScoreRule
+from specreason_sgl.events import Event, StepScored
+from specreason_sgl.scoring import DIGITS, ScoreRule
 
 SWEEP = tuple(range(1, len(DIGITS)))
 """The thresholds that are told apart in an overview."""
@@ -113,14 +113,3 @@ def redecide(events: Iterable[Event], threshold: float, rule: ScoreRule) -> Rede
 
 def _share(decisions: list[bool]) -> float | None:
     return sum(decisions) / len(decisions) if decisions else None
-
-
-def stored_threshold(events: Iterable[Event]) -> float | None:
-    """The threshold a solve had; None where it judged nothing."""
-    return next((event.threshold for event in events if isinstance(event, SolveStarted)), None)
-
-
-def stored_rule(events: Iterable[Event]) -> ScoreRule:
-    """The score rule a solve had."""
-    name = next((event.score_rule for event in events if isinstance(event, SolveStarted)), None)
-    return next((rule for rule in RULES if rule == name), RULES[0])

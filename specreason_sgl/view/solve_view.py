@@ -15,9 +15,9 @@ from specreason_sgl.events import AnswerWritten, CallKind, Model
 from specreason_sgl.view import figures
 from specreason_sgl.view.lines import Part, flow, keys_help, label, legend, line, page, rule, spread
 from specreason_sgl.view.redecide import Redecision
-from specreason_sgl.view.state import SolveState, StepState
+from specreason_sgl.view.state import SolveState, StepState, utility
 from specreason_sgl.view.text import head, one_line, shorten, wrap
-from specreason_sgl.view.theme import GUTTERS, LEGEND, ROLES, RoleName
+from specreason_sgl.view.theme import FINAL_LEGEND, GUTTERS, LEGEND, ROLES, RoleName
 
 TINY, NARROW, WIDE = 40, 60, 90
 """Below each width a step's heading has to do without some of its figures."""
@@ -75,7 +75,13 @@ def frame(state: SolveState, look: Look) -> Text:
 def report(state: SolveState, look: Look) -> Text:
     """The whole solve from the question to the totals, for a terminal that scrolls or a file."""
     body = [each for block in _blocks(state, look) for each in block()]
-    lines = [*_header(state, look), *body, rule(look.width), *totals(state, look.width), *legend(LEGEND, look.width)]
+    lines = [
+        *_header(state, look),
+        *body,
+        rule(look.width),
+        *totals(state, look.width),
+        *legend(FINAL_LEGEND, look.width),
+    ]
     return page(lines, look.width, colour=look.colour)
 
 
@@ -278,12 +284,11 @@ def _score(step: StepState, state: SolveState, look: Look) -> Text:
         return line(" " * (5 if narrow else 27 if wide else 16))
     score = step.score.score
     again = look.redecision
-    expected = (again.rule if again else state.started and state.started.score_rule) == "expected"
-    value = score.expected if expected else float(score.greedy)
+    value, figure = utility(step.score, again.rule if again else state.rule)
     threshold = again.threshold if again else state.threshold
     accepted = score.accepts(again.rule, again.threshold) if again else step.score.accepted
     style = ROLES["accepted" if accepted else "rejected"].style
-    words = line((f"{value:>4.{int(expected)}f} ", style))
+    words = line((f"{figure:>4} ", style))
     if not narrow:
         reached, rest = figures.gauge(value, threshold)
         words.append(reached, style).append(rest, "dim").append(" ")

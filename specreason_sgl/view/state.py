@@ -22,6 +22,7 @@ from specreason_sgl.events import (
     TextStreamed,
     ThinkingEnded,
 )
+from specreason_sgl.scoring import RULES, ScoreRule
 from specreason_sgl.tally import Tally
 from specreason_sgl.view.theme import RoleName
 
@@ -70,6 +71,13 @@ class StepState:
         return self.draft
 
 
+def utility(score: StepScored, rule: ScoreRule) -> tuple[float, str]:
+    """The figure of a score that a rule compares with the threshold, and the same as it is written."""
+    if rule == "expected":
+        return score.expected, f"{score.expected:.1f}"
+    return float(score.greedy), str(score.greedy)
+
+
 @dataclass
 class SolveState:
     """One solve; feed it every event in order."""
@@ -101,14 +109,18 @@ class SolveState:
         return self.started.threshold if self.started else None
 
     @property
+    def rule(self) -> ScoreRule:
+        """Which figure of a score is compared with the threshold."""
+        name = self.started.score_rule if self.started else None
+        return next((rule for rule in RULES if rule == name), RULES[0])
+
+    @property
     def phase(self) -> RoleName:
         """What is being done, or what came of it."""
-        if self.ended:
-            if self.ended.outcome == "answered":
-                return "answered" if self.ended.correct is None else "right" if self.ended.correct else "wrong"
-            return self.ended.outcome
-        if self.failure:
-            return "failed"
+        if self.ended and self.ended.outcome == "answered" and self.ended.correct is not None:
+            return "right" if self.ended.correct else "wrong"
+        if self.ended or self.failure:
+            return self.ended.outcome if self.ended else "failed"
         if self.tally.ended:
             return "answering"
         if self.thinking:
@@ -118,7 +130,7 @@ class SolveState:
             return "waiting"
         return last.role if last.author is None else "drafting" if self.threshold is not None else "thinking"
 
-    def add(self, event: Event) -> None:
+    def add(self, event: Event) -> None:  # noqa: C901, PLR0912 - one case for each event
         """Take one event in."""
         self.tally.add(event)
         match event:

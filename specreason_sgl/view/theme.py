@@ -69,6 +69,9 @@ ROLES: dict[RoleName, Role] = {
 LEGEND: tuple[RoleName, ...] = ("accepted", "rejected", "base", "drafting", "judging", "regenerating")
 """What the footer of a solve explains."""
 
+FINAL_LEGEND: tuple[RoleName, ...] = LEGEND[:3]
+"""What the end of a solve explains, when nothing is going on any more."""
+
 BATCH_LEGEND: tuple[RoleName, ...] = ("drafting", "judging", "regenerating", "answering", "right", "wrong")
 """What the footer of a batch explains."""
 

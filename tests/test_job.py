@@ -1,0 +1,216 @@
+"""Jobs: what a file may say, what it stands for, and what is told of mistakes in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from specreason_sgl.errors import UsageError
+from specreason_sgl.evaluation.job import KINDS, PROGRAMS, Job, parse_override, read_job, stock
+from specreason_sgl.evaluation.modes import fitting, load_programs, parameters, phases, program_digests
+from specreason_sgl.programs import stock as stock_programs
+from specreason_sgl.store import Problem
+
+SMALL: dict[str, Any] = {"name": "j", "dataset": {"name": "stories", "limit": 3}}
+BASE, SPECREASON = {"kind": "base"}, {"kind": "specreason"}
+
+
+def job(*modes: dict[str, Any], **fields: Any) -> Job:
+    return Job.model_validate({**SMALL, "modes": list(modes), **fields})
+
+
+def read(tmp_path: Path, text: str, **overrides: Any) -> Job:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    return read_job(path, overrides)
+
+
+def test_a_mode_is_a_program_plus_parameters() -> None:
+    made = job(BASE, {**SPECREASON, "threshold": 5}, {"program": "mine.py", "parameters": {"width": 2}})
+
+    assert [(mode.name, mode.program) for mode in made.modes] == [
+        ("base", "base_only"),
+        ("specreason", "specreason"),
+        ("mine", "mine.py"),
+    ]
+    assert made.modes[1].settings.threshold == 5
+    assert made.modes[2].parameters == {"width": 2}
+    assert set(PROGRAMS) == set(KINDS)
+    assert set(PROGRAMS.values()) <= stock_programs().keys()
+
+
+def test_a_list_makes_a_mode_of_each_value() -> None:
+    made = job(BASE, {**SPECREASON, "threshold": [3, 9], "budget": [100, 200]})
+
+    assert [mode.name for mode in made.modes[1:]] == [
+        "specreason-t3-b100",
+        "specreason-t3-b200",
+        "specreason-t9-b100",
+        "specreason-t9-b200",
+    ]
+    assert made.modes[2].settings.budget == 200
+
+
+def test_modes_share_the_settings_they_do_not_change() -> None:
+    made = job(BASE, {**SPECREASON, "threshold": 3}, settings={"temperature": 0.0, "threshold": 8})
+
+    assert [mode.settings.threshold for mode in made.modes] == [8, 3]
+    assert {mode.settings.temperature for mode in made.modes} == {0.0}
+
+
+def test_a_mode_is_compared_with_the_base_model_on_the_same_budget() -> None:
+    made = job({"kind": "base", "budget": [100, 200]}, {**SPECREASON, "budget": [100, 200, 300]})
+
+    assert [mode.against for mode in made.modes] == [None, None, "base-b100", "base-b200", "base-b100"]
+
+
+def test_the_control_takes_after_a_specreason_mode_and_runs_behind_it() -> None:
+    made = job({"kind": "random"}, BASE, {**SPECREASON, "threshold": [3, 7]}, settings={"threshold": 7})
+    control = made.modes[0]
+
+    assert control.of == "specreason-t7"
+    assert control.settings == made.mode("specreason-t7").settings
+    assert control.against == "base"
+    assert [[mode.name for mode in wave] for wave in phases(made)] == [
+        ["base", "specreason-t3", "specreason-t7"],
+        ["random"],
+    ]
+
+
+def test_what_a_mode_has_to_be_told() -> None:
+    made = job(SPECREASON, {"kind": "random"}, {"kind": "oracle"})
+    problem = Problem(id="p", question="?")
+
+    assert parameters(made.mode("random"), problem, {"specreason": 0.25}) == {"rate": 0.25}
+    with pytest.raises(UsageError, match="no acceptance"):
+        parameters(made.mode("random"), problem, {"specreason": None})
+    with pytest.raises(UsageError, match="nobody knows"):
+        parameters(made.mode("oracle"), problem, {})
+
+
+def test_only_some_modes_and_those_they_need() -> None:
+    made = job(BASE, SPECREASON, {"kind": "random"}).only(["random"])
+
+    assert [mode.name for mode in made.modes] == ["specreason", "random"]
+    assert [mode.against for mode in made.modes] == [None, None]
+    with pytest.raises(UsageError, match="no mode `nope`"):
+        made.only(["nope"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"repeat": 2}, "repeat"),
+        ({"dataset": {"name": "nope"}}, "dataset.name"),
+        ({"dataset": {"name": "stories", "size": 3}}, "dataset.size"),
+        ({"settings": {"treshold": 3}}, "treshold"),
+        ({"settings": {"threshold": -1}}, "threshold"),
+        ({"concurrency": 0}, "concurrency"),
+        ({"modes": []}, "modes"),
+        ({"modes": [{"threshold": 3}]}, "needs a `kind` or a `program`"),
+        ({"modes": [{"kind": "magic"}]}, "no kind of mode `magic`"),
+        ({"modes": [{"kind": "base", "thresold": 3}]}, "thresold"),
+        ({"modes": ["base"]}, "a mode is a table"),
+        ({"modes": [BASE, BASE]}, "two modes are called `base`"),
+        ({"modes": [BASE, {**BASE, "name": "b", "against": "c"}]}, "`c`, which is no mode"),
+        ({"modes": [{"kind": "random"}]}, "needs a `specreason` mode"),
+        ({"modes": [{"kind": "oracle"}], "dataset": {"name": "aime24"}}, "only `stories` tells"),
+    ],
+)
+def test_a_mistake_is_told_by_its_field(tmp_path: Path, fields: dict[str, Any], complaint: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('dataset = { name = "stories" }\nmodes = [{ kind = "base" }]\n')
+
+    with pytest.raises(UsageError) as error:
+        read_job(path, fields)
+    assert complaint in str(error.value)
+    assert "mine.toml" in str(error.value)
+
+
+def test_every_value_can_be_replaced(tmp_path: Path) -> None:
+    text = 'repeats = 2\ndataset = { name = "stories" }\nmodes = [{ kind = "base" }]\n'
+    made = read(tmp_path, text, **{"repeats": 3, "dataset.limit": 5, "settings.budget": 99, "pair.base": "http://x"})
+
+    assert (made.name, made.repeats, made.dataset.limit, made.pair.base) == ("mine", 3, 5, "http://x")
+    assert made.modes[0].settings.budget == 99
+
+
+def test_a_program_is_looked_for_beside_the_job(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("")
+    made = read(
+        tmp_path, 'dataset = { name = "stories" }\nmodes = [{ program = "own.py" }, { program = "specreason" }]\n'
+    )
+
+    assert [mode.program for mode in made.modes] == [str(tmp_path / "own.py"), "specreason"]
+    assert len(set(program_digests(made.modes).values())) == 2
+
+
+@pytest.mark.parametrize("text", ["repeats = ", "repeats: 2"])
+def test_a_file_that_is_not_toml(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UsageError, match="cannot read"):
+        read(tmp_path, text)
+
+
+def test_a_job_that_is_not_there_names_those_that_are() -> None:
+    with pytest.raises(UsageError) as error:
+        read_job(Path("nope.toml"))
+
+    assert "`thresholds`" in str(error.value.hint)
+
+
+@pytest.mark.parametrize("name", sorted(stock()))
+def test_the_stock_jobs_are_good_and_so_are_their_programs(name: str) -> None:
+    made = read_job(Path(name))
+
+    assert made.name == name
+    assert load_programs(made.modes)
+
+
+def test_the_benchmarks_have_the_settings_of_the_paper() -> None:
+    for name in ("aime24", "aime25", "math500", "gpqa", "gsm8k"):
+        made = read_job(Path(f"{name}.toml"))
+        some = [mode for mode in made.modes if mode.kind == "specreason"]
+        assert made.repeats == 16
+        assert {(m.settings.temperature, m.settings.top_p, m.settings.score) for m in some} == {(0.6, 0.95, "greedy")}
+        assert {m.settings.budget for m in some} == {8192, 32768}
+        assert {m.settings.threshold for m in some} == {3, 5, 7, 9}
+        assert {m.settings.first_n for m in some} == {0, 10, 20, 30, 40}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("a=1", 1), ("a = 0.5", 0.5), ("a=true", True), ('a="x"', "x"), ("a=x.jsonl", "x.jsonl"), ("a=[1, 2]", [1, 2])],
+)
+def test_an_override_is_toml_or_text(text: str, value: Any) -> None:
+    assert parse_override(text) == ("a", value)
+
+
+def test_an_override_without_a_value() -> None:
+    with pytest.raises(UsageError, match="not `name=value`"):
+        parse_override("repeats")
+
+
+@given(st.lists(st.sampled_from([1, 3.5, 7, 9]), min_size=1, max_size=4, unique=True), st.booleans())
+def test_a_resolved_job_resolves_to_itself(thresholds: list[float], control: bool) -> None:
+    made = job(BASE, {**SPECREASON, "threshold": thresholds}, *([{"kind": "random"}] if control else []))
+
+    assert Job.model_validate(made.model_dump()) == made
+    assert Job.model_validate_json(made.model_dump_json()) == made
+
+
+@pytest.mark.parametrize(
+    ("servers", "most"),
+    [
+        ([], 64),
+        ([{"max_total_num_tokens": 32768}], 9),
+        ([{"max_total_num_tokens": 32768}, {"max_total_num_tokens": 8192}], 2),
+        ([{"max_total_num_tokens": 32768, "max_running_requests": 4}], 4),
+        ([{"max_total_num_tokens": 100}], 1),
+    ],
+)
+def test_as_many_at_once_as_the_servers_hold(servers: list[dict[str, Any]], most: int) -> None:
+    assert fitting(servers, job(BASE, settings={"budget": 2048, "answer_tokens": 512})) == most

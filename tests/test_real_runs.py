@@ -1,0 +1,60 @@
+"""Segmentation and scoring on published runs of QwQ-32B with R1-Distill-1.5B, where they are at hand."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from specreason_sgl.prompts import DELIMITER
+from specreason_sgl.scoring import DIGITS, LEAST, Score
+from specreason_sgl.steps import split_steps
+
+PATH = Path(__file__).parents[2] / "shared" / "data" / "qwq32b_r1-1.5b_aime60_steps.jsonl"
+
+pytestmark = pytest.mark.skipif(not PATH.exists(), reason=f"the published runs are not at {PATH.name}")
+
+
+@cache
+def rows() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in PATH.read_text(encoding="utf-8").splitlines()]
+
+
+def scores() -> list[tuple[int, Score]]:
+    return [
+        (row["score"], Score(tuple(row["digit_logprobs"].get(digit, LEAST) for digit in DIGITS)))
+        for row in rows()
+        if row.get("digit_logprobs")
+    ]
+
+
+def test_joined_steps_of_real_reasoning_split_into_themselves() -> None:
+    chains: dict[int, list[str]] = defaultdict(list)
+    for row in rows():
+        chains[row["run"]] += [text] if (text := row["text"].strip()) else []
+
+    assert len(chains) == 16
+    for steps in chains.values():
+        assert split_steps(DELIMITER.join(steps)) == [part for step in steps for part in split_steps(step)]
+
+
+def test_real_digit_distributions_read_as_their_judge_read_them() -> None:
+    read = scores()
+    same = sum(greedy == score.greedy for greedy, score in read)
+
+    assert len(read) > 1300
+    assert same / len(read) > 0.8, "ties between digits were broken at random there"
+    assert all(max(s.logprobs) - s.logprobs[greedy] < 0.2 for greedy, s in read)
+
+
+def test_expected_and_greedy_need_thresholds_of_their_own() -> None:
+    read = [score for _, score in scores()]
+    greedy = sum(score.accepts("greedy", 7) for score in read) / len(read)
+    expected = sum(score.accepts("expected", 7) for score in read) / len(read)
+
+    assert greedy > 0.8 > 0.65 > expected
+    assert sum(score.missing_mass for score in read) / len(read) < 0.02

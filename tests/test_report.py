@@ -1,0 +1,318 @@
+"""`specreason eval` and `specreason report` from end to end, on a pair that solves stories without a model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from specreason_sgl.cli import app as command_line
+from specreason_sgl.evaluation import plots
+from specreason_sgl.evaluation.report import Report, as_json, markdown, provenance, report_run, tables, terminal
+from specreason_sgl.pair.stories import story
+from specreason_sgl.store import Run, read_run
+
+JOB = """
+repeats = 2
+concurrency = 1
+dataset = { name = "stories", limit = 6 }
+settings = { score = "greedy", budget = 500 }
+modes = [
+  { kind = "base" },
+  { kind = "small" },
+  { kind = "specreason", threshold = [3, 7] },
+  { kind = "random", of = "specreason-t7" },
+  { kind = "oracle" },
+]
+"""
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A job file, and a pair to run it on."""
+
+    @contextmanager
+    def opened(*_: Any) -> Iterator[Any]:
+        from specreason_sgl.solve import Pair
+        from specreason_sgl.testing import StoryBackend
+
+        known = [story(seed) for seed in range(10)]
+        yield Pair(StoryBackend("base", known), StoryBackend("small", known, skill=0.7))  # type: ignore[arg-type]
+
+    monkeypatch.setattr("specreason_sgl.cli.pair.open_pair", opened)
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "mine.toml"
+    path.write_text(JOB)
+    return path
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["specreason", *arguments])
+    return command_line.main()
+
+
+@pytest.fixture
+def run(job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    assert call(monkeypatch, "eval", str(job), "--out", str(tmp_path / "run"), "--display", "none") == 0
+    capsys.readouterr()
+    return read_run(tmp_path / "run")
+
+
+def test_a_whole_job_says_what_came_of_it(
+    job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = call(monkeypatch, "eval", str(job), "--out", str(tmp_path / "run"), "--display", "plain")
+    out, err = capsys.readouterr()
+
+    assert code == 0
+    assert "specreason-t7" in out
+    assert "not significant" in out
+    assert "command: `specreason eval" in out
+    assert f"run: {tmp_path / 'run'}" in err
+    assert len(read_run(tmp_path / "run").records) == 72
+
+
+def test_standard_output_is_json_alone(
+    job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = call(
+        monkeypatch, "eval", str(job), "--out", str(tmp_path / "run"), "--json", "--modes", "base,small", "--limit", "2"
+    )
+    made = json.loads(capsys.readouterr().out)
+
+    assert code == 0
+    assert [summary["mode"] for summary in made["summaries"]] == ["base", "small"]
+    assert made["config"]["job"]["dataset"]["limit"] == 2
+    assert made["status"] == "success"
+
+
+def test_a_dry_run_starts_nothing(
+    job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--limit", "3", "--repeats", "5", "--concurrency", "4", "--seed", "9", "--set", "settings.first_n=2")
+    code = call(monkeypatch, "eval", str(job), "--dry-run", "--json", *options)
+    made = json.loads(capsys.readouterr().out)
+
+    assert code == 0
+    assert made["solves"] == 3 * 5 * 6
+    assert (made["job"]["concurrency"], made["job"]["seed"]) == (4, 9)
+    assert {mode["settings"]["first_n"] for mode in made["job"]["modes"]} == {2}
+    assert not list(tmp_path.glob("run*"))
+
+
+def test_one_problem(job: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch, "eval", str(job), "--problem-id", "story-4", "--dry-run") == 0
+    assert "1 problems x 2 repeats x 6 modes = 12 solves" in capsys.readouterr().out
+
+
+def test_the_embedded_pair_gets_budgets_that_fit(
+    job: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(monkeypatch, "eval", str(job), "--dry-run", "--json", "--set", "settings.budget=8192")
+    embedded = json.loads(capsys.readouterr().out)
+    call(monkeypatch, "eval", str(job), "--dry-run", "--json", "--set", "settings.budget=8192", "--base", "http://x")
+    own = json.loads(capsys.readouterr().out)
+
+    assert {mode["settings"]["budget"] for mode in embedded["job"]["modes"]} == {1024}
+    assert {mode["settings"]["budget"] for mode in own["job"]["modes"]} == {8192}
+
+
+def test_modes_with_speculative_decoding_are_left_out_without_such_a_server(
+    job: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job.write_text('dataset = { name = "stories" }\nmodes = [{ kind = "base" }, { kind = "base+decode" }]\n')
+    call(monkeypatch, "eval", str(job), "--dry-run", "--json")
+    out, err = capsys.readouterr()
+    call(monkeypatch, "eval", str(job), "--dry-run", "--json", "--decode", "http://x", "--base", "http://y")
+
+    assert [mode["name"] for mode in json.loads(out)["job"]["modes"]] == ["base"]
+    assert "`base+decode`" in err
+    assert len(json.loads(capsys.readouterr().out)["job"]["modes"]) == 2
+
+
+def test_resuming_a_finished_run_solves_nothing_and_a_changed_job_is_refused(
+    job: Path, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = ("eval", str(job), "--out", str(run.folder), "--display", "none")
+    before = (run.folder / "solves.jsonl").read_bytes()
+
+    assert call(monkeypatch, *again, "--resume") == 0
+    assert (run.folder / "solves.jsonl").read_bytes() == before
+    assert call(monkeypatch, *again, "--resume", "--set", "settings.temperature=1.0") == 2
+    assert "`job.settings.temperature` was 0.6 and is 1.0" in capsys.readouterr().err
+    assert call(monkeypatch, *again) == 2
+    assert "already holds a run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("nope.toml",), "there is no job"),
+        (("mine.toml", "--resume"), "needs the run folder"),
+        (("mine.toml", "--modes", "nope"), "no mode `nope`"),
+        (("mine.toml", "--set", "oops"), "not `name=value`"),
+        (("mine.toml", "--set", "settings.oops=1"), "oops"),
+        (("mine.toml", "--problem-id", "story-x"), "no problem `story-x`"),
+    ],
+)
+@pytest.mark.usefixtures("job")
+def test_mistakes_are_told_in_a_line(
+    arguments: tuple[str, ...], complaint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "eval", *arguments) == 2
+    assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("options", "code"), [((), 1), (("--fail-on-error", "0.9"), 0), (("--fail-on-error", "1"), 1)])
+def test_failed_solves_decide_the_exit_code(
+    options: tuple[str, ...], code: int, job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "odd.py").write_text(
+        "import sglang as sgl\nfrom random import Random\n"
+        "@sgl.function\ndef odd(s, trace):\n    if Random(trace.settings.seed).random() < 0.8: raise ValueError('odd')\n"
+    )
+    job.write_text('dataset = { name = "stories", limit = 10 }\nmodes = [{ program = "odd.py" }]\n')
+
+    assert call(monkeypatch, "eval", str(job), "--display", "none", *options) == code
+
+
+def test_reports_are_the_same_in_every_form(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = report_run(run)
+    call(monkeypatch, "report", str(run.folder), "--json")
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(as_json(report)))
+    call(monkeypatch, "report", str(run.folder), "--markdown")
+    assert capsys.readouterr().out == markdown(report)
+    call(monkeypatch, "report", str(run.folder))
+    shown = capsys.readouterr().out
+    assert all(cell in shown for row in tables(report)[0].rows for cell in row)
+
+
+def test_markdown_tables_have_as_many_cells_in_every_row(run: Run) -> None:
+    for block in markdown(report_run(run)).split("\n\n"):
+        rows = [line for line in block.splitlines() if line.startswith("|")]
+        assert len({line.count("|") for line in rows}) <= 1
+
+
+def test_everything_is_compared_with_the_base_model_and_the_judge_with_chance(run: Run) -> None:
+    found = {(c.mode, c.against) for c in report_run(run).statistics.comparisons}
+
+    assert found == {
+        *((mode, "base") for mode in ("small", "specreason-t3", "specreason-t7", "random", "oracle")),
+        ("specreason-t7", "random"),
+    }
+
+
+def test_modes_come_in_the_order_of_the_job(run: Run) -> None:
+    names = ["base", "small", "specreason-t3", "specreason-t7", "random", "oracle"]
+
+    assert [row[0] for row in tables(report_run(run))[0].rows] == names
+
+
+def test_what_it_takes_to_repeat_a_run_is_told(run: Run) -> None:
+    told = "\n".join(provenance(report_run(run)))
+
+    for words in (
+        "command: `specreason eval",
+        "versions: python",
+        "sglang 0.5",
+        "hardware: processor",
+        "cores",
+        "base server: model_path",
+    ):
+        assert words in told
+
+
+def test_an_unfinished_run_can_be_looked_at(run: Run) -> None:
+    path = run.folder / "solves.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:9]) + lines[9][:50])
+    report = report_run(read_run(run.folder))
+
+    assert sum(summary.solves for summary in report.statistics.summaries) == 9
+    assert any("half-written" in remark for remark in report.remarks)
+    assert any("nothing is stored of mode `random`" in remark for remark in report.remarks)
+
+
+def test_a_run_of_one_question_can_be_reported_too(tmp_path: Path, run: Run) -> None:
+    config = run.config
+    assert config is not None
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "solves.jsonl").write_text(run.records[0].model_dump_json() + "\n")
+    report = report_run(read_run(tmp_path / "one"))
+
+    assert len(report.statistics.summaries) == 1
+    assert provenance(report) == []
+
+
+def test_throughput_and_latency_do_not_mix(
+    job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(monkeypatch, "eval", str(job), "--out", str(tmp_path / "run"), "--json", "--concurrency", "3")
+    made = json.loads(capsys.readouterr().out)
+    first = tables(report_run(read_run(tmp_path / "run")))[0]
+
+    assert made["measurement"] == "throughput"
+    assert {summary["latency"] for summary in made["summaries"]} == {None}
+    assert {comparison["speed_up"] for comparison in made["comparisons"]} == {None}
+    assert (made["budgets"], made["frontier"]) == ([], [])
+    assert first.columns[-2:] == ("solves/min", "tokens/s")
+
+
+@pytest.mark.parametrize("image", ["svg", "png"])
+def test_plots(run: Run, tmp_path: Path, image: str) -> None:
+    files = plots.draw(report_run(run), run.records, tmp_path / "plots", image)
+
+    assert [path.name for path in files] == [f"{name}.{image}" for name in ("frontier", "acceptance", "scores", "time")]
+    assert all(path.stat().st_size > 1000 for path in files)
+
+
+def test_a_run_without_a_judge_has_no_scores_to_draw(run: Run, tmp_path: Path) -> None:
+    alone = Run(run.folder, run.config, run.status, [r for r in run.records if r.mode == "base"], [])
+    files = plots.draw(report_run(alone), alone.records, tmp_path / "plots")
+
+    assert [path.name for path in files] == ["frontier.svg", "time.svg"]
+
+
+def test_acceptance_by_step_leaves_out_what_few_solves_reach(run: Run) -> None:
+    curves = plots.acceptance_by_step(run.records)
+
+    assert set(curves) == {"specreason-t3", "specreason-t7", "random", "oracle"}
+    assert [step for step, _ in curves["oracle"]] == list(range(len(curves["oracle"])))
+    assert all(0 <= share <= 1 for curve in curves.values() for _, share in curve)
+
+
+def test_plots_from_the_command_line(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "report", str(run.folder), "--plots", str(tmp_path / "plots")) == 0
+    assert f"plot: {tmp_path / 'plots' / 'time.svg'}" in capsys.readouterr().err
+    assert call(monkeypatch, "report", str(run.folder), "--plots", str(tmp_path / "plots"), "--format", "gif") == 2
+
+
+def test_nothing_is_markup(run: Run) -> None:
+    from rich.console import Console
+
+    records = [record.model_copy(update={"mode": "[red]mode[/red]"}) for record in run.records[:4]]
+    report: Report = report_run(Run(run.folder, run.config, run.status, records, ["[bold]remark"]))
+    console = Console(width=140, record=True, file=open("/dev/null", "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+    with console.file:
+        for part in terminal(report):
+            console.print(part)
+
+    assert "[red]mode[/red]" in (shown := console.export_text())
+    assert "note: [bold]remark" in shown
+
+
+def test_the_command_line_answers_without_the_engine() -> None:
+    code = "import sys, specreason_sgl.cli.app; print([m for m in ('torch', 'sglang', 'scipy', 'datasets') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,377 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import chain, pairwise
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import urllib3
+
+from specreason_sgl.errors import SpecReasonError
+from specreason_sgl.runtime import pairs, servers
+from specreason_sgl.runtime.serve import STAND_IN
+from specreason_sgl.runtime.servers import PortTaken, ServerDied
+
+SMALL = Path(pairs.__file__).parents[1] / "pair" / "small"
+
+
+def processes(group: int) -> list[Path]:
+    """The living processes of a process group."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            state, _, of = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(of) == group and state != "Z":
+            found.append(entry)
+    return found
+
+
+def named(group: int, title: str) -> int:
+    return next(int(one.name) for one in processes(group) if title in (one / "cmdline").read_text())
+
+
+def until(holds: Callable[[], bool], limit_s: float = 10) -> bool:
+    deadline = time.monotonic() + limit_s
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return holds()
+
+
+def ended(group: int) -> bool:
+    return until(lambda: not processes(group))
+
+
+# What a server is told
+
+
+def test_a_server_is_told_its_model_port_and_log(tmp_path: Path) -> None:
+    planned = servers.plan("small", Path("/models/m"), port=20001, core=1, logs=tmp_path, extra=["--dtype", "float32"])
+    said = planned.arguments
+    options = dict(pairwise(said))
+
+    assert planned.url == "http://127.0.0.1:20001"
+    assert planned.log == str(tmp_path / "small.log")
+    assert options["--model-path"] == "/models/m"
+    assert options["--host"] == "127.0.0.1"
+    assert options["--port"] == "20001"
+    assert options["--device"] == "cpu"
+    assert options["--attention-backend"] == "torch_native"
+    assert said[-2:] == ["--dtype", "float32"]
+    assert "--api-key" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SGLANG_USE_CPU_ENGINE", "1"),
+        ("OMP_NUM_THREADS", "1"),
+        ("OMP_WAIT_POLICY", "PASSIVE"),
+        ("CUDA_VISIBLE_DEVICES", ""),
+        ("HF_HUB_OFFLINE", "1"),
+        ("NO_PROXY", "*"),
+        ("HOME", "/home/me"),
+    ],
+)
+def test_the_environment_is_ours_over_the_inherited(name: str, value: str) -> None:
+    inherited = {"HOME": "/home/me", "OMP_NUM_THREADS": "8", "NO_PROXY": "example.org", "CUDA_VISIBLE_DEVICES": "0"}
+
+    assert servers.environment(inherited)[name] == value
+
+
+@pytest.mark.parametrize(("usable", "expected"), [([0], (0, 0)), ([0, 1], (0, 1)), ([3, 5, 7], (3, 5))])
+def test_each_server_has_a_core_of_its_own_where_there_are_two(usable: list[int], expected: tuple[int, int]) -> None:
+    assert servers.cores(usable) == expected
+
+
+def test_ports_are_different_and_free() -> None:
+    first, second = servers.free_ports(2)
+
+    assert first != second
+    assert {first, second} <= set(servers.PORTS)
+
+
+# What is said of a server that died
+
+
+def test_the_tail_of_a_log_has_neither_colours_nor_progress_bars() -> None:
+    log = "one\n\x1b[1;33mtwo\x1b[0m\nLoading:  0%\rLoading: 100%\n\n" + "more\n" * 3
+
+    assert servers.tail(log) == "  one\n  two\n  Loading: 100%\n  more\n  more\n  more"
+    assert len(servers.tail("line\n" * 100).splitlines()) == servers.TAIL_LINES
+
+
+@pytest.mark.parametrize(
+    ("log", "expected"),
+    [
+        ("OSError: [Errno 28] No space left on device", "the disk is full"),
+        ("RuntimeError: [enforce fail] DefaultCPUAllocator: can't allocate memory: out of memory", "ran out of memory"),
+        ("the server ended by signal 9", "ran out of memory"),
+        ("Traceback (most recent call last):\n...\nthe server ended by signal 9", "the whole log is in `x.log`"),
+        ("the servers ended with exit code -9 while they were starting", "ran out of memory"),
+        ("ModuleNotFoundError: No module named 'zmq'", "a package is missing; install the project again"),
+        ("something else", "the whole log is in `x.log`"),
+    ],
+)
+def test_a_hint_says_what_to_do(log: str, expected: str) -> None:
+    assert expected in servers.hint(log, Path("x.log"))
+
+
+class Dying:
+    """Stands for servers whose port is taken so many times."""
+
+    taken = 0
+    starts = 0
+
+    @classmethod
+    def start(cls, *_: Any, **__: Any) -> Dying:
+        cls.starts += 1
+        return cls()
+
+    @property
+    def process(self) -> Dying:
+        return self
+
+    pid = 1
+
+    def wait_until_ready(self, _: object) -> None:
+        if self.starts <= self.taken:
+            raise PortTaken("port 20001 of the base server was taken by another program")
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("taken", "starts"), [(0, 1), (1, 2), (2, 3)])
+def test_a_pair_whose_port_is_taken_meanwhile_starts_on_others(
+    taken: int, starts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Dying, "taken", taken)
+    monkeypatch.setattr(Dying, "starts", 0)
+    monkeypatch.setattr(pairs, "Servers", Dying)
+    pairs.launch(SMALL, SMALL, tmp_path)
+
+    assert Dying.starts == starts
+
+
+def test_a_pair_whose_ports_are_always_taken_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Dying, "taken", 99)
+    monkeypatch.setattr(pairs, "Servers", Dying)
+
+    with pytest.raises(PortTaken):
+        pairs.launch(SMALL, SMALL, tmp_path)
+
+
+def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SpecReasonError, match=f"no model in `{tmp_path}`"):
+        pairs.launch(tmp_path, SMALL, tmp_path / "logs")
+
+
+# The note of a pair that is up
+
+
+@pytest.fixture
+def state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("SPECREASON_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"SPECREASON_HOME": "/a", "XDG_STATE_HOME": "/b"}, "/a"),
+        ({"XDG_STATE_HOME": "/b"}, "/b/specreason"),
+        ({"HOME": "/home/me"}, "/home/me/.local/state/specreason"),
+    ],
+)
+def test_the_state_folder(variables: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SPECREASON_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    assert pairs.state_folder() == Path(expected)
+
+
+@pytest.mark.usefixtures("state")
+def test_where_nothing_is_up_nothing_is_running_or_stopped() -> None:
+    assert pairs.running() is None
+    assert pairs.down() is False
+
+
+@pytest.mark.parametrize(
+    "left_behind",
+    ["", "{}", "[]", json.dumps({"base": {"url": "x"}, "small": {"url": "x"}, "logs": "x", "pid": os.getpid()})],
+)
+@pytest.mark.parametrize("asked", [pairs.running, pairs.down])
+def test_what_a_dead_pair_left_behind_is_cleared_away(
+    asked: Callable[[], object], left_behind: str, state: Path
+) -> None:
+    state.mkdir()
+    (state / "pair.json").write_text(left_behind)
+
+    assert not asked()
+    assert not (state / "pair.json").exists()
+
+
+def test_an_api_key_is_not_shown() -> None:
+    assert "secret" not in repr(pairs.Address("http://127.0.0.1:1", "secret"))
+
+
+# The stand-in for the compiled kernels
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "sgl_kernel"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(STAND_IN)
+    return importlib.import_module("sgl_kernel")
+
+
+def test_a_missing_operation_is_named_when_it_is_called(stand_in: ModuleType) -> None:
+    with pytest.raises(NotImplementedError, match=r"`sgl_kernel\.rmsnorm`"):
+        stand_in.rmsnorm(1, eps=2)
+
+
+def test_operations_of_submodules_are_named_too(stand_in: ModuleType) -> None:
+    assert stand_in.__name__ == "sgl_kernel"
+    attention = importlib.import_module("sgl_kernel.flash.attn")
+    with pytest.raises(NotImplementedError, match=r"`sgl_kernel\.flash\.attn\.varlen`"):
+        attention.varlen()
+
+
+def test_the_stand_in_does_not_claim_to_have_a_version(stand_in: ModuleType) -> None:
+    assert not hasattr(stand_in, "__version__")
+
+
+# Imports
+
+
+def test_neither_torch_nor_sglang_is_imported() -> None:
+    script = (
+        "import sys, specreason_sgl.runtime.pairs; sys.exit(bool({'torch', 'sglang', 'transformers'} & {*sys.modules}))"
+    )
+
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+# Real servers
+
+
+@pytest.mark.server
+def test_a_pair_serves_who_has_its_key(servers: pairs.RunningPair) -> None:
+    for address in (servers.base, servers.small):
+        allowed = {"Authorization": f"Bearer {address.api_key}"}
+
+        assert urllib3.request("GET", f"{address.url}/model_info").status == 401
+        assert urllib3.request("GET", f"{address.url}/model_info", headers=allowed).status == 200
+    assert servers.is_healthy()
+
+
+@pytest.mark.server
+def test_the_key_is_in_no_process_list_and_no_log(servers: pairs.RunningPair) -> None:
+    key = (servers.base.api_key or "").encode()
+    shown = [(one / name).read_bytes() for one in processes(servers.pid) for name in ("cmdline", "environ")]
+    logs = sorted(servers.logs.iterdir())
+
+    assert len(key) > 20
+    assert all(key not in text for text in chain(shown, (log.read_bytes() for log in logs)))
+    assert [log.name for log in logs] == ["base.log", "pair.log", "small.log"]
+    assert {stat.S_IMODE(log.stat().st_mode) for log in logs} == {0o600}
+
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from specreason_sgl.runtime import pairs, servers
+start = servers.Servers.start
+def starting(*given, **named):
+    started = start(*given, **named)
+    print(started.process.pid, flush=True)
+    return started
+servers.Servers.start = starting
+model, logs = map(Path, sys.argv[1:])
+pairs.launch(model, model, logs)
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("moment", ["starting", "ready"])
+def test_no_server_outlives_its_owner(moment: str, tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", OWNER, SMALL, tmp_path / "logs"], stdout=subprocess.PIPE, text=True
+    ) as owner:
+        assert owner.stdout
+        group = int(owner.stdout.readline())
+        if moment == "ready":
+            assert owner.stdout.readline() == "ready\n"
+            assert len(processes(group)) == 7
+        owner.kill()
+
+    assert ended(group)
+
+
+@pytest.mark.server
+@pytest.mark.usefixtures("state")
+def test_a_pair_that_is_up_is_found_again_and_ends_whole(state: Path) -> None:
+    pair, started = pairs.up(SMALL, SMALL)
+    try:
+        again, started_again = pairs.up(SMALL, SMALL)
+
+        assert (started, started_again) == (True, False)
+        assert pair == again == pairs.running()
+        assert stat.S_IMODE(state.stat().st_mode) == stat.S_IMODE((state / "logs").stat().st_mode) == 0o700
+        assert stat.S_IMODE((state / "pair.json").stat().st_mode) == 0o600
+
+        os.kill(named(pair.pid, "sglang::scheduler"), signal.SIGKILL)
+
+        assert ended(pair.pid)
+        assert pairs.running() is None
+        assert not (state / "pair.json").exists()
+    finally:
+        pairs.down()
+
+
+@pytest.mark.server
+def test_a_pair_can_be_stopped_while_it_starts(state: Path) -> None:
+    script = "import sys, pathlib; from specreason_sgl.runtime import pairs; pairs.up(*map(pathlib.Path, sys.argv[1:]))"
+    with subprocess.Popen([sys.executable, "-c", script, SMALL, SMALL], stderr=subprocess.PIPE, text=True) as starting:
+        assert until((state / "pair.json").exists)
+        group = json.loads((state / "pair.json").read_text())["pid"]
+
+        assert pairs.running() is None
+        assert pairs.down()
+        assert not processes(group)
+        assert starting.wait(10) != 0
+
+
+@pytest.mark.server
+def test_a_server_that_dies_while_starting_is_reported(tmp_path: Path) -> None:
+    unknown = tmp_path / "unknown"
+    unknown.mkdir()
+    for file in SMALL.iterdir():
+        (unknown / file.name).symlink_to(file)
+    config = json.loads((SMALL / "config.json").read_text()) | {"architectures": ["NoSuchForCausalLM"]}
+    (unknown / "config.json").unlink()
+    (unknown / "config.json").write_text(json.dumps(config))
+
+    with pytest.raises(ServerDied, match="the small server ended while it was starting") as caught:
+        pairs.launch(SMALL, unknown, tmp_path / "logs")
+
+    assert "NoSuchForCausalLM" in str(caught.value)
+    assert caught.value.hint == f"the whole log is in `{tmp_path / 'logs' / 'small.log'}`"

@@ -1,0 +1,287 @@
+"""Figures against hand-computed and scipy's values, and properties of putting solves together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from specreason_sgl.evaluation.grading import Outcome
+from specreason_sgl.evaluation.statistics import (
+    Row,
+    accuracy_within,
+    analyse,
+    busy_seconds,
+    by_problem,
+    compare,
+    frontier,
+    mean,
+    share,
+    summarise,
+)
+from specreason_sgl.tally import Tally
+
+
+def row(problem: str, came: Outcome | None = "right", seconds: float = 1.0, mode: str = "m", **totals: object) -> Row:
+    return Row(problem, mode, came, seconds, 0.0, Tally(**totals))  # type: ignore[arg-type]
+
+
+def rights(values: Iterable[bool], mode: str = "m") -> list[Row]:
+    return [row(f"p{i}", "right" if right else "wrong", mode=mode) for i, right in enumerate(values)]
+
+
+def test_pass_at_one_averages_repeats_within_a_problem() -> None:
+    some = [row("a"), row("a", "wrong"), row("b"), row("b"), row("c", "failed"), row("c", "truncated")]
+    estimate = summarise("m", some).accuracy
+
+    assert estimate is not None
+    assert (estimate.value, estimate.n) == (0.5, 3)
+
+
+def test_whatever_is_not_right_counts_as_not_right_and_is_told() -> None:
+    outcomes: list[Outcome] = ["right", "wrong", "no-answer", "truncated", "ungradable", "failed"]
+    summary = summarise("m", [row(str(i), came) for i, came in enumerate(outcomes)])
+
+    assert summary.outcomes == dict.fromkeys(outcomes, 1)
+    assert summary.accuracy is not None
+    assert summary.accuracy.value == pytest.approx(1 / 6)
+
+
+def test_without_known_answers_there_is_no_accuracy() -> None:
+    assert summarise("m", [row("a", None)]).accuracy is None
+    assert compare([row("a", None)], [row("a", None)]).difference is None
+
+
+def test_the_interval_resamples_problems_and_not_solves() -> None:
+    values = {f"p{i}": float(i % 2) for i in range(40)}
+    estimate = share(values)
+    expected = stats.bootstrap(
+        (np.array(list(values.values())),), np.mean, n_resamples=9999, method="percentile", rng=0
+    ).confidence_interval
+
+    assert (estimate.low, estimate.high) == (expected.low, expected.high)
+    repeated = [row(problem, "right" if value else "wrong") for problem, value in values.items() for _ in range(16)]
+    assert summarise("m", repeated).accuracy == estimate
+
+
+@pytest.mark.parametrize(("value", "low", "high"), [(1.0, 0.8389, 1.0), (0.0, 0.0, 0.1611)])
+def test_where_all_problems_are_alike_the_interval_is_wilsons(value: float, low: float, high: float) -> None:
+    estimate = share({f"p{i}": value for i in range(20)})
+
+    assert estimate.low == pytest.approx(low, abs=1e-4)
+    assert estimate.high == pytest.approx(high, abs=1e-4)
+
+
+def test_one_problem_has_no_interval() -> None:
+    assert share({"a": 0.5}).low is None
+    assert mean({"a": 2.0}).high is None
+
+
+def test_latency_of_a_single_stream() -> None:
+    some = [row(f"p{i}", seconds=float(i)) for i in range(1, 101)] + [row("bad", "failed", seconds=1000)]
+    latency = summarise("m", some).latency
+
+    assert latency is not None
+    assert latency.mean.value == 50.5
+    assert latency.p50 == 50.5
+    assert latency.p95 == pytest.approx(95.05)
+
+
+def test_under_concurrency_there_is_throughput_and_no_latency() -> None:
+    some = [
+        Row("a", "m", "right", 30.0, 0.0, Tally(kept=Counter(base=300))),
+        Row("b", "m", "right", 30.0, 15.0, Tally(kept=Counter(base=150))),
+        Row("c", "m", "right", 15.0, 1000.0, Tally()),
+    ]
+    summary = summarise("m", some, concurrency=2)
+
+    assert summary.latency is None
+    assert summary.throughput is not None
+    assert (summary.throughput.solves_per_minute, summary.throughput.tokens_per_second) == (3.0, 7.5)
+    assert compare(some, some, timed=False).speed_up is None
+
+
+@pytest.mark.parametrize(
+    ("spans", "seconds"),
+    [([], 0), ([(0, 1), (2, 4)], 3), ([(0, 5), (1, 2)], 5), ([(1, 3), (0, 2)], 3), ([(0, 1), (1, 2)], 2)],
+)
+def test_pauses_do_not_count_as_busy(spans: list[tuple[float, float]], seconds: float) -> None:
+    assert busy_seconds(spans) == seconds
+
+
+def test_tokens_steps_and_time_are_totals_over_solves() -> None:
+    one = Tally(
+        steps=Counter(small=3, base=1), kept=Counter(small=30, base=10), judged=4, accepted=3, drafted_tokens=45,
+        seconds=Counter({"draft": 1, "judge": 1, "regenerate": 2}), prompt_tokens=Counter(base=100),
+        cached_tokens=Counter(base=80), generated=Counter(base=20, small=45), retries=1, ended="budget",
+    )  # fmt: skip
+    other = Tally(steps=Counter(base=4), kept=Counter(base=60), judged=4, accepted=0, drafted_tokens=15)
+    s = summarise("m", [Row("a", "m", "right", 1, 0, one), Row("b", "m", "right", 1, 0, other)])
+
+    assert (s.acceptance, s.small_steps, s.judge_share, s.cached_share) == (3 / 8, 3 / 8, 1 / 4, 4 / 5)
+    assert (s.thinking_tokens, s.drafted_tokens, s.wasted_tokens) == (50, 30, 15)
+    assert (s.base_tokens, s.small_tokens, s.retries, s.over_budget) == (10, 22.5, 1, 1)
+    assert s.shares == {"draft": 0.25, "judge": 0.25, "regenerate": 0.5}
+
+
+def test_a_comparison_is_paired_by_problem() -> None:
+    mode = [row("a"), row("b"), row("b", "wrong"), row("c", "wrong"), row("only here")]
+    base = [row("c"), row("a", "wrong"), row("b", "wrong"), row("only there")]
+    found = compare(mode, base)
+
+    assert found.problems == 3
+    assert found.difference is not None
+    assert found.difference.value == pytest.approx((1 + 0.5 - 1) / 3)
+    assert (found.wins, found.losses) == (2, 1)
+
+
+def test_the_speed_up_is_the_ratio_of_mean_latencies() -> None:
+    base = [row("a", seconds=2), row("b", seconds=4), row("c", "failed", seconds=99)]
+    mode = [row("a", seconds=1), row("b", seconds=1), row("c", seconds=50)]
+    found = compare(mode, base).speed_up
+
+    assert found is not None
+    assert (found.value, found.n) == (3.0, 2)
+
+
+def test_intervals_and_tests_of_pairs_are_scipys() -> None:
+    lots = np.random.default_rng(3)
+    one, other = (lots.random(60) < 0.7, lots.random(60) < 0.4)
+    found = compare(rights(one), rights(other, "base"))
+    expected = stats.bootstrap(
+        (one.astype(float) - other,), np.mean, n_resamples=9999, method="percentile", rng=0
+    ).confidence_interval
+
+    assert found.difference is not None
+    assert found.difference.low == pytest.approx(expected.low, abs=0.02)
+    assert found.difference.high == pytest.approx(expected.high, abs=0.02)
+    sign = stats.binomtest(found.wins, found.wins + found.losses).pvalue
+    assert found.difference_p == pytest.approx(sign, abs=0.02), "a randomisation test on right and wrong is a sign test"
+    assert found.difference_word == "significant"
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_a_handful_of_problems_shows_nothing(n: int) -> None:
+    found = compare(rights([True] * n), rights([False] * n, "base"))
+
+    assert found.difference_word == "not significant"
+    assert found.difference_p == pytest.approx(2 * 0.5**n)
+
+
+def test_no_difference_at_all_still_has_an_interval() -> None:
+    found = compare(rights([True] * 100), rights([True] * 100, "base"))
+
+    assert found.difference is not None
+    assert found.difference.value == 0
+    assert found.difference.high == pytest.approx(0.037, abs=1e-3)
+    assert found.difference.low == pytest.approx(-0.037, abs=1e-3)
+    assert found.difference_word == "not significant"
+
+
+def test_equal_speed_is_not_significant() -> None:
+    lots = np.random.default_rng(0)
+    one, other = ([row(f"p{i}", seconds=s) for i, s in enumerate(lots.gamma(4, 1, 80))] for _ in range(2))
+    found = compare(one, other)
+
+    assert found.speed_up_word == "not significant"
+    assert found.difference_word == "not significant"
+
+
+def test_twice_as_fast_is_significant_and_inside_its_interval() -> None:
+    lots = np.random.default_rng(0)
+    seconds = lots.gamma(4, 1, 80)
+    base = [row(f"p{i}", seconds=s) for i, s in enumerate(seconds)]
+    found = compare([row(f"p{i}", seconds=s / 2 * lots.uniform(0.9, 1.1)) for i, s in enumerate(seconds)], base)
+
+    assert found.speed_up is not None
+    assert found.speed_up.low is not None
+    assert found.speed_up.high is not None
+    assert found.speed_up.low < 2 < found.speed_up.high
+    assert found.speed_up.high - found.speed_up.low < 0.1, "pairing takes the spread of the problems out"
+    assert found.speed_up_word == "significant"
+
+
+def test_accuracy_at_a_latency_budget() -> None:
+    some = [row("a", seconds=1), row("b", seconds=3), row("c", "wrong", seconds=1), row("d", seconds=2)]
+
+    assert [accuracy_within(some, limit).value for limit in (0.5, 1, 2, 3)] == [0, 0.25, 0.5, 0.75]
+
+
+def test_the_frontier_has_who_nobody_beats() -> None:
+    points = {"slow": (9.0, 0.9), "fast": (1.0, 0.3), "worse": (9.5, 0.9), "middle": (5.0, 0.8), "bad": (6.0, 0.2)}
+
+    found = frontier(points)
+    assert [point.mode for point in found] == ["fast", "middle", "bad", "slow", "worse"]
+    assert {point.mode for point in found if point.efficient} == {"fast", "middle", "slow"}
+
+
+def test_nothing_stored_is_nothing_told() -> None:
+    found = analyse([])
+
+    assert (found.summaries, found.comparisons, found.frontier) == ([], [], [])
+
+
+outcomes = st.sampled_from(["right", "wrong", "failed", "truncated"])
+solves = st.lists(st.tuples(st.sampled_from("abcde"), outcomes, st.floats(0.01, 100)), min_size=1, max_size=30)
+
+
+@given(solves, st.randoms())
+@settings(deadline=None, max_examples=40)
+def test_the_order_of_solves_does_not_matter(made: list[tuple[str, Outcome, float]], lots: object) -> None:
+    some = [row(*each) for each in made]
+    mixed = sorted(some, key=lambda _: lots.random())  # type: ignore[attr-defined]
+    first, second = by_problem(some, lambda r: r.right), by_problem(mixed, lambda r: r.right)
+
+    assert first == pytest.approx(second)
+    assert summarise("m", some).outcomes == summarise("m", mixed).outcomes
+
+
+@given(solves)
+@settings(deadline=None, max_examples=40)
+def test_every_solve_has_one_outcome_and_accuracy_is_a_share(made: list[tuple[str, Outcome, float]]) -> None:
+    summary = summarise("m", [row(*each) for each in made])
+
+    assert sum(summary.outcomes.values()) == summary.solves == len(made)
+    assert summary.accuracy is None or 0 <= (summary.accuracy.low or 0) <= 1
+    if summary.accuracy and summary.accuracy.low is not None and summary.accuracy.high is not None:
+        assert summary.accuracy.low - 1e-9 <= summary.accuracy.value <= summary.accuracy.high + 1e-9
+
+
+@given(solves, solves)
+@settings(deadline=None, max_examples=30)
+def test_comparing_the_other_way_round_turns_the_sign(
+    one: list[tuple[str, Outcome, float]], other: list[tuple[str, Outcome, float]]
+) -> None:
+    some, others = [row(*each) for each in one], [row(*each) for each in other]
+    there, back = compare(some, others), compare(others, some)
+
+    assert (there.wins, there.losses) == (back.losses, back.wins)
+    if there.difference and back.difference:
+        assert there.difference.value == pytest.approx(-back.difference.value)
+    if there.speed_up and back.speed_up:
+        assert there.speed_up.value == pytest.approx(1 / back.speed_up.value)
+
+
+@given(st.dictionaries(st.text("abc", min_size=1, max_size=3), st.tuples(st.floats(0, 9), st.floats(0, 1)), max_size=8))
+def test_nobody_on_the_frontier_is_beaten(points: dict[str, tuple[float, float]]) -> None:
+    found = frontier(points)
+    best = [point for point in found if point.efficient]
+
+    assert len(found) == len(points)
+    assert bool(best) == bool(points)
+    assert all(
+        a.accuracy < b.accuracy or (a.seconds, a.accuracy) == (b.seconds, b.accuracy)
+        for a, b in zip(best, best[1:], strict=False)
+    )
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), max_size=12))
+def test_busy_time_is_the_length_of_the_union(spans: list[tuple[int, int]]) -> None:
+    ordered = [(min(span), max(span)) for span in spans]
+
+    assert busy_seconds(ordered) == len({second for begin, end in ordered for second in range(begin, end)})
