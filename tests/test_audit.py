@@ -49,7 +49,7 @@ def spread(**digits: float) -> Score:
 def pair(skill: float = 0.7, base_skill: float = 1.0) -> Pair:
     known = [story(seed) for seed in range(20)]
     base, small = StoryBackend("base", known, skill=base_skill), StoryBackend("small", known, skill=skill)
-    return Pair(base, small)  # type: ignore[arg-type]
+    return Pair(base, small)
 
 
 def solved(count: int = 8, program: str = "specreason", over: Pair | None = None, **settings: Any) -> list[SolveRecord]:
@@ -154,7 +154,7 @@ def test_on_other_data_a_draft_is_as_right_as_its_solution() -> None:
     for answer in answers:
         said = Reply(f"\\boxed{{{answer}}}" if answer else "no idea")
         servers = ScriptedBackend("base", [8, said]), ScriptedBackend("small", [Reply("2 and 2", closes=True)])
-        records.append(solve(problem, programs.load("specreason"), Pair(*servers), Settings()))  # type: ignore[arg-type]
+        records.append(solve(problem, programs.load("specreason"), Pair(*servers), Settings()))
     found, truth, left_out = collect(records)
 
     assert (truth, left_out) == ("answers", 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -132,6 +133,28 @@ def test_a_silent_server_is_given_up(fake: Fake) -> None:
     with pytest.raises(CallFailed, match="fell silent"):
         generate(endpoint)
     gone.set()
+
+
+def test_a_call_ends_with_the_time_of_its_solve(fake: Fake) -> None:
+    late = Endpoint(fake.url, "base").until(time.monotonic() + 0.3)
+    gone = threading.Event()
+    fake.generate = lambda *_: gone.wait(5) and None
+
+    for _ in ("while it waits", "before it is sent"):
+        with pytest.raises(CallFailed, match="time limit"):
+            generate(late)
+    gone.set()
+
+
+def test_only_connecting_has_to_be_quick(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("specreason_sgl.endpoint.CONNECT_S", 0.2)
+
+    def slow(handler: BaseHTTPRequestHandler, _: dict[str, Any]) -> None:
+        time.sleep(0.5)
+        reply(handler, {"text": "hi", "meta_info": META})
+
+    fake.generate = slow
+    assert generate(Endpoint(fake.url, "base").until(time.monotonic() + 10))[0] == "hi"
 
 
 def test_what_is_no_sglang_server_is_told(fake: Fake) -> None:

@@ -43,7 +43,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         from specreason_sgl.testing import StoryBackend
 
         known = [story(seed) for seed in range(10)]
-        yield Pair(StoryBackend("base", known), StoryBackend("small", known, skill=0.7))  # type: ignore[arg-type]
+        yield Pair(StoryBackend("base", known), StoryBackend("small", known, skill=0.7))
 
     monkeypatch.setattr("specreason_sgl.cli.pair.open_pair", opened)
     monkeypatch.chdir(tmp_path)
@@ -175,7 +175,8 @@ def test_failed_solves_decide_the_exit_code(
 ) -> None:
     (tmp_path / "odd.py").write_text(
         "import sglang as sgl\nfrom random import Random\n"
-        "@sgl.function\ndef odd(s, trace):\n    if Random(trace.settings.seed).random() < 0.8: raise ValueError('odd')\n"
+        "@sgl.function\ndef odd(s, trace):\n"
+        "    if Random(trace.settings.seed).random() < 0.8: raise ValueError('odd')\n"
     )
     job.write_text('dataset = { name = "stories", limit = 10 }\nmodes = [{ program = "odd.py" }]\n')
 
@@ -312,7 +313,8 @@ def test_nothing_is_markup(run: Run) -> None:
 
 
 def test_the_command_line_answers_without_the_engine() -> None:
-    code = "import sys, specreason_sgl.cli.app; print([m for m in ('torch', 'sglang', 'scipy', 'datasets') if m in sys.modules])"
+    heavy = ("torch", "sglang", "scipy", "datasets", "math_verify")
+    code = f"import sys, specreason_sgl.cli.app; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"

@@ -40,7 +40,7 @@ def make_job(*modes: dict[str, Any], **fields: Any) -> Job:
 
 def make_pair(skill: float = 0.7, **options: Any) -> Pair:
     told = [story(seed) for seed in range(50)]
-    return Pair(StoryBackend("base", told, **options), StoryBackend("small", told, skill=skill, **options))  # type: ignore[arg-type]
+    return Pair(StoryBackend("base", told, **options), StoryBackend("small", told, skill=skill, **options))
 
 
 def config(job: Job, **more: Any) -> RunConfig:
@@ -173,7 +173,7 @@ class Flushed(StoryBackend):
 @pytest.mark.parametrize(("wanted", "flushes"), [(True, 8), (False, 0)])
 def test_no_mode_profits_from_what_another_has_read(tmp_path: Path, *, wanted: bool, flushes: int) -> None:
     Flushed.flushes = 0
-    pair = Pair(Flushed("base", [story(seed) for seed in range(4)]), make_pair().small)  # type: ignore[arg-type]
+    pair = Pair(Flushed("base", [story(seed) for seed in range(4)]), make_pair().small)
     execute(tmp_path / "run", make_job({"kind": "base"}, {"kind": "small"}, repeats=2, flush_cache=wanted), pair)
 
     assert Flushed.flushes == flushes
@@ -182,7 +182,7 @@ def test_no_mode_profits_from_what_another_has_read(tmp_path: Path, *, wanted: b
 def test_a_cache_that_somebody_else_uses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Flushed, "refuses", True)
     monkeypatch.setattr("specreason_sgl.evaluation.runner._FLUSH_S", 0.2)
-    pair = Pair(Flushed("base", []), make_pair().small)  # type: ignore[arg-type]
+    pair = Pair(Flushed("base", []), make_pair().small)
 
     with pytest.raises(UsageError, match="somebody else is using it"):
         execute(tmp_path / "run", make_job({"kind": "base"}), pair)
@@ -200,7 +200,7 @@ class Broken(StoryBackend):
 
 
 def broken_pair() -> Pair:
-    return Pair(Broken("base", [story(seed) for seed in range(50)]), make_pair().small)  # type: ignore[arg-type]
+    return Pair(Broken("base", [story(seed) for seed in range(50)]), make_pair().small)
 
 
 def test_a_failing_problem_is_a_row_with_its_error(tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_a_solve_that_takes_too_long_is_told_when_to_stop(tmp_path: Path) -> Non
             self.deadlines.append(deadline - time.monotonic())
             return self
 
-    pair = Pair(Late("base", [story(seed) for seed in range(4)]), make_pair().small)  # type: ignore[arg-type]
+    pair = Pair(Late("base", [story(seed) for seed in range(4)]), make_pair().small)
     execute(tmp_path / "run", make_job({"kind": "base"}, problem_limit_s=12), pair)
 
     assert Late.deadlines == [pytest.approx(12, abs=1)] * 4

@@ -327,8 +327,8 @@ def test_no_server_outlives_its_owner(moment: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.server
-@pytest.mark.usefixtures("state")
-def test_a_pair_that_is_up_is_found_again_and_ends_whole(state: Path) -> None:
+def test_a_pair_that_is_up_is_found_again_and_ends_whole(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("secrets.token_urlsafe", lambda _: "-a-key-may-begin-like-an-option")
     pair, started = pairs.up(SMALL, SMALL)
     try:
         again, started_again = pairs.up(SMALL, SMALL)

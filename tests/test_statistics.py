@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,8 +29,12 @@ from specreason_sgl.evaluation.statistics import (
 from specreason_sgl.tally import Tally
 
 
+def count(**figures: float) -> Any:
+    return Counter(figures)
+
+
 def row(problem: str, came: Outcome | None = "right", seconds: float = 1.0, mode: str = "m", **totals: object) -> Row:
-    return Row(problem, mode, came, seconds, 0.0, Tally(**totals))  # type: ignore[arg-type]
+    return Row(problem, mode, came, seconds, 0.0, Tally(**totals), known=came is not None)  # type: ignore[arg-type]
 
 
 def rights(values: Iterable[bool], mode: str = "m") -> list[Row]:
@@ -94,8 +100,8 @@ def test_latency_of_a_single_stream() -> None:
 
 def test_under_concurrency_there_is_throughput_and_no_latency() -> None:
     some = [
-        Row("a", "m", "right", 30.0, 0.0, Tally(kept=Counter(base=300))),
-        Row("b", "m", "right", 30.0, 15.0, Tally(kept=Counter(base=150))),
+        Row("a", "m", "right", 30.0, 0.0, Tally(kept=count(base=300))),
+        Row("b", "m", "right", 30.0, 15.0, Tally(kept=count(base=150))),
         Row("c", "m", "right", 15.0, 1000.0, Tally()),
     ]
     summary = summarise("m", some, concurrency=2)
@@ -116,11 +122,11 @@ def test_pauses_do_not_count_as_busy(spans: list[tuple[float, float]], seconds: 
 
 def test_tokens_steps_and_time_are_totals_over_solves() -> None:
     one = Tally(
-        steps=Counter(small=3, base=1), kept=Counter(small=30, base=10), judged=4, accepted=3, drafted_tokens=45,
-        seconds=Counter({"draft": 1, "judge": 1, "regenerate": 2}), prompt_tokens=Counter(base=100),
-        cached_tokens=Counter(base=80), generated=Counter(base=20, small=45), retries=1, ended="budget",
+        steps=count(small=3, base=1), kept=count(small=30, base=10), judged=4, accepted=3, drafted_tokens=45,
+        seconds=count(draft=1, judge=1, regenerate=2), prompt_tokens=count(base=100),
+        cached_tokens=count(base=80), generated=count(base=20, small=45), retries=1, ended="budget",
     )  # fmt: skip
-    other = Tally(steps=Counter(base=4), kept=Counter(base=60), judged=4, accepted=0, drafted_tokens=15)
+    other = Tally(steps=count(base=4), kept=count(base=60), judged=4, accepted=0, drafted_tokens=15)
     s = summarise("m", [Row("a", "m", "right", 1, 0, one), Row("b", "m", "right", 1, 0, other)])
 
     assert (s.acceptance, s.small_steps, s.judge_share, s.cached_share) == (3 / 8, 3 / 8, 1 / 4, 4 / 5)
@@ -274,10 +280,7 @@ def test_nobody_on_the_frontier_is_beaten(points: dict[str, tuple[float, float]]
 
     assert len(found) == len(points)
     assert bool(best) == bool(points)
-    assert all(
-        a.accuracy < b.accuracy or (a.seconds, a.accuracy) == (b.seconds, b.accuracy)
-        for a, b in zip(best, best[1:], strict=False)
-    )
+    assert all(a.accuracy < b.accuracy or (a.seconds, a.accuracy) == (b.seconds, b.accuracy) for a, b in pairwise(best))
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), max_size=12))

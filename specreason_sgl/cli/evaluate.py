@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from specreason_sgl.cli.pair import ApiKey, BaseUrl, PairName, PairOptions, SmallUrl
-from specreason_sgl.errors import UsageError
+from specreason_sgl.errors import SpecReasonError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -221,7 +221,13 @@ def _run(
         runner = Runner(job, problems, pair, writer, grader, sink, decode=decode, fail_on_error=fail_on_error)
         if len(done) < total and pair.base and pair.small:
             runner.warm_up(load_program("specreason"))
-        records = runner.run(done)
+        try:
+            records = runner.run(done)
+        except (KeyboardInterrupt, SpecReasonError):
+            stack.callback(
+                typer.echo, f"hint: the same command with `--out {folder} --resume` goes on from here", err=True
+            )
+            raise
     _tell(folder, as_json=as_json, quiet=shown == "json")
     failed = sum(record.tally.outcome == "failed" for record in records)
     if failed:

@@ -107,7 +107,7 @@ class Job(BaseModel):
     problem_limit_s: float = Field(1800.0, gt=0)
     """A solve that takes longer has failed."""
     flush_cache: bool = True
-    """At concurrency 1, empty the radix caches between modes, so that none profits from another's work."""
+    """Empty the radix caches wherever nothing is in flight, so that no mode profits from another's work."""
 
     @model_validator(mode="before")
     @classmethod

@@ -251,6 +251,7 @@ def _outcomes(s: Statistics) -> Table:
 
 
 def _comparisons(s: Statistics) -> Table:
+    timed = any(c.speed_up for c in s.comparisons)
     rows = tuple(
         (
             c.mode,
@@ -259,17 +260,16 @@ def _comparisons(s: Statistics) -> Table:
             _estimate(c.difference, scale=100, signed=True),
             c.difference_word,
             f"{c.wins}–{c.losses}",
-            _estimate(c.speed_up, digits=2, unit="×"),
-            c.speed_up_word,
+            *((_estimate(c.speed_up, digits=2, unit="×"), c.speed_up_word) if timed else ()),
         )
         for c in s.comparisons
     )
-    columns = ("mode", "against", "problems", "accuracy", "which is", "won–lost", "speed-up", "which is")
+    columns = ("mode", "against", "problems", "accuracy", "which is", "won–lost")
     note = (
         "Paired by problem; significant: the 95 % interval and a paired randomisation test agree. "
         "Not corrected for many comparisons."
     )
-    return Table("Against each other", columns, rows, note)
+    return Table("Against each other", columns + (("speed-up", "which is") if timed else ()), rows, note)
 
 
 def _budgets(s: Statistics) -> Table:
@@ -329,4 +329,10 @@ def _percent(value: float | None) -> str:
 
 
 def _flat(values: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
+    return ", ".join(f"{name} {_near(value)}" for name, value in values.items() if value is not None)
+
+
+def _near(value: Any) -> str:
+    """A value as it is, but of a local path only the end, which means something elsewhere too."""
+    path = Path(str(value))
+    return "/".join(path.parts[-2:]) if path.is_absolute() else str(value)

@@ -8,6 +8,7 @@ them alike; above that it is a whole mode, so that its throughput is its own. Re
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -38,7 +39,11 @@ _WARM_UP = {"budget": 48, "max_step_tokens": 24, "answer_tokens": 8}
 _FLUSH_S = 30.0
 
 
-class TooManyFailures(SpecReasonError):  # noqa: N818 - named as the other errors are
+# It tells of every retry; where a cache is emptied nobody needs to know.
+logging.getLogger("stamina").addHandler(logging.NullHandler())
+
+
+class TooManyFailures(SpecReasonError):
     """More solves failed than the user wants to pay for."""
 
 

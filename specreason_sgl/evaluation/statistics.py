@@ -179,6 +179,8 @@ class Row:
     began: float
     """As a time stamp, in seconds."""
     tally: Tally
+    known: bool = True
+    """Whether the right answer is."""
 
     @property
     def right(self) -> float:
@@ -196,6 +198,7 @@ def rows(records: Iterable[SolveRecord]) -> list[Row]:
             seconds=(totals := record.tally).elapsed,
             began=record.started.timestamp(),
             tally=totals,
+            known=record.problem.answer is not None,
         )
         for record in records
     ]
@@ -232,7 +235,7 @@ def analyse(
     budgets = [
         BudgetPoint(mode=mode, seconds=seconds, accuracy=accuracy_within(some, seconds, seed=seed))
         for mode, some in by_mode.items()
-        if reference and any(row.outcome for row in some)
+        if reference and all(row.known for row in some)
         for seconds in (reference.mean.value / 2, reference.mean.value, reference.mean.value * 2)
     ]
     points = {s.mode: (s.latency.mean.value, s.accuracy.value) for s in summaries if s.latency and s.accuracy}
@@ -265,7 +268,6 @@ def summarise(mode: str, some: Sequence[Row], *, concurrency: int = 1, seed: int
         for kind, seconds in totals.seconds.items():
             spent[kind] += seconds
     whole = sum(spent.values())
-    graded = any(row.outcome is not None and row.outcome != "failed" for row in some)
     return Summary(
         mode=mode,
         solves=len(some),
@@ -273,7 +275,7 @@ def summarise(mode: str, some: Sequence[Row], *, concurrency: int = 1, seed: int
         outcomes={name: count for name in OUTCOMES if (count := sum(row.outcome == name for row in some))},
         over_budget=sum(t.ended == "budget" for t in tallies),
         retries=sum(t.retries for t in tallies),
-        accuracy=share(by_problem(some, lambda row: row.right), seed=seed) if graded else None,
+        accuracy=share(by_problem(some, lambda row: row.right), seed=seed) if all(row.known for row in some) else None,
         latency=_latency(timed, seed) if concurrency == 1 and timed else None,
         throughput=_throughput(timed, concurrency) if concurrency > 1 and timed else None,
         acceptance=sum(t.accepted for t in tallies) / judged if judged else None,
@@ -299,7 +301,7 @@ def compare(some: Sequence[Row], others: Sequence[Row], *, timed: bool = True, s
         seed: of the resampling.
     """
     right, other_right = _paired(by_problem(some, lambda row: row.right), by_problem(others, lambda row: row.right))
-    known = len(right) > 0 and all(row.outcome is not None for row in (*some, *others))
+    known = len(right) > 0 and all(row.known for row in (*some, *others))
     seconds, other_seconds = _paired(*(
         by_problem([row for row in each if row.outcome != "failed"], lambda row: row.seconds) for each in (some, others)
     ))  # fmt: skip

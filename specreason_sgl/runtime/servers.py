@@ -61,6 +61,7 @@ class Plan:
     port: int
     core: int
     log: str
+    """The file for its output."""
 
     @property
     def url(self) -> str:
@@ -75,7 +76,7 @@ def plan(role: Model, model: Path, *, port: int, core: int, logs: Path, extra: S
         role: which of the two models it serves.
         model: the folder with weights and tokenizer.
         port: a free port of 127.0.0.1.
-        core: the core it computes on.
+        core: the core it is bound to, on processors for which SGLang can bind.
         logs: the folder its log goes to.
         extra: more of SGLang's server arguments; they win over ours.
     """
@@ -193,6 +194,8 @@ class Servers:
             "api_key": api_key,
             "owner": os.getpid() if owned else None,
         }
+        for one in plans:
+            Path(one.log).unlink(missing_ok=True)  # what an earlier server said is not to be taken for this one's
         log = logs / "pair.log"
         with _spoken(json.dumps(told)) as orders, private(log) as output:
             process = subprocess.Popen(
@@ -223,7 +226,9 @@ class Servers:
                 raise _died(waiting[0], f"was not ready after {limit_s:.0f} s")
             for one in waiting:
                 if _TAKEN in _said(one):  # SGLang itself would go on for minutes
-                    raise PortTaken(f"port {one.port} of the {one.role} server was taken by another program")
+                    raise PortTaken(
+                        f"port {one.port} of the {one.role} server was taken by another program", hint="try again"
+                    )
             for one in [one for one in waiting if answers(one.url)]:
                 waiting.remove(one)
                 say(f"the {one.role} model is ready")
