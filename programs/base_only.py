@@ -11,7 +11,7 @@ def base_only(s, trace):
     s += trace.prefix("base")
     with s.copy() as thinking:
         thinking += sgl.gen("thinking", stop=[THINK_CLOSE], max_tokens=trace.settings.budget)
-        s += trace.thought(thinking, "thinking", author="base")
+        s += trace.thought(thinking, "thinking")
     s += CLOSE_THINKING
     s += sgl.gen("answer", max_tokens=trace.settings.answer_tokens)
-    return trace.answered(s, "answer", author="base")
+    return trace.answered(s, "answer")

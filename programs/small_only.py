@@ -13,7 +13,7 @@ def small_only(s, trace):
     s += trace.prefix("small")
     with s.copy() as thinking:
         thinking += sgl.gen("thinking", stop=[THINK_CLOSE], max_tokens=trace.settings.budget)
-        s += trace.thought(thinking, "thinking", author="small")
+        s += trace.thought(thinking, "thinking")
     s += CLOSE_THINKING
     s += sgl.gen("answer", max_tokens=trace.settings.answer_tokens)
-    return trace.answered(s, "answer", author="small")
+    return trace.answered(s, "answer")

@@ -28,19 +28,17 @@ def regenerate(s, trace, step):
 
 
 @sgl.function
-def specreason(s, trace):
+def specreason(s, trace, judge=judge):
     """Draft, judge, accept or regenerate, until the thinking ends; then the base model answers."""
     s += trace.prefix("base")
     for step in trace.next_steps():
         s += step.delimiter
-        author = "base"
+        kept = None
         if step.number >= trace.settings.first_n:
-            text = trace.drafted(draft.run(trace, step, backend=trace.small, **trace.sampling), step)
-            author = "small" if not text.is_empty and judge(s, trace, step, text) else "base"
-        if author == "base":
-            text = regenerate(s, trace, step)
-        s += text.text
-        trace.take(step, text, author)
+            drafted = trace.drafted(draft.run(trace, step, backend=trace.small, **trace.sampling), step)
+            if drafted.text and judge(s, trace, step, drafted):
+                kept = drafted
+        s += trace.take(step, kept or regenerate(s, trace, step))
     s += CLOSE_THINKING
     s += sgl.gen("answer", max_tokens=trace.settings.answer_tokens)
-    return trace.answered(s, "answer", author="base")
+    return trace.answered(s, "answer")

@@ -263,7 +263,9 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         if body is not None and path == "/generate":
             body = {"rid": uuid.uuid4().hex, **body} if isinstance(body.get("text"), str) else body
         data = None if body is None else json.dumps(body).encode()
-        limits = {} if self._deadline is None else {"timeout": urllib3.Timeout(connect=CONNECT_S, read=_left(self._deadline))}
+        limits: dict[str, Any] = {}
+        if self._deadline is not None:
+            limits["timeout"] = urllib3.Timeout(connect=CONNECT_S, read=_left(self._deadline))
         try:
             response = self._pool.request(
                 method,

@@ -77,15 +77,12 @@ class Step:
 class Written:
     """What a model wrote for a step."""
 
+    author: Model
     text: str
+    """Without delimiters; empty if there is not a word in it."""
     tokens: int
     closes: bool
     """Whether it ended the thinking there."""
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is not a word in it."""
-        return not self.text
 
 
 class Trace:
@@ -215,43 +212,45 @@ class Trace:
         """Wait for the base model's own version of a step."""
         return self._read(state, step.text, "regenerate", step.number)
 
-    def take(self, step: Step, text: Written, author: Model) -> None:
-        """Let a step into the reasoning, and see whether the thinking ends with it."""
-        self.tokens += text.tokens
-        self._stalled = self._stalled + 1 if text.is_empty else 0
-        if not text.is_empty:
-            repeats = is_repeat(self.steps, text.text)
-            self.steps.append(text.text)
+    def take(self, step: Step, kept: Written) -> str:
+        """Let a step into the reasoning, and see whether the thinking ends with it; returns its text."""
+        repeats = is_repeat(self.steps, kept.text)
+        self.tokens += kept.tokens
+        self._stalled = 0 if kept.text else self._stalled + 1
+        if kept.text:
+            self.steps.append(kept.text)
             self.emit(
-                StepTaken(step=step.number, author=author, text=text.text, tokens=text.tokens, closes=text.closes)
+                StepTaken(
+                    step=step.number, author=kept.author, text=kept.text, tokens=kept.tokens, closes=kept.closes
+                )
             )
-            if repeats and not text.closes:
-                self._end("repeat")
-                return
-        if text.closes:
+        if kept.closes:
             self._end("closed")
+        elif repeats:
+            self._end("repeat")
         elif self._stalled >= STALLED:
             self._end("no-progress")
+        return kept.text
 
-    def thought(self, state: ProgramState, name: str, author: Model) -> str:
+    def thought(self, state: ProgramState, name: str) -> str:
         """Wait for a whole chain of thought from one model and take its steps one by one; returns it, tidied."""
         whole = self._read(state, name, "think", None)
         for number, text in enumerate(steps := split_steps(whole.text)):
             self.steps.append(text)
             share = whole.tokens * (number + 1) // len(steps) - whole.tokens * number // len(steps)
-            self.emit(StepTaken(step=number, author=author, text=text, tokens=share, closes=number + 1 == len(steps)))
+            self.emit(StepTaken(step=number, author=whole.author, text=text, tokens=share, closes=number + 1 == len(steps)))
         self.tokens = whole.tokens
         self._end("closed" if whole.closes else "budget")
         return DELIMITER.join(self.steps)
 
-    def answered(self, state: ProgramState, name: str, author: Model) -> str:
+    def answered(self, state: ProgramState, name: str) -> str:
         """Wait for the answer phase; returns what the last box holds, or nothing."""
         text = self._wait(state, name)
         meta = self._meta(state, name)
         self._tell_call(meta, "answer", None)
         answer = boxed(text)
         truncated = _finish(meta)[0] == "length"
-        self.emit(AnswerWritten(author=author, text=text.strip(), answer=answer, truncated=truncated))
+        self.emit(AnswerWritten(author=meta["role"], text=text.strip(), answer=answer, truncated=truncated))
         return answer or ""
 
     def _end(self, reason: EndOfThinking) -> None:
@@ -265,7 +264,7 @@ class Trace:
         finish, matched = _finish(meta)
         # A model that ends its turn without closing the thinking has nothing more to think either.
         closes = finish == "stop" and matched != DELIMITER
-        return Written(text.split(THINK_CLOSE, 1)[0].strip(), int(meta["completion_tokens"]), closes)
+        return Written(meta["role"], text.split(THINK_CLOSE, 1)[0].strip(), int(meta["completion_tokens"]), closes)
 
     def _wait(self, state: ProgramState, name: str) -> str:
         # SGLang only fills the variable or sets the error; which one is known when the state has caught up.

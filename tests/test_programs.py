@@ -258,7 +258,7 @@ def test_a_program_of_ones_own(tmp_path: Path) -> None:
         "def mine(s, trace):\n"
         "    s += trace.prefix('base') + 'It is easy.'\n"
         "    s += sgl.gen('answer', max_tokens=8)\n"
-        "    return trace.answered(s, 'answer', author='base')\n"
+        "    return trace.answered(s, 'answer')\n"
     )
     record, *_ = run([], [ANSWER], program=str(mine))
 

@@ -8,9 +8,12 @@ from typing import Annotated
 import typer
 
 from specreason_sgl import __version__
+from specreason_sgl.cli.audit import audit
+from specreason_sgl.cli.evaluate import evaluate
 from specreason_sgl.cli.import_trace import import_trace
 from specreason_sgl.cli.listing import list_runs
 from specreason_sgl.cli.replay import replay
+from specreason_sgl.cli.report import report
 from specreason_sgl.cli.run import run
 from specreason_sgl.cli.servers import down, status, up
 from specreason_sgl.errors import SpecReasonError
@@ -43,6 +46,9 @@ def _root(
 
 
 app.command("run")(run)
+app.command("eval")(evaluate)
+app.command("report")(report)
+app.command("audit")(audit)
 app.command("replay")(replay)
 app.command("list")(list_runs)
 app.command("import-trace")(import_trace)

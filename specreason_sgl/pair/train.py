@@ -89,8 +89,8 @@ SHAPES = {
             Stage("solve", 500, 3e-3, layers=6, drilled=0.1, final=1.0),
             Stage("find", 400, 3e-3, layers=10, noised=0.8, frozen=6, longest=6, final=1.0),
             Stage("judge", 250, 3e-3, layers=10, judgements=4, noised=0.1, frozen=6, longest=6, drafts=True, final=0.85),
-            Stage("deep", 250, 3e-3, layers=16, judgements=4, frozen=6, longest=5, drafts=True, final=0.5),
-            Stage("settle", 60, 1.5e-3, layers=16, judgements=3, drafts=True, final=0.02),
+            Stage("deep", 100, 3e-3, layers=16, judgements=4, frozen=6, longest=5, drafts=True, final=1.0),
+            Stage("settle", 120, 1.5e-3, layers=16, judgements=2, longest=7, drafts=True, final=0.02),
         ),
     ),
 }
@@ -203,7 +203,7 @@ def optimisers(learner: Learner, stage: Stage) -> list[torch.optim.Optimizer]:
 
 def rate_at(stage: Stage, step: int) -> float:
     """Warm up, hold, and fall linearly over the last 40 % of the stage."""
-    warm = min(1.0, (step + 1) / 50)
+    warm = min(1.0, (step + 1) / (0.1 * stage.steps))
     fall = min(1.0, (stage.steps - step) / (0.4 * stage.steps))
     return stage.rate * warm * (stage.final + (1 - stage.final) * fall)
 
@@ -283,7 +283,7 @@ def run_stage(learner: Learner, stage: Stage, encoder: Encoder, folder: Path, de
                 log.write(json.dumps({k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}) + "\n")
                 log.flush()
                 bar.update(task, completed=step, figures=" ".join(f"{k} {v:.4f}" for k, v in mean.items()))
-            if step % 250 == 0:
+            if step % 50 == 0:
                 state = {"learner": learner.state_dict(), "tools": [tool.state_dict() for tool in tools], "step": step}
                 torch.save(state, checkpoint.with_suffix(".new"))
                 checkpoint.with_suffix(".new").replace(checkpoint)
