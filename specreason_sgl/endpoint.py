@@ -311,7 +311,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
             )
         if response.status == HTTPStatus.NOT_FOUND:
             return ServerUnreachable(
-                f"the {self.role} server at {self.base_url} has no `{path}`: it is not an SGLang server, or one older than 0.5.23",
+                f"the {self.role} server at {self.base_url} has no `{path}`: it is no SGLang server, or an old one",
                 hint=self._launch_hint,
             )
         return CallFailed(f"the {self.role} server refused a call: {str(detail)[:300]}")

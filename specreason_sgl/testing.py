@@ -1,9 +1,9 @@
-"""A scripted model server, for tests of programs: what a real one cannot be made to say.
+r"""A scripted model server, for tests of programs: what a real one cannot be made to say.
 
 ::
 
     small = ScriptedBackend("small", [Reply("2 + 2 = 4.", closes=True)])
-    base = ScriptedBackend("base", [8, Reply("The answer is \\\\boxed{4}.")])
+    base = ScriptedBackend("base", [8, Reply("The answer is \\boxed{4}.")])
     record = solve(problem, programs.load("specreason"), Pair(base, small), Settings())
 
 `StoryBackend` is one that really solves quantity stories, as well as it is told to.
@@ -48,8 +48,9 @@ class Reply:
 
 
 class ScriptedBackend(BaseBackend):  # type: ignore[misc]  # SGLang is untyped
-    """Answers calls from a list, in order: a `Reply` for a generation, a digit or ten log-probabilities for a
-    selection, an exception to fail with.
+    """Answers calls from a list, in order.
+
+    A `Reply` is for a generation, a digit or ten log-probabilities for a selection, an exception is to fail with.
     """
 
     def __init__(self, role: Model, script: Sequence[Reply | int | Sequence[float] | Exception]) -> None:

@@ -220,9 +220,7 @@ class Trace:
         if kept.text:
             self.steps.append(kept.text)
             self.emit(
-                StepTaken(
-                    step=step.number, author=kept.author, text=kept.text, tokens=kept.tokens, closes=kept.closes
-                )
+                StepTaken(step=step.number, author=kept.author, text=kept.text, tokens=kept.tokens, closes=kept.closes)
             )
         if kept.closes:
             self._end("closed")
@@ -238,7 +236,8 @@ class Trace:
         for number, text in enumerate(steps := split_steps(whole.text)):
             self.steps.append(text)
             share = whole.tokens * (number + 1) // len(steps) - whole.tokens * number // len(steps)
-            self.emit(StepTaken(step=number, author=whole.author, text=text, tokens=share, closes=number + 1 == len(steps)))
+            closes = number + 1 == len(steps)
+            self.emit(StepTaken(step=number, author=whole.author, text=text, tokens=share, closes=closes))
         self.tokens = whole.tokens
         self._end("closed" if whole.closes else "budget")
         return DELIMITER.join(self.steps)

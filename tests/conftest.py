@@ -17,7 +17,8 @@ SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 def own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests neither see nor touch the pair or the runs of whoever runs them."""
     monkeypatch.setenv("SPECREASON_HOME", str(tmp_path_factory.mktemp("state")))
-    for name in ("SPECREASON_DISPLAY", "SPECREASON_RUNS", "SPECREASON_API_KEY", "NO_COLOR", "FORCE_COLOR", "PYTHONPATH"):
+    ours = ("SPECREASON_DISPLAY", "SPECREASON_RUNS", "SPECREASON_API_KEY")
+    for name in (*ours, "NO_COLOR", "FORCE_COLOR", "PYTHONPATH"):
         monkeypatch.delenv(name, raising=False)
 
 

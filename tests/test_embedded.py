@@ -113,7 +113,7 @@ def asked(base: Endpoint, told: stories.Story, done: int, text: str, *, stock: b
 
     endpoint = base.for_solve(None, None)
     if stock:
-        endpoint._single_tokens = lambda _: None  # type: ignore[method-assign]
+        endpoint._single_tokens = lambda choices: None  # type: ignore[method-assign,assignment]
     state = judge.run(backend=endpoint)
     assert state.error() is None
     meta = state.get_meta_info("score")
@@ -192,9 +192,8 @@ def test_the_command_line_solves_over_named_servers(servers: RunningPair, tmp_pa
         "--base", servers.base.url, "--small", servers.small.url, "--temperature", "0", "--top-p", "1",
         "--budget", "1024", "--json", "--out", str(tmp_path / "run"),
     ]  # fmt: skip
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={"SPECREASON_API_KEY": servers.base.api_key or "", "PATH": ""}
-    )
+    environment = {"SPECREASON_API_KEY": servers.base.api_key or "", "PATH": ""}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     events = [json.loads(line) for line in done.stdout.splitlines()]
 
     assert done.returncode == (0 if events[-1]["correct"] else 1), done.stderr

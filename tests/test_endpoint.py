@@ -52,7 +52,8 @@ class Fake:
 
     def answer(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
         if handler.path == "/tokenize":
-            text = body.get("prompt") or "".join(f"<{m['role']}>{m['content']}" for m in body["messages"]) + "<assistant>"
+            turns = "".join(f"<{m['role']}>{m['content']}" for m in body.get("messages", ()))
+            text = body.get("prompt") or f"{turns}<assistant>"
             reply(handler, {"tokens": [ord(c) for c in text]})
         elif handler.path == "/detokenize":
             reply(handler, {"text": "".join(map(chr, body["tokens"]))})
@@ -60,7 +61,12 @@ class Fake:
             self.generate(handler, body)
 
 
-META = {"prompt_tokens": 3, "cached_tokens": 2, "completion_tokens": 1, "finish_reason": {"type": "stop", "matched": None}}
+META = {
+    "prompt_tokens": 3,
+    "cached_tokens": 2,
+    "completion_tokens": 1,
+    "finish_reason": {"type": "stop", "matched": None},
+}
 
 
 def reply(handler: BaseHTTPRequestHandler, body: object, status: int = 200) -> None:
@@ -128,7 +134,7 @@ def test_misbehaviour_becomes_an_error_with_a_line(
 def test_a_silent_server_is_given_up(fake: Fake) -> None:
     endpoint = Endpoint(fake.url, "base", read_s=0.2)
     gone = threading.Event()
-    fake.generate = lambda *_: gone.wait(5) and None
+    fake.generate = lambda *_: wait(gone)
 
     with pytest.raises(CallFailed, match="fell silent"):
         generate(endpoint)
@@ -158,6 +164,10 @@ def test_only_connecting_has_to_be_quick(fake: Fake, monkeypatch: pytest.MonkeyP
 
     fake.generate = slow
     assert generate(Endpoint(fake.url, "base").until(time.monotonic() + 10))[0] == "hi"
+
+
+def wait(event: threading.Event) -> None:
+    event.wait(5)
 
 
 def test_what_is_no_sglang_server_is_told(fake: Fake) -> None:

@@ -39,7 +39,7 @@ def run(
         PROBLEM,
         programs.load(program),
         Pair(servers[1], servers[0]),
-        Settings(**settings),  # type: ignore[arg-type]
+        Settings(**settings),
     )
     return record, *servers
 
@@ -90,8 +90,8 @@ def test_every_call_is_told() -> None:
 
 @pytest.mark.parametrize(("threshold", "author"), [(0, "small"), (5, "small"), (5.5, "base"), (9.5, "base")])
 def test_the_threshold_decides(threshold: float, author: str) -> None:
-    record, *_ = run([Reply("draft", closes=True)], [5, *([Reply("own", closes=True)] if author == "base" else []), ANSWER],
-                     threshold=threshold)  # fmt: skip
+    own = [Reply("own", closes=True)] if author == "base" else []
+    record, *_ = run([Reply("draft", closes=True)], [5, *own, ANSWER], threshold=threshold)
 
     assert [author] == [a for a, _ in steps(record)]
 
@@ -100,8 +100,8 @@ def test_greedy_and_expected_can_disagree() -> None:
     split = [-1.0] + [LEAST] * 7 + [-1.1, -1.1]  # greedy 0, expected above 5
     accepted = {}
     for rule in ("greedy", "expected"):
-        record, *_ = run([Reply("d", closes=True)], [split, *([Reply("o", closes=True)] if rule == "greedy" else []), ANSWER],
-                         threshold=5, score=rule)  # fmt: skip
+        own = [Reply("o", closes=True)] if rule == "greedy" else []
+        record, *_ = run([Reply("d", closes=True)], [split, *own, ANSWER], threshold=5, score=rule)
         accepted[rule] = steps(record)[0][0]
 
     assert accepted == {"greedy": "base", "expected": "small"}
@@ -234,14 +234,14 @@ def test_an_anchor_that_never_stops_thinking_runs_into_the_budget() -> None:
 
 def test_an_anchor_needs_only_its_own_model() -> None:
     base = ScriptedBackend("base", [Reply("a", closes=True), ANSWER])
-    record = solve(PROBLEM, programs.load("base-only"), Pair(base, None), Settings())  # type: ignore[arg-type]
+    record = solve(PROBLEM, programs.load("base-only"), Pair(base, None), Settings())
 
     assert record.tally.correct
 
 
 def test_a_missing_model_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="needs a small model"):
-        solve(PROBLEM, programs.load("specreason"), Pair(ScriptedBackend("base", []), None), Settings())  # type: ignore[arg-type]
+        solve(PROBLEM, programs.load("specreason"), Pair(ScriptedBackend("base", []), None), Settings())
 
 
 @pytest.mark.parametrize("question", ["", " \n"])

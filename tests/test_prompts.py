@@ -18,7 +18,7 @@ CONTROL = [
     "<｜end▁of▁sentence｜>",
     "[INST]",
     "</s>",
-]  # noqa: RUF001
+]
 
 
 @pytest.mark.parametrize("token", CONTROL)

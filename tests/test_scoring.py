@@ -70,7 +70,7 @@ def test_a_bare_digit_is_a_certain_score(digit: str) -> None:
 
 @pytest.mark.parametrize("values", [(), (0.0,) * 9, (LEAST,) * 10, (math.nan,) * 10])
 def test_what_is_no_score_is_refused(values: tuple[float, ...]) -> None:
-    with pytest.raises(ValueError, match="log-probabilities|no mass"):
+    with pytest.raises(ValueError, match=r"log-probabilities|no mass"):
         Score(values)
 
 

@@ -121,15 +121,15 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
         "try:\n"
         "    with writing(folder, config) as run:\n"
         "        for n in range(1000):\n"
-        "            run.append(SolveRecord(problem=Problem(id=str(n), question='q' * 500), mode='m', started=config.created,\n"
-        "                                   events=[]))\n"
+        "            run.append(SolveRecord(problem=Problem(id=str(n), question='q' * 500), mode='m',\n"
+        "                                   started=config.created, events=[]))\n"
         "except SpecReasonError as error:\n"
         "    print(error)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "run")],
         capture_output=True, text=True, check=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),  # noqa: PLW1509
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
     )  # fmt: skip
 
     assert "cannot write" in done.stdout

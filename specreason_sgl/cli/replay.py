@@ -24,7 +24,7 @@ SPEEDS = {"1": 1.0, "4": 4.0, "instant": None}
 WHICH, AGAIN, OUTPUT = "Which solve", "Other decisions", "Output"
 
 
-def replay(  # noqa: PLR0917 - the options of a command
+def replay(
     run: Annotated[str, typer.Argument(help="A run folder, the beginning or end of its name, or `latest`")] = "latest",
     problem: Annotated[str | None, typer.Option("--problem", help="The problem's id", rich_help_panel=WHICH)] = None,
     mode: Annotated[str | None, typer.Option("--mode", help="What solved it", rich_help_panel=WHICH)] = None,

@@ -21,8 +21,19 @@ from specreason_sgl.settings import Settings
 from specreason_sgl.store import Problem, RunConfig, SolveRecord, new_folder, writing
 from specreason_sgl.view.display import choose, open_display
 
-REPORTED = ("model_path", "served_model_name", "attention_backend", "dtype", "tp_size", "context_length",
-            "mem_fraction_static", "max_total_tokens", "speculative_algorithm", "enable_deterministic_inference", "version")  # fmt: skip
+REPORTED = (
+    "model_path",
+    "served_model_name",
+    "attention_backend",
+    "dtype",
+    "tp_size",
+    "context_length",
+    "mem_fraction_static",
+    "max_total_tokens",
+    "speculative_algorithm",
+    "enable_deterministic_inference",
+    "version",
+)
 
 
 def versions() -> dict[str, str]:

@@ -88,9 +88,11 @@ SHAPES = {
         (
             Stage("solve", 500, 3e-3, layers=6, drilled=0.1, final=1.0),
             Stage("find", 400, 3e-3, layers=10, noised=0.8, frozen=6, longest=6, final=1.0),
-            Stage("judge", 250, 3e-3, layers=10, judgements=4, noised=0.1, frozen=6, longest=6, drafts=True, final=0.85),
+            Stage(
+                "judge", 250, 3e-3, layers=10, judgements=4, noised=0.1, frozen=6, longest=6, drafts=True, final=0.85
+            ),
             Stage("deep", 100, 3e-3, layers=16, judgements=4, frozen=6, longest=5, drafts=True, final=1.0),
-            Stage("settle", 120, 1.5e-3, layers=16, judgements=2, longest=7, drafts=True, final=0.02),
+            Stage("settle", 130, 5e-4, layers=16, judgements=3, longest=7, drafts=True, final=0.02),
         ),
     ),
 }
@@ -209,7 +211,7 @@ def rate_at(stage: Stage, step: int) -> float:
 
 
 def batches(encoder: Encoder, stage: Stage, first: int, seed: int, drafted: Drafted) -> Iterator[Batch]:
-    """Batches for a stage from step ``first``: each chunk has its own random stream, so a resumed stage sees the same data."""
+    """Batches for a stage from step ``first``; a resumed stage sees the same data, as chunks have their own seeds."""
     pad = encoder.encode("<|endoftext|>")[0]
     for chunk in range(first // SORTED_OVER, math.ceil(stage.steps / SORTED_OVER)):
         rng = random.Random(f"{stage.name}:{seed}:{chunk}")
@@ -293,7 +295,9 @@ def run_stage(learner: Learner, stage: Stage, encoder: Encoder, folder: Path, de
 
 def save(model: LlamaForCausalLM, folder: Path) -> None:
     """Write the weights as bfloat16 safetensors, leaving the model as it is."""
-    model.save_pretrained(folder, state_dict={name: value.to(torch.bfloat16) for name, value in model.state_dict().items()})
+    model.save_pretrained(
+        folder, state_dict={name: value.to(torch.bfloat16) for name, value in model.state_dict().items()}
+    )
     path = folder / "config.json"  # says what the model is in memory, not what was written
     path.write_text(json.dumps(json.loads(path.read_text()) | {"dtype": "bfloat16"}, indent=2) + "\n", encoding="utf-8")
 
