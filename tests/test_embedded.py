@@ -113,7 +113,7 @@ def asked(base: Endpoint, told: stories.Story, done: int, text: str, *, stock: b
 
     endpoint = base.for_solve(None, None)
     if stock:
-        endpoint._single_tokens = lambda choices: None  # type: ignore[method-assign,assignment]
+        endpoint._single_tokens = lambda choices: None  # type: ignore[method-assign]  # noqa: ARG005
     state = judge.run(backend=endpoint)
     assert state.error() is None
     meta = state.get_meta_info("score")

@@ -55,6 +55,8 @@ class Stage:
     layers: int
     judgements: int = 0
     """Candidates judged per story."""
+    judged: float = 1.0
+    """Share of the stories in which candidates are judged."""
     drilled: float = 0.0
     """Share of the samples that are checking drills."""
     noised: float = 0.0
@@ -93,6 +95,7 @@ SHAPES = {
             ),
             Stage("deep", 100, 3e-3, layers=16, judgements=4, frozen=6, longest=5, drafts=True, final=1.0),
             Stage("settle", 130, 5e-4, layers=16, judgements=3, longest=7, drafts=True, final=0.02),
+            Stage("polish", 340, 7e-4, layers=16, judgements=3, judged=0.2, drafts=True, final=0.02),
         ),
     ),
 }
@@ -216,7 +219,8 @@ def batches(encoder: Encoder, stage: Stage, first: int, seed: int, drafted: Draf
     for chunk in range(first // SORTED_OVER, math.ceil(stage.steps / SORTED_OVER)):
         rng = random.Random(f"{stage.name}:{seed}:{chunk}")
         samples = [_sample(encoder, stage, rng, drafted) for _ in range(BATCH * SORTED_OVER)]
-        samples.sort(key=lambda sample: len(sample.ids))
+        # Plain sequences apart: a batch without branches needs no mask.
+        samples.sort(key=lambda sample: (len(sample.roots) > 1, len(sample.ids)))
         cut = [samples[at : at + BATCH] for at in range(0, len(samples), BATCH)]
         rng.shuffle(cut)
         for number, group in enumerate(cut):
@@ -227,6 +231,8 @@ def batches(encoder: Encoder, stage: Stage, first: int, seed: int, drafted: Draf
 def _sample(encoder: Encoder, stage: Stage, rng: random.Random, drafted: Drafted) -> Sample:
     if rng.random() < stage.drilled:
         return encoder.drill(rng)
+    if rng.random() >= stage.judged:
+        return encoder.solved(stories.invent(rng, stage.longest))
     if drafted and rng.random() < 0.6:
         seed = rng.choice(list(drafted))
         told = stories.story(seed, "train")
