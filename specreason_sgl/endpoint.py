@@ -53,8 +53,10 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
 
         Raises:
             ServerUnreachable: nobody answers there, or not an SGLang server.
-            UsageError: the server refuses the key, or its template is of no use.
+            UsageError: this is no address, the server refuses the key, or its template is of no use.
         """
+        if not url.startswith(("http://", "https://")):
+            raise UsageError(f"`{url}` is not the address of a server", hint="it looks like `http://127.0.0.1:30000`")
         BaseBackend.__init__(self)
         self.role = role
         self.base_url = url.rstrip("/")
@@ -156,9 +158,11 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         self, s: StreamExecutor, choices: list[str], temperature: float, method: ChoicesSamplingMethod, began: float
     ) -> ChoicesDecision:
         decision = super().select(s, choices, temperature, method)
-        logprobs = [
-            max(sum(row[0] or 0.0 for row in rows), LEAST) for rows in decision.meta_info["input_token_logprobs"]
-        ]
+        rows = decision.meta_info["input_token_logprobs"]
+        # SGLang scores a token or two of the prompt along with each choice; they are the same for all.
+        while min(map(len, rows)) > 1 and len({row[0][1] for row in rows}) == 1:
+            rows = [row[1:] for row in rows]
+        logprobs = [max(sum(token[0] or 0.0 for token in row), LEAST) for row in rows]
         prompt = len(self.tokens(s.text_))
         decision.meta_info |= {
             "digit_logprobs": logprobs,

@@ -44,7 +44,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         (["run", "q", "--budget", "0"], 2, "`--budget`"),
         (["run", "q", "--display", "neon"], 2, "neon"),
         (["run", "q", "--base", "http://127.0.0.1:9", "--small", "http://127.0.0.1:9"], 3, "does not answer"),
-        (["run", "q", "--base", "not a url", "--small", "http://127.0.0.1:9"], 3, "base server"),
+        (["run", "q", "--base", "not a url", "--small", "http://127.0.0.1:9"], 2, "not the address"),
     ],
 )
 def test_bad_input_is_one_clear_line(call: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
