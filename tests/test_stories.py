@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import operator
 import re
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from specreason_sgl.pair import stories
 
 seeds = st.integers(0, 10**9)
+
+
+OPERATIONS = {"+": operator.add, "-": operator.sub, "x": operator.mul, "/": operator.floordiv}
 
 
 @given(seeds)
@@ -19,18 +23,13 @@ def test_a_seed_is_a_story_and_splits_share_none(seed: int) -> None:
 
 
 @given(seeds)
+@example(338)  # subtracts down to nothing: the right operand of what follows is 0
 def test_every_written_out_calculation_is_right(seed: int) -> None:
     told = stories.story(seed)
 
     assert 3 <= len(told.steps) <= stories.LONGEST
     for left, operation, right, result in re.findall(r"(\d+)([-+x/])(\d+): .* so (\d+)", "\n".join(told.steps)):
-        value = {
-            "+": int(left) + int(right),
-            "-": int(left) - int(right),
-            "x": int(left) * int(right),
-            "/": int(left) // int(right),
-        }[operation]
-        assert value == int(result)
+        assert OPERATIONS[operation](int(left), int(right)) == int(result)
     for equation in re.findall(r"(?<![\d+x/-])\d+(?:[-+x]\d+)+=\d+", "\n".join(told.steps)):
         left, result = equation.split("=")
         assert eval(left.replace("x", "*")) == int(result)  # noqa: S307 - digits and operators

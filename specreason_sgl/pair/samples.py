@@ -188,14 +188,22 @@ def claim(rng: Random) -> tuple[str, bool]:
 
 
 def candidates(rng: Random, told: Story, count: int, drafts: Sequence[tuple[int, str]] = ()) -> list[Candidate]:
-    """Steps to judge: half right, the others corrupted or, where there are any, a small model's drafts."""
+    """Steps to judge: half right, the others a small model's wrong drafts or, where there is none, corrupted.
+
+    Args:
+        rng: Decides where and what.
+        told: The story.
+        count: How many at most, each after another number of steps.
+        drafts: Wrong drafts: after how many steps, and the text. Those places come first.
+    """
+    missed = sorted({done for done, _ in drafts})
+    free = [done for done in range(len(told.steps)) if done not in missed]
+    places = [*rng.sample(missed, len(missed)), *rng.sample(free, len(free))][:count]
     chosen = []
-    for done in rng.sample(range(len(told.steps)), min(count, len(told.steps))):
+    for done in places:
         drafted = [text for at, text in drafts if at == done]
-        if drafted and rng.random() < 0.7:
-            text = rng.choice(drafted)
-        else:
-            text = told.steps[done] if rng.random() < 0.5 else stories.corrupt(rng, told, done)
+        wrong = rng.choice(drafted) if drafted else stories.corrupt(rng, told, done)
+        text = told.steps[done] if rng.random() < 0.5 else wrong
         chosen.append(Candidate(done, text, stories.grade_step(told, done, text)))
     return chosen
 

@@ -262,6 +262,8 @@ FAMILIES: tuple[Callable[[_Draft], Story], ...] = (
     unit_conversion,
     comparison,
 )
+HARD = (repeated_groups, equal_shares)
+"""The families with the most mistakes: numbers that belong to several things at once."""
 
 
 def story(seed: int, split: Split = "test") -> Story:
@@ -274,10 +276,10 @@ LONGEST = 10
 """The most steps a solution has."""
 
 
-def invent(rng: Random, longest: int = LONGEST) -> Story:
+def invent(rng: Random, longest: int = LONGEST, families: Sequence[Callable[[_Draft], Story]] = FAMILIES) -> Story:
     """A story of a random family with a solution of at most ``longest`` steps."""
     while True:
-        told = rng.choice(FAMILIES)(_Draft(rng, rng.choice(NAMES), rng.choice(THINGS)))
+        told = rng.choice(families)(_Draft(rng, rng.choice(NAMES), rng.choice(THINGS)))
         if 3 <= len(told.steps) <= longest:
             return told
 
