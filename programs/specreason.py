@@ -2,20 +2,21 @@
 
 import sglang as sgl
 
-from specreason_sgl.programs import CLOSE_THINKING, DELIMITER, DIGITS, STEP_ENDS
+from specreason_sgl.programs import CLOSE_THINKING, DIGITS
 
 
 @sgl.function
 def draft(s, trace, step):
     """The small model drafts the next step."""
     s += trace.prefix("small")
-    s += sgl.gen(step.draft, stop=STEP_ENDS, max_tokens=step.most)
+    for part, most in trace.parts(s, step):
+        s += sgl.gen(part, stop=step.ends, max_tokens=most)
 
 
 def judge(s, trace, step, drafted):
     """The base model scores the draft, 0 to 9, in a copy of the conversation that is then forgotten."""
     with s.copy() as asked:
-        asked += drafted.text + DELIMITER + trace.base.chat.judge_turn
+        asked += drafted.text + trace.delimiter + trace.base.chat.judge_turn
         asked += sgl.select(step.score, choices=DIGITS)
         return trace.accepted(asked, step)
 
@@ -23,7 +24,7 @@ def judge(s, trace, step, drafted):
 def regenerate(s, trace, step):
     """The base model writes the step itself."""
     with s.copy() as own:
-        own += sgl.gen(step.text, stop=STEP_ENDS, max_tokens=step.most)
+        own += sgl.gen(step.text, stop=step.ends, max_tokens=step.most)
         return trace.written(own, step)
 
 
@@ -34,7 +35,7 @@ def specreason(s, trace, judge=judge):
     for step in trace.next_steps():
         s += step.delimiter
         kept = None
-        if step.number >= trace.settings.first_n:
+        if trace.wants_draft(step):
             drafted = trace.drafted(draft.run(trace, step, backend=trace.small, **trace.sampling), step)
             if drafted.text and judge(s, trace, step, drafted):
                 kept = drafted

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import copy
 import json
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 CONNECT_S, READ_S = 5.0, 600.0
 CONNECTIONS = 128
 OUT_OF_TIME = "the solve ran into its time limit"
+GIVEN_UP = "the call was given up"
+NO_SINGLE_TOKENS = "the model has no single token for some choice, so SGLang's stock selection scored it"
 
 Listen = Callable[[Model, str], None]
 """Told of text as it is generated: by which model, and the new piece."""
@@ -66,6 +70,8 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         self._seed: int | None = None
         self._deadline: float | None = None
         self._calls = 0
+        self._chance: _Chance | None = None
+        self._plain = False
         self._pool = urllib3.PoolManager(
             maxsize=CONNECTIONS,
             timeout=urllib3.Timeout(connect=CONNECT_S, read=read_s),
@@ -89,6 +95,29 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         mine = copy.copy(self)
         mine._deadline = deadline
         return mine
+
+    def plain(self) -> Endpoint:
+        """The same server, called as SGLang's own frontend does: a connection for each call, and stock selection.
+
+        It is what everything else is compared with, and nothing one would want otherwise.
+        """
+        mine = copy.copy(self)
+        mine._plain = True
+        return mine
+
+    def on_a_chance(self) -> Endpoint:
+        """The same server for calls that may turn out to be of no use: silent, and ended early by `give_up`."""
+        mine = copy.copy(self)
+        mine._listen, mine._chance = None, _Chance()
+        return mine
+
+    def give_up(self) -> None:
+        """End the calls of an endpoint that is `on_a_chance`: the server aborts those in flight, later ones fail.
+
+        An aborted generation still returns what it has, so that its tokens can be counted.
+        """
+        for rid in self._chance.give_up() if self._chance else ():
+            self._post("/abort_request", {"rid": rid})
 
     def generate(self, s: StreamExecutor, sampling_params: SglSamplingParams) -> tuple[str, dict[str, Any]]:
         """Generate as SGLang's endpoint does; the meta information also has the role and the client's clock."""
@@ -121,7 +150,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         the whole vocabulary. Elsewhere SGLang's stock selection runs, and a notice says so.
         """
         began = time.perf_counter()
-        ids = self._single_tokens(choices)
+        ids = None if self._plain else self._single_tokens(choices)
         if ids is None:
             return self._stock_select(s, choices, temperature, choices_method, began)
         request = {
@@ -140,9 +169,10 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
             meta_info={**kept, "digit_logprobs": logprobs, "role": self.role, "wall_s": time.perf_counter() - began},
         )
 
-    def abort(self, rid: str) -> None:
-        """Tell the server to stop working on a request."""
-        self._post("/abort_request", {"rid": rid})
+    def complete(self, text: str, sampling: dict[str, Any]) -> dict[str, Any]:
+        """SGLang's raw response to a text: a measurement, with no program around it."""
+        answer: dict[str, Any] = self._post("/generate", {"text": text, "sampling_params": sampling})
+        return answer
 
     def server_info(self) -> dict[str, Any]:
         """The server's own account of itself."""
@@ -172,7 +202,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
             "prompt_tokens": prompt,
             "cached_tokens": 0,
             "completion_tokens": 0,
-            "notices": ["the model has no single token for some choice, so SGLang's stock selection scored it"],
+            "notices": [] if self._plain else [NO_SINGLE_TOKENS],
         }
         return decision
 
@@ -225,10 +255,15 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
     @property
     def _headers(self) -> dict[str, str]:
         headers = {"Content-Type": "application/json"}
-        return headers | {"Authorization": f"Bearer {self.api_key}"} if self.api_key else headers
+        headers |= {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        return headers | {"Connection": "close"} if self._plain else headers
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
-        return self._request("POST", path, body)
+        if self._chance is None or path != "/generate":
+            return self._request("POST", path, body)
+        rid = uuid.uuid4().hex
+        with self._chance.running(rid):
+            return self._request("POST", path, {"rid": rid, **body})
 
     def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         response = self._send(method, path, body, preload_content=True)
@@ -264,8 +299,6 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
     def _send(
         self, method: str, path: str, body: dict[str, Any] | None, *, preload_content: bool
     ) -> urllib3.BaseHTTPResponse:
-        if body is not None and path == "/generate":
-            body = {"rid": uuid.uuid4().hex, **body} if isinstance(body.get("text"), str) else body
         data = None if body is None else json.dumps(body).encode()
         limits: dict[str, Any] = {}
         if self._deadline is not None:
@@ -319,6 +352,32 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
                 hint=self._launch_hint,
             )
         return CallFailed(f"the {self.role} server refused a call: {str(detail)[:300]}")
+
+
+class _Chance:
+    """The calls in flight that may be given up all at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._rids: set[str] = set()
+        self._given_up = False
+
+    @contextmanager
+    def running(self, rid: str) -> Iterator[None]:
+        with self._lock:
+            if self._given_up:
+                raise CallFailed(GIVEN_UP)
+            self._rids.add(rid)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._rids.discard(rid)
+
+    def give_up(self) -> list[str]:
+        with self._lock:
+            self._given_up = True
+            return list(self._rids)
 
 
 def _left(deadline: float) -> float:

@@ -73,6 +73,8 @@ class CallMade(Event):
     requests: int = 1
     """HTTP requests it took; a stock selection takes two."""
     retries: int = 0
+    dropped: bool = False
+    """Whether it was given up, so that no event of its own follows."""
 
 
 class StepDrafted(Event):
@@ -118,6 +120,29 @@ class StepTaken(Event):
     text: str
     tokens: int
     closes: bool = False
+
+
+class Dropped(Event):
+    """Text that was begun on a chance was of no use: what it had come to is wasted."""
+
+    type: Literal["dropped"] = "dropped"
+    step: int
+    model: Model
+    """``small``: a draft on top of a rejected one. ``base``: its own version of a step whose draft was accepted."""
+    tokens: int
+
+
+class DraftingChanged(Event):
+    """The break-even says that drafts no longer pay, or that it is time to try again."""
+
+    type: Literal["drafting_changed"] = "drafting_changed"
+    step: int
+    drafting: bool
+    """From this step on."""
+    acceptance: float
+    """The estimated probability that the next draft is accepted."""
+    predicted: float
+    """The speed-up that drafting is expected to give, against the base model writing every step."""
 
 
 class ThinkingEnded(Event):
@@ -180,6 +205,8 @@ KnownEvent = (
     | StepDrafted
     | StepScored
     | StepTaken
+    | Dropped
+    | DraftingChanged
     | ThinkingEnded
     | AnswerWritten
     | Noticed

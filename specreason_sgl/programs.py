@@ -14,14 +14,12 @@ from typing import Any
 
 from specreason_sgl.errors import UsageError
 from specreason_sgl.events import Model
-from specreason_sgl.prompts import CLOSE_THINKING, DELIMITER, THINK_CLOSE
+from specreason_sgl.prompts import CLOSE_THINKING, THINK_CLOSE
 from specreason_sgl.scoring import DIGITS as _DIGITS
-from specreason_sgl.steps import STEP_ENDS as _STEP_ENDS
 
 DIGITS = list(_DIGITS)
-STEP_ENDS = list(_STEP_ENDS)
 
-__all__ = ["CLOSE_THINKING", "DELIMITER", "DIGITS", "STEP_ENDS", "THINK_CLOSE", "Program", "find", "load", "stock"]
+__all__ = ["CLOSE_THINKING", "DIGITS", "THINK_CLOSE", "Program", "find", "load", "stock"]
 
 
 @dataclass(frozen=True)

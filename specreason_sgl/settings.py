@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from specreason_sgl.prompts import DELIMITER
 from specreason_sgl.scoring import ScoreRule
 
 
@@ -22,6 +23,12 @@ class Settings(BaseModel):
     """The thinking budget, in tokens of the model that wrote them."""
     max_step_tokens: int = Field(512, ge=1)
     """The longest step; a longer one is cut there and goes on as the next."""
+    min_step_tokens: int = Field(0, ge=0)
+    """A draft shorter than this goes on into the next step before it is judged, so that judging it is worth while."""
+    delimiter: str = Field(DELIMITER, min_length=1)
+    """What ends a step."""
+    back_off: bool = False
+    """Whether drafting pauses where it does not pay; decisions then depend on measured times."""
     answer_tokens: int = Field(512, ge=1)
     """The limit of the answer phase."""
     temperature: float = Field(0.6, ge=0)

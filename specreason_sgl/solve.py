@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from specreason_sgl.answers import is_same
@@ -62,11 +63,16 @@ def solve(
         grade: compares an answer with the right one; None means that it cannot tell.
 
     Raises:
-        UsageError: the question is empty, or the program needs a server that is not there.
+        UsageError: the question is empty, the program needs a server that is not there, or has no such
+            parameter.
     """
     if not problem.question.strip():
         msg = "the question is empty"
         raise UsageError(msg)
+    known = list(signature(program.function.func).parameters)[2:]
+    if unknown := [name for name in parameters or () if name not in known]:
+        msg = f"the program `{program.name}` has no parameter `{unknown[0]}`"
+        raise UsageError(msg, hint=f"it has {', '.join(f'`{n}`' for n in known)}" if known else None)
     started = datetime.now(UTC)
     trace = Trace(
         problem.question, settings, program=program.name, base=pair.base, small=pair.small, sink=sink, stream=stream

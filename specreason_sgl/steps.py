@@ -7,20 +7,35 @@ from collections.abc import Sequence
 
 from specreason_sgl.prompts import DELIMITER, THINK_CLOSE, THINK_OPEN
 
-STEP_ENDS = (DELIMITER, THINK_CLOSE)
-"""The stop strings of a draft."""
-
 RECURRING = 2
 """A step that stands there so many times already is a circle when it comes again."""
 
 _BLANK_LINES = re.compile(r"\n[^\S\n]*(?:\n[^\S\n]*)+")
 
 
-def split_steps(thinking: str) -> list[str]:
+def split_steps(thinking: str, delimiter: str = DELIMITER) -> list[str]:
     """The steps of a whole chain of thought, without delimiters and thinking marks; blank ones are dropped."""
     inside = thinking.split(THINK_CLOSE, 1)[0]
     inside = inside.split(THINK_OPEN, 1)[-1]
-    return [step for part in _BLANK_LINES.split(inside) if (step := part.strip())]
+    parts = _BLANK_LINES.split(inside) if delimiter == DELIMITER else inside.split(delimiter)
+    return [step for part in parts if (step := part.strip())]
+
+
+def merged(lengths: Sequence[int], least: int) -> list[int]:
+    """How many steps go into each judgement when short ones are merged with the next; the last may stay short.
+
+    Args:
+        lengths: of the steps, in tokens.
+        least: a merged step has at least so many, where there are any left.
+    """
+    groups: list[int] = []
+    tokens = count = 0
+    for length in lengths:
+        tokens, count = tokens + length, count + 1
+        if tokens >= least:
+            groups.append(count)
+            tokens = count = 0
+    return [*groups, count] if count else groups
 
 
 def is_repeat(steps: Sequence[str], candidate: str) -> bool:

@@ -103,6 +103,8 @@ class RunConfig(BaseModel):
     program: str
     pair: str
     settings: dict[str, Any] = Field(default_factory=dict)
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    """The program's own."""
     versions: dict[str, str] = Field(default_factory=dict)
     servers: dict[str, Any] = Field(default_factory=dict)
     judge_version: str | None = None

@@ -9,6 +9,7 @@ from specreason_sgl.events import (
     AnswerWritten,
     CallKind,
     CallMade,
+    Dropped,
     EndOfThinking,
     Event,
     Model,
@@ -34,6 +35,8 @@ class Tally:
     judged: int = 0
     accepted: int = 0
     drafted_tokens: int = 0
+    dropped: Counter[Model] = field(default_factory=Counter)
+    """Tokens begun on a chance and thrown away, by model."""
     calls: Counter[CallKind] = field(default_factory=Counter)
     tokens: Counter[CallKind] = field(default_factory=Counter)
     """Tokens generated, by what the call was for."""
@@ -46,6 +49,8 @@ class Tally:
     retries: int = 0
     elapsed: float = 0.0
     """Seconds since the solve began, as of the last event."""
+    thinking_s: float | None = None
+    """Seconds until the thinking ended."""
     ended: EndOfThinking | None = None
     answer: str | None = None
     truncated: bool = False
@@ -53,7 +58,7 @@ class Tally:
     outcome: str | None = None
     error: str | None = None
 
-    def add(self, event: Event) -> None:
+    def add(self, event: Event) -> None:  # noqa: C901 - one case for each event
         """Count one event."""
         self.elapsed = max(self.elapsed, event.at)
         match event:
@@ -69,8 +74,11 @@ class Tally:
             case StepTaken():
                 self.steps[event.author] += 1
                 self.kept[event.author] += event.tokens
+            case Dropped():
+                self.dropped[event.model] += event.tokens
             case ThinkingEnded():
                 self.ended = event.reason
+                self.thinking_s = event.at
             case AnswerWritten():
                 self.answer, self.truncated = event.answer, event.truncated
             case SolveFailed():
@@ -102,8 +110,9 @@ class Tally:
 
     @property
     def wasted_tokens(self) -> int:
-        """Drafted tokens that did not enter the reasoning; drafts of the small model alone are never wasted."""
-        return max(0, self.drafted_tokens - self.kept["small"]) if self.judged else 0
+        """Generated for the reasoning but not in it; drafts of the small model alone are never wasted."""
+        rejected = max(0, self.drafted_tokens - self.kept["small"]) if self.judged else 0
+        return rejected + sum(self.dropped.values())
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -132,6 +141,8 @@ class Tally:
         """Estimated time of the thinking had the base model written all of it, by the time it took."""
         each = self.base_seconds_per_token
         spent = sum(seconds for kind, seconds in self.seconds.items() if kind != "answer")
+        if self.thinking_s:
+            spent = min(spent, self.thinking_s)  # calls at the same time count once
         return each * self.thinking_tokens / spent if each and spent and self.judged else None
 
 

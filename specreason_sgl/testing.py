@@ -25,7 +25,8 @@ from sglang.lang.interpreter import StreamExecutor
 from sglang.lang.ir import SglSamplingParams
 
 from specreason_sgl.chat import ChatFormat
-from specreason_sgl.endpoint import Listen
+from specreason_sgl.endpoint import GIVEN_UP, Listen
+from specreason_sgl.errors import CallFailed
 from specreason_sgl.events import Model
 from specreason_sgl.pair import stories
 from specreason_sgl.prompts import DELIMITER, INSTRUCTION, JUDGE_PREFILL, JUDGE_QUESTION, THINK_CLOSE
@@ -77,7 +78,14 @@ class ScriptedBackend(BaseBackend):  # type: ignore[misc]  # SGLang is untyped
         """Itself; a script takes no time."""
         return self
 
-    def generate(self, s: StreamExecutor, sampling_params: SglSamplingParams) -> tuple[str, dict[str, Any]]:  # noqa: ARG002
+    def on_a_chance(self) -> ScriptedBackend:
+        """Itself; what is given up was answered at once."""
+        return self
+
+    def give_up(self) -> None:
+        """Nothing is in flight."""
+
+    def generate(self, s: StreamExecutor, sampling_params: SglSamplingParams) -> tuple[str, dict[str, Any]]:
         """The next reply of the script."""
         reply = self._next(s.text_)
         if not isinstance(reply, Reply):
@@ -85,7 +93,8 @@ class ScriptedBackend(BaseBackend):  # type: ignore[misc]  # SGLang is untyped
             raise TypeError(msg)
         if self._listen and reply.text:
             self._listen(self.role, reply.text)
-        matched = THINK_CLOSE if reply.closes else DELIMITER
+        ends = (stop for stop in sampling_params.stop if stop != THINK_CLOSE)
+        matched = THINK_CLOSE if reply.closes else next(ends, DELIMITER)
         finish = {"type": "length"} if reply.length else {"type": "stop", "matched": matched}
         tokens = len(reply.text.split()) if reply.tokens is None else reply.tokens
         return reply.text, self._meta(s.text_) | {"finish_reason": finish, "completion_tokens": tokens}
@@ -147,6 +156,7 @@ class StoryBackend(BaseBackend):  # type: ignore[misc]  # SGLang is untyped
         self._skill = skill
         self._seconds = seconds_per_call
         self._seed: int | None = None
+        self._given_up = threading.Event()
 
     def for_solve(self, listen: Listen | None, seed: int | None) -> StoryBackend:  # noqa: ARG002 - as an endpoint
         """The same one, with a random stream of its own."""
@@ -158,6 +168,16 @@ class StoryBackend(BaseBackend):  # type: ignore[misc]  # SGLang is untyped
         """Itself; it is never late."""
         return self
 
+    def on_a_chance(self) -> StoryBackend:
+        """The same one, for calls that `give_up` ends."""
+        mine = copy.copy(self)
+        mine._given_up = threading.Event()
+        return mine
+
+    def give_up(self) -> None:
+        """End its calls, those in flight with what they have."""
+        self._given_up.set()
+
     def server_info(self) -> dict[str, Any]:
         """What a server would tell."""
         return {"model_path": f"stories-{self.role}"}
@@ -165,7 +185,7 @@ class StoryBackend(BaseBackend):  # type: ignore[misc]  # SGLang is untyped
     def generate(self, s: StreamExecutor, sampling_params: SglSamplingParams) -> tuple[str, dict[str, Any]]:
         """The next step, the whole chain of thought, or the answer, whichever is asked for."""
         began = time.perf_counter()
-        time.sleep(self._seconds)
+        self._take_time()
         told, steps, thinks = self._asked(s.text_)
         if not thinks:
             number = [word for word in steps[-1].rstrip(".").split() if word.isdecimal()][-1:] if steps else []
@@ -185,12 +205,17 @@ class StoryBackend(BaseBackend):  # type: ignore[misc]  # SGLang is untyped
     ) -> ChoicesDecision:
         """The utility score that the last step deserves, with a little doubt."""
         began = time.perf_counter()
-        time.sleep(self._seconds)
+        self._take_time()
         told, steps, _ = self._asked(s.text_.removesuffix(CHAT.judge_turn))
         digit = stories.grade_step(told, len(steps) - 1, steps[-1])
         logprobs = [-0.1 if choice == str(digit) else -4.6 for choice in choices]
         _, meta = self._reply(s, DIGITS[digit], None, began)
         return ChoicesDecision(str(digit), meta | {"digit_logprobs": logprobs})
+
+    def _take_time(self) -> None:
+        if self._given_up.is_set():
+            raise CallFailed(GIVEN_UP)
+        self._given_up.wait(self._seconds)
 
     def _asked(self, prompt: str) -> tuple[stories.Story, list[str], bool]:
         turn, _, thinking = prompt.partition(CHAT.after)

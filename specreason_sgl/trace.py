@@ -7,16 +7,20 @@ hand out an older value or nothing), where every event is emitted, and where it 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any
 
 from specreason_sgl.answers import boxed
+from specreason_sgl.break_even import BreakEven
 from specreason_sgl.errors import CallFailed, SpecReasonError, UsageError
 from specreason_sgl.events import (
     AnswerWritten,
     CallKind,
     CallMade,
+    DraftingChanged,
+    Dropped,
     EndOfThinking,
     Event,
     Model,
@@ -51,11 +55,18 @@ class Step:
     """From 0."""
     most: int
     """The most tokens the step may have: the limit of a step or what is left of the budget."""
+    end: str = DELIMITER
+    """What ends a step."""
+
+    @property
+    def ends(self) -> list[str]:
+        """The stop strings."""
+        return [self.end, THINK_CLOSE]
 
     @property
     def delimiter(self) -> str:
         """What stands between this step and the one before it."""
-        return DELIMITER if self.number else ""
+        return self.end if self.number else ""
 
     @property
     def draft(self) -> str:
@@ -122,6 +133,7 @@ class Trace:
         self._small = small and small.for_solve(listen, settings.seed)
         self._sink = sink
         self._stalled = 0
+        self._break_even = BreakEven()
         self._began = time.perf_counter()
         judges = base is not None and small is not None
         self.emit(
@@ -156,25 +168,84 @@ class Trace:
         if self._sink:
             self._sink(stamped)
 
-    def prefix(self, model: Model) -> str:
-        """The conversation so far, rendered for a model: its own template, the same reasoning."""
+    @property
+    def delimiter(self) -> str:
+        """What ends a step."""
+        return self.settings.delimiter
+
+    def prefix(self, model: Model, steps: Sequence[str] | None = None) -> str:
+        """The conversation so far, rendered for a model: its own template, the same reasoning.
+
+        Args:
+            model: whose template.
+            steps: the reasoning, if not the one that was kept so far.
+        """
         opening = _needed(self._base if model == "base" else self._small, model).chat.opening(self.question)
-        return opening + "".join(step + DELIMITER for step in self.steps)
+        return opening + "".join(step + self.delimiter for step in (self.steps if steps is None else steps))
 
     def next_steps(self) -> Iterator[Step]:
         """The places to fill, one after the other, until the thinking ends."""
         while self.ended is None:
-            left = self.settings.budget - self.tokens
-            if left <= 0:
+            step = self.place(len(self.steps), self.tokens)
+            if step is None:
                 self._end("budget")
                 return
-            yield Step(len(self.steps), min(self.settings.max_step_tokens, left))
+            yield step
+
+    def place(self, number: int, tokens: int) -> Step | None:
+        """The place of a step behind so many thinking tokens; None where the budget is spent."""
+        left = self.settings.budget - tokens
+        return Step(number, min(self.settings.max_step_tokens, left), self.delimiter) if left > 0 else None
+
+    def wants_draft(self, step: Step) -> bool:
+        """Whether the small model is to try: not on the first steps that are the base model's, nor where it loses."""
+        if step.number < self.settings.first_n:
+            return False
+        if not self.settings.back_off:
+            return True
+        account = self._break_even
+        before, now = account.drafting, account.next_step()
+        if before != now:
+            told = DraftingChanged(
+                step=step.number, drafting=now, acceptance=account.acceptance, predicted=account.predicted or 1.0
+            )
+            self.emit(told)
+        return now
+
+    def parts(self, state: ProgramState, step: Step) -> Iterator[tuple[str, int]]:
+        """The generations that make up a draft, as (name, most tokens): one, or more until it is worth a judgement."""
+        yield step.draft, step.most
+        tokens, number = 0, 0
+        while self.settings.min_step_tokens:
+            part = self.peek(state, _part(step, number))
+            tokens += part.tokens
+            if not part.text or part.closes or tokens >= min(self.settings.min_step_tokens, step.most):
+                return
+            state += self.delimiter
+            number += 1
+            yield _part(step, number), step.most - tokens
 
     def drafted(self, state: ProgramState, step: Step) -> Written:
         """Wait for the small model's draft and tell of it."""
-        draft = self._read(state, step.draft, "draft", step.number)
+        draft = self.merged(state, step)
+        seconds = 0.0
+        for name in self._names(state, step):
+            meta = self._meta(state, name)
+            self._tell_call(meta, "draft", step.number)
+            seconds += meta["wall_s"]
+        self._break_even.draft_s.add(seconds)
         self.emit(StepDrafted(step=step.number, text=draft.text, tokens=draft.tokens, closes=draft.closes))
         return draft
+
+    def merged(self, state: ProgramState, step: Step) -> Written:
+        """Wait for a draft without telling of it; one of several parts is put together."""
+        parts = [self.peek(state, name) for name in self._names(state, step)]
+        text = self.delimiter.join(part.text for part in parts if part.text)
+        return Written(parts[0].author, text, sum(part.tokens for part in parts), parts[-1].closes)
+
+    def _names(self, state: ProgramState, step: Step) -> list[str]:
+        more = takewhile(lambda name: name in state, (_part(step, number) for number in count(1)))
+        return [step.draft, *more]
 
     def accepted(self, state: ProgramState, step: Step) -> bool:
         """Wait for the judge's score and decide by the acceptance rule."""
@@ -187,6 +258,7 @@ class Trace:
         except ValueError as error:
             msg = f"the judge gave no usable score at step {step.number}: {error}"
             raise CallFailed(msg) from error
+        self._break_even.judge_s.add(meta["wall_s"])
         return self._tell_score(step, score, score.accepts(self.settings.score, self.settings.threshold))
 
     def decided(self, step: Step, accepted: bool) -> bool:
@@ -194,6 +266,7 @@ class Trace:
         return self._tell_score(step, certain("9" if accepted else "0"), accepted)
 
     def _tell_score(self, step: Step, score: Score, accepted: bool) -> bool:
+        self._break_even.judged(accepted)
         self.emit(
             StepScored(
                 step=step.number,
@@ -210,7 +283,21 @@ class Trace:
 
     def written(self, state: ProgramState, step: Step) -> Written:
         """Wait for the base model's own version of a step."""
-        return self._read(state, step.text, "regenerate", step.number)
+        own = self._read(state, step.text, "regenerate", step.number)
+        if own.tokens:
+            self._break_even.base_token_s.add(state.get_meta_info(step.text)["wall_s"] / own.tokens)
+        return own
+
+    def dropped(self, state: ProgramState, step: Step, kind: CallKind) -> None:
+        """Wait for a call that was given up, and tell what it had come to; it may have failed for just that."""
+        state.error()
+        names = {"draft": self._names(state, step), "judge": [step.score]}.get(kind, [step.text])
+        done = [meta for name in names if name in state and (meta := state.get_meta_info(name))]
+        for meta in done:
+            self._tell_call(meta, kind, step.number, dropped=True)
+        if done and kind != "judge":
+            tokens = sum(int(meta["completion_tokens"]) for meta in done)
+            self.emit(Dropped(step=step.number, model=done[0]["role"], tokens=tokens))
 
     def take(self, step: Step, kept: Written) -> str:
         """Let a step into the reasoning, and see whether the thinking ends with it; returns its text."""
@@ -219,6 +306,7 @@ class Trace:
         self._stalled = 0 if kept.text else self._stalled + 1
         if kept.text:
             self.steps.append(kept.text)
+            self._break_even.step_tokens.add(kept.tokens)
             self.emit(
                 StepTaken(step=step.number, author=kept.author, text=kept.text, tokens=kept.tokens, closes=kept.closes)
             )
@@ -233,14 +321,14 @@ class Trace:
     def thought(self, state: ProgramState, name: str) -> str:
         """Wait for a whole chain of thought from one model and take its steps one by one; returns it, tidied."""
         whole = self._read(state, name, "think", None)
-        for number, text in enumerate(steps := split_steps(whole.text)):
+        for number, text in enumerate(steps := split_steps(whole.text, self.delimiter)):
             self.steps.append(text)
             share = whole.tokens * (number + 1) // len(steps) - whole.tokens * number // len(steps)
             closes = number + 1 == len(steps)
             self.emit(StepTaken(step=number, author=whole.author, text=text, tokens=share, closes=closes))
         self.tokens = whole.tokens
         self._end("closed" if whole.closes else "budget")
-        return DELIMITER.join(self.steps)
+        return self.delimiter.join(self.steps)
 
     def answered(self, state: ProgramState, name: str) -> str:
         """Wait for the answer phase; returns what the last box holds, or nothing."""
@@ -256,14 +344,19 @@ class Trace:
         self.ended = reason
         self.emit(ThinkingEnded(reason=reason, steps=len(self.steps), tokens=self.tokens))
 
-    def _read(self, state: ProgramState, name: str, kind: CallKind, step: int | None) -> Written:
+    def peek(self, state: ProgramState, name: str) -> Written:
+        """Wait for what a model writes, without telling of it."""
         text = self._wait(state, name)
-        meta = self._meta(state, name)
-        self._tell_call(meta, kind, step)
+        meta = state.get_meta_info(name)
         finish, matched = _finish(meta)
         # A model that ends its turn without closing the thinking has nothing more to think either.
-        closes = finish == "stop" and matched != DELIMITER
+        closes = finish == "stop" and matched != self.delimiter
         return Written(meta["role"], text.split(THINK_CLOSE, 1)[0].strip(), int(meta["completion_tokens"]), closes)
+
+    def _read(self, state: ProgramState, name: str, kind: CallKind, step: int | None) -> Written:
+        written = self.peek(state, name)
+        self._tell_call(self._meta(state, name), kind, step)
+        return written
 
     def _wait(self, state: ProgramState, name: str) -> str:
         # SGLang only fills the variable or sets the error; which one is known when the state has caught up.
@@ -280,7 +373,7 @@ class Trace:
             self.emit(Noticed(message=message))
         return meta
 
-    def _tell_call(self, meta: dict[str, Any], kind: CallKind, step: int | None) -> None:
+    def _tell_call(self, meta: dict[str, Any], kind: CallKind, step: int | None, *, dropped: bool = False) -> None:
         self.emit(
             CallMade(
                 step=step,
@@ -294,6 +387,7 @@ class Trace:
                 finish=_finish(meta)[0],
                 requests=meta.get("requests", 1),
                 retries=meta.get("retries", 0),
+                dropped=dropped,
             )
         )
 
@@ -304,6 +398,10 @@ class Trace:
             step = None if self.ended else len(self.steps)
             at = time.perf_counter() - self._began
             self._sink(TextStreamed(at=at, step=step, model=model, kind=kind, text=text))
+
+
+def _part(step: Step, number: int) -> str:
+    return f"{step.draft}_{number}" if number else step.draft
 
 
 def _finish(meta: dict[str, Any]) -> tuple[str, Any]:

@@ -9,6 +9,7 @@ import typer
 
 from specreason_sgl import __version__
 from specreason_sgl.cli.audit import audit
+from specreason_sgl.cli.bench import bench
 from specreason_sgl.cli.evaluate import evaluate
 from specreason_sgl.cli.import_trace import import_trace
 from specreason_sgl.cli.listing import list_runs
@@ -49,6 +50,7 @@ app.command("run")(run)
 app.command("eval")(evaluate)
 app.command("report")(report)
 app.command("audit")(audit)
+app.command("bench")(bench)
 app.command("replay")(replay)
 app.command("list")(list_runs)
 app.command("import-trace")(import_trace)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from specreason_sgl.evaluation.job import Job
-    from specreason_sgl.store import Problem, SolveRecord
+    from specreason_sgl.store import Problem, RunConfig, SolveRecord
 
 WHAT, RUN, OUTPUT = "What to run", "How to run it", "Output"
 EMBEDDED_BUDGET = 1024
@@ -207,7 +207,7 @@ def _run(
         if job.concurrency is None:
             infos = [server.server_info() for server in (pair.base, pair.small, decode) if server is not None]
             job = job.model_copy(update={"concurrency": fitting(infos, job)})
-        config = _config(job, problems, options, pair, decode)
+        config = job_config(job, problems, options, pair, decode)
         done: list[SolveRecord] = []
         if resume:
             writer, done = RunWriter.resume(folder, config, SAME, is_lost)
@@ -235,7 +235,8 @@ def _run(
     return 1 if failed and fail_on_error is None else 0
 
 
-def _config(job: Job, problems: Sequence[Problem], options: PairOptions, pair: Any, decode: Any) -> Any:
+def job_config(job: Job, problems: Sequence[Problem], options: PairOptions, pair: Any, decode: Any) -> RunConfig:
+    """Everything that is stored of a job before it runs."""
     import hashlib
     from datetime import UTC, datetime
 

@@ -51,6 +51,17 @@ def run(
     max_step_tokens: Annotated[
         int, typer.Option("--max-step-tokens", help="Longest step", rich_help_panel=METHOD)
     ] = 512,
+    min_step_tokens: Annotated[
+        int,
+        typer.Option("--min-step-tokens", help="Shorter drafts go on before they are judged", rich_help_panel=METHOD),
+    ] = 0,
+    back_off: Annotated[
+        bool, typer.Option("--back-off", help="Pause drafting where it does not pay", rich_help_panel=METHOD)
+    ] = False,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--parameter", help="One of the program's own: `name=value`", rich_help_panel=METHOD),
+    ] = None,
     temperature: Annotated[
         float | None,
         typer.Option("--temperature", help="[embedded: 0, else 0.6]", rich_help_panel=SAMPLING),
@@ -81,6 +92,7 @@ def run(
     from pydantic import ValidationError
 
     from specreason_sgl.cli import session
+    from specreason_sgl.evaluation.job import parse_override
     from specreason_sgl.settings import Settings
 
     options = PairOptions(pair, base, small, api_key)
@@ -93,6 +105,8 @@ def run(
             first_n=first_n,
             budget=budget if budget is not None else (1024 if embedded else 8192),
             max_step_tokens=max_step_tokens,
+            min_step_tokens=min_step_tokens,
+            back_off=back_off,
             temperature=temperature if temperature is not None else (0.0 if embedded else 0.6),
             top_p=top_p if top_p is not None else (1.0 if embedded else 0.95),
             seed=seed,
@@ -102,7 +116,15 @@ def run(
         option = str(first["loc"][0]).replace("_", "-")
         raise UsageError(f"`--{option}`: {first['msg'].lower()}") from error
     raise typer.Exit(
-        session.solve_one(problem, program, options, settings, display="json" if json else display, out=out)
+        session.solve_one(
+            problem,
+            program,
+            options,
+            settings,
+            parameters=dict(map(parse_override, parameter or ())),
+            display="json" if json else display,
+            out=out,
+        )
     )
 
 

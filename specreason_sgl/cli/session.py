@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -58,7 +59,14 @@ def describe(pair: Any) -> dict[str, Any]:
 
 
 def solve_one(
-    problem: Problem, program: str, options: PairOptions, settings: Settings, *, display: str, out: Path | None
+    problem: Problem,
+    program: str,
+    options: PairOptions,
+    settings: Settings,
+    *,
+    parameters: Mapping[str, Any],
+    display: str,
+    out: Path | None,
 ) -> int:
     """Solve a problem live, store it, and return the exit code."""
     console = Console(stderr=True, highlight=False)
@@ -69,6 +77,7 @@ def solve_one(
         program=name,
         pair=options.label,
         settings=settings.model_dump(),
+        parameters=dict(parameters),
         versions=versions(),
         judge_version=JUDGE_VERSION,
         command=sys.argv[1:],
@@ -83,7 +92,7 @@ def solve_one(
         from specreason_sgl.solve import solve
 
         with open_display(mode, title=loaded.name) as sink:
-            record = solve(problem, loaded, pair, settings, sink=sink, stream=mode == "rich")
+            record = solve(problem, loaded, pair, settings, sink=sink, stream=mode == "rich", parameters=parameters)
         run.append(record)
     if mode != "none":
         console.print(f"run: {folder}", markup=False, soft_wrap=True)

@@ -238,13 +238,12 @@ def judge_own_steps(record: SolveRecord, pair: Pair, settings: Settings) -> list
     """
     import sglang as sgl
 
-    from specreason_sgl.programs import DELIMITER
     from specreason_sgl.trace import Step, Trace
 
     trace = Trace(record.problem.question, settings, program="audit", base=pair.base, small=pair.small)
 
     def ask(s: Any, trace: Trace, step: Step, text: str) -> None:
-        s += trace.prefix("base") + text + DELIMITER + trace.base.chat.judge_turn
+        s += trace.prefix("base") + text + trace.delimiter + trace.base.chat.judge_turn
         s += sgl.select(step.score, choices=list(DIGITS))
 
     judge = sgl.function(ask)

@@ -69,6 +69,8 @@ class Mode(BaseModel):
     settings: Settings
     parameters: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the program."""
+    plain: bool = False
+    """Whether its calls are made as SGLang's own frontend makes them, as a baseline for ours."""
     of: str | None = None
     """For ``random``: the mode whose acceptance it aims at."""
     against: str | None = None
@@ -198,7 +200,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     """
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
-        raise UsageError(f"`--set {text}` is not `name=value`")
+        raise UsageError(f"`{text}` is not `name=value`")
     try:
         return name.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:

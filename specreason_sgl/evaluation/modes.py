@@ -106,4 +106,5 @@ def pair_for(mode: Mode, pair: Pair, decode: Endpoint | None) -> Pair:
     ):
         missing = "base" if base is None else "small"
         raise UsageError(f"mode `{mode.name}` needs a {missing} model", hint=f"name its server with `--{missing} URL`")
-    return Pair(decode, pair.small) if mode.decodes else pair
+    found = Pair(base, pair.small)
+    return Pair(found.base and found.base.plain(), found.small and found.small.plain()) if mode.plain else found

@@ -101,13 +101,16 @@ def provenance(report: Report) -> list[str]:
 
 def markdown(report: Report) -> str:
     """The report as Markdown."""
-    parts = []
-    for table in tables(report):
-        rows = [table.columns, ("---", *("---:" for _ in table.columns[1:])), *table.rows]
-        lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-        parts.append("\n".join((f"### {table.title}", "", *lines, *(("", table.note) if table.note else ()))))
+    parts = [as_markdown(table) for table in tables(report)]
     footer = [f"- {line}" for line in (*provenance(report), *report.remarks)]
     return "\n\n".join((*parts, "\n".join(footer))) + "\n"
+
+
+def as_markdown(table: Table) -> str:
+    """A table with its title and note as Markdown."""
+    rows = [table.columns, ("---", *("---:" for _ in table.columns[1:])), *table.rows]
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join((f"### {table.title}", "", *lines, *(("", table.note) if table.note else ())))
 
 
 def terminal(report: Report) -> Iterator[RenderableType]:

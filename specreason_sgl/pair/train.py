@@ -98,8 +98,8 @@ SHAPES = {
             Stage("deep", 100, 3e-3, layers=16, judgements=4, frozen=6, longest=5, drafts=True, final=1.0),
             Stage("settle", 130, 5e-4, layers=16, judgements=3, longest=7, drafts=True, final=0.02),
             Stage("polish", 340, 7e-4, layers=16, judgements=3, judged=0.2, drafts=True, final=0.02),
-            Stage("strengthen", 400, 1e-3, layers=16, judgements=4, judged=0.3, drafts=True, hard=0.4, final=0.7),
-            Stage("finish", 600, 7e-4, layers=16, judgements=4, judged=0.5, drafts=True, hard=0.3, final=0.01),
+            Stage("strengthen", 300, 1e-3, layers=16, judgements=4, judged=0.3, drafts=True, hard=0.4, final=0.7),
+            Stage("finish", 400, 7e-4, layers=16, judgements=4, judged=0.5, drafts=True, hard=0.3, final=0.01),
         ),
     ),
 }

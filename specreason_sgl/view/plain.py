@@ -6,6 +6,7 @@ from typing import TextIO
 
 from specreason_sgl.events import (
     AnswerWritten,
+    DraftingChanged,
     Event,
     Noticed,
     SolveEnded,
@@ -56,6 +57,9 @@ def describe(event: Event, state: SolveState) -> list[str]:  # noqa: PLR0911 - o
             return [heading, f"question  {one_line(event.question)}"]
         case StepTaken():
             return [step_line(state.steps[event.step], state)]
+        case DraftingChanged():
+            word = "drafting again" if event.drafting else "drafting pauses"
+            return [f"{word} · acceptance {event.acceptance:.0%} · predicted speed-up {event.predicted:.2f}x"]
         case ThinkingEnded():
             return [
                 f"thinking ended: {event.reason} · {figures.steps(event.steps)} · {figures.count(event.tokens)} tok"

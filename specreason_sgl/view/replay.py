@@ -41,7 +41,7 @@ def _with_streams(events: Iterable[Event]) -> Iterator[Event]:
     call: CallMade | None = None
     for event in _spread_chains(events):
         match event:
-            case CallMade():
+            case CallMade(dropped=False):
                 call = event
             case StepDrafted() if call is not None:
                 yield from _pieces(event.text, event.step, "small", "draft", call)

@@ -139,7 +139,7 @@ class SolveState:
             case TextStreamed():
                 self._add_text(event)
             case CallMade():
-                if event.step is not None:
+                if event.step is not None and not event.dropped:
                     step = self._step(event.step)
                     step.seconds[event.kind] += event.wall_s  # type: ignore[assignment]  # Counter is typed for integers
                     step.pieces = 0

@@ -1,0 +1,214 @@
+"""Drafting ahead, the break-even and merged steps, against backends that really solve stories."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from specreason_sgl import programs
+from specreason_sgl.break_even import FIRST_PAUSE, BreakEven
+from specreason_sgl.errors import UsageError
+from specreason_sgl.events import CallMade, DraftingChanged, Dropped, StepDrafted, StepScored, StepTaken
+from specreason_sgl.pair import stories
+from specreason_sgl.settings import Settings
+from specreason_sgl.solve import Pair, solve
+from specreason_sgl.steps import merged
+from specreason_sgl.store import Problem, SolveRecord
+from specreason_sgl.testing import Reply, ScriptedBackend, StoryBackend
+
+PROGRAMS = {name: programs.load(name) for name in ("specreason", "lookahead", "base_only")}
+
+
+def solved(seed: int, program: str, *, skill: float, seconds: float = 0.0, **parameters: object) -> SolveRecord:
+    told = stories.story(seed)
+    pair = Pair(
+        StoryBackend("base", [told], seconds_per_call=seconds),
+        StoryBackend("small", [told], skill=skill, seconds_per_call=seconds),
+    )
+    problem = Problem(id=str(seed), question=told.question, answer=str(told.answer))
+    return solve(problem, PROGRAMS[program], pair, Settings(seed=1), parameters=parameters)
+
+
+def decisions(record: SolveRecord) -> list[object]:
+    return [
+        (e.step, e.author, e.text, e.tokens)
+        if isinstance(e, StepTaken)
+        else (e.step, e.text)
+        if isinstance(e, StepDrafted)
+        else (e.step, e.accepted, e.logprobs)
+        for e in record.events
+        if isinstance(e, StepTaken | StepDrafted | StepScored)
+    ]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    skill=st.sampled_from([0.0, 0.5, 0.8, 1.0]),
+    depth=st.integers(0, 4),
+    race=st.booleans(),
+)
+def test_drafting_ahead_decides_as_the_sequential_program(seed: int, skill: float, depth: int, race: bool) -> None:
+    ahead = solved(seed, "lookahead", skill=skill, depth=depth, race=race)
+
+    assert decisions(ahead) == decisions(solved(seed, "specreason", skill=skill))
+    assert ahead.tally.correct
+
+
+def test_what_is_drafted_on_top_of_a_rejected_step_is_wasted_and_told() -> None:
+    record = solved(3, "lookahead", skill=0.0, seconds=0.005, depth=2)
+    dropped = [e for e in record.events if isinstance(e, Dropped)]
+    calls = [e for e in record.events if isinstance(e, CallMade)]
+
+    assert dropped
+    assert {e.model for e in dropped} == {"small"}
+    assert sum(e.tokens for e in dropped) == sum(e.generated_tokens for e in calls if e.dropped and e.kind == "draft")
+    assert record.tally.wasted_tokens == record.tally.drafted_tokens + sum(e.tokens for e in dropped)
+
+
+def test_the_base_models_own_version_is_given_up_where_the_draft_is_accepted() -> None:
+    record = solved(3, "lookahead", skill=1.0, seconds=0.005, depth=1, race=True)
+    raced = [e for e in record.events if isinstance(e, CallMade) and e.kind == "regenerate"]
+
+    assert record.tally.steps["base"] == 0
+    assert raced
+    assert all(call.dropped for call in raced)
+
+
+def test_drafting_ahead_takes_less_time_where_drafts_are_accepted() -> None:
+    sequential = solved(8, "specreason", skill=1.0, seconds=0.02).tally
+    ahead = solved(8, "lookahead", skill=1.0, seconds=0.02).tally
+
+    assert ahead.calls["judge"] == sequential.calls["judge"]
+    assert ahead.elapsed < 0.85 * sequential.elapsed  # both sleep; nothing is computed
+
+
+def test_a_failing_draft_ends_the_solve_and_not_the_caller() -> None:
+    small = ScriptedBackend("small", [Reply("One."), ConnectionError("gone")])
+    base = ScriptedBackend("base", [9, 9])
+    record = solve(Problem(id="q", question="?"), PROGRAMS["lookahead"], Pair(base, small), Settings())
+
+    assert record.tally.outcome == "failed"
+    assert "gone" in str(record.tally.error)
+
+
+def test_unknown_parameters_are_refused_by_name() -> None:
+    with pytest.raises(UsageError, match="no parameter `dept`"):
+        solved(1, "lookahead", skill=1.0, dept=2)
+
+
+@given(st.lists(st.integers(1, 60)), st.integers(0, 80))
+def test_merged_steps_are_all_steps_and_long_enough(lengths: list[int], least: int) -> None:
+    groups = merged(lengths, least)
+
+    assert sum(groups) == len(lengths)
+    at = 0
+    for size in groups[:-1]:
+        assert sum(lengths[at : at + size]) >= least
+        assert sum(lengths[at : at + size - 1]) < least or size == 1
+        at += size
+
+
+def test_a_short_draft_goes_on_before_it_is_judged() -> None:
+    small = ScriptedBackend("small", [Reply("Hm."), Reply("So two and two are four."), Reply("Done.", closes=True)])
+    base = ScriptedBackend("base", [9, 8, Reply("The answer is \\boxed{4}.")])
+    knobs = Settings(min_step_tokens=4)
+    record = solve(Problem(id="q", question="2+2?"), PROGRAMS["specreason"], Pair(base, small), knobs)
+
+    taken = [e for e in record.events if isinstance(e, StepTaken)]
+    assert [e.text for e in taken] == ["Hm.\n\nSo two and two are four.", "Done."]
+    assert [e.tokens for e in taken] == [7, 1]
+    assert record.tally.judged == 2
+    assert record.tally.calls["draft"] == 3
+    assert "Hm.\n\nSo two and two are four.\n\n" in base.prompts[0]
+
+
+def test_another_delimiter_splits_and_joins_steps() -> None:
+    small = ScriptedBackend("small", [Reply("One."), Reply("Two.", closes=True)])
+    base = ScriptedBackend("base", [9, 9, Reply("The answer is \\boxed{2}.")])
+    record = solve(Problem(id="q", question="?"), PROGRAMS["specreason"], Pair(base, small), Settings(delimiter="\n"))
+
+    assert small.prompts[1].endswith("One.\n")
+    assert "One.\nTwo.\n</think>" in base.prompts[-1]
+    assert record.tally.answer == "2"
+
+
+def observed(account: BreakEven, *, accepted: bool) -> None:
+    account.draft_s.add(0.05)
+    account.judge_s.add(0.02)
+    account.judged(accepted)
+    account.base_token_s.add(0.01)
+    account.step_tokens.add(20)
+
+
+def test_drafting_stops_where_nothing_is_accepted_and_is_tried_again_ever_less_often() -> None:
+    account = BreakEven()
+    drafted = []
+    for step in range(200):
+        if account.next_step():
+            drafted.append(step)
+            observed(account, accepted=False)
+
+    pauses = [(a, b - a) for a, b in pairwise(drafted) if b > a + 1]
+    gaps = [gap for _, gap in pauses]
+    assert pauses[0][0] < 10
+    assert gaps[0] == FIRST_PAUSE + 1
+    assert gaps == sorted(gaps)
+    assert len(drafted) * 0.07 < 0.05 * 200 * 0.2  # what was lost is under 5 % of what the base model took
+
+
+def test_drafting_never_stops_where_drafts_are_accepted() -> None:
+    account = BreakEven()
+    for _ in range(100):
+        assert account.next_step()
+        observed(account, accepted=True)
+
+    assert account.predicted is not None
+    assert account.predicted > 2
+
+
+def test_drafting_comes_back_when_the_small_model_can_again() -> None:
+    account = BreakEven()
+    for _ in range(40):
+        if account.next_step():
+            observed(account, accepted=False)
+    drafted = 0
+    for _ in range(100):
+        if account.next_step():
+            observed(account, accepted=True)
+            drafted += 1
+    assert drafted > 60
+
+
+def test_the_trace_tells_when_drafting_pauses() -> None:
+    chatter = [Reply(f"Wrong {n}.", tokens=20) for n in range(40)]
+    own = [entry for n in range(60) for entry in (0, Reply(f"Right {n}.", tokens=20))]
+    small = _Slow("small", chatter)
+    base = _Slow("base", own)
+    record = solve(
+        Problem(id="q", question="?"),
+        PROGRAMS["specreason"],
+        Pair(base, small),
+        Settings(back_off=True, budget=600, answer_tokens=8),
+    )
+
+    changes = [e for e in record.events if isinstance(e, DraftingChanged)]
+    assert changes
+    assert not changes[0].drafting
+    assert changes[0].predicted < 1
+
+
+class _Slow(ScriptedBackend):
+    """A script whose entries take as long as they would on two models, and go on when a kind of entry is used up."""
+
+    def _next(self, prompt: str) -> Reply | int:
+        selects = prompt.endswith("score is: ")
+        with self._lock:
+            self.prompts.append(prompt)
+            return next(e for e in self._script if isinstance(e, int if selects else Reply))
+
+    def _meta(self, prompt: str) -> dict[str, object]:
+        return super()._meta(prompt) | {"wall_s": 0.08 if self.role == "small" else 0.2}
