@@ -169,9 +169,9 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
             meta_info={**kept, "digit_logprobs": logprobs, "role": self.role, "wall_s": time.perf_counter() - began},
         )
 
-    def complete(self, text: str, sampling: dict[str, Any]) -> dict[str, Any]:
-        """SGLang's raw response to a text: a measurement, with no program around it."""
-        answer: dict[str, Any] = self._post("/generate", {"text": text, "sampling_params": sampling})
+    def complete(self, text: str, sampling: dict[str, Any], **more: Any) -> dict[str, Any]:
+        """SGLang's raw response to a text: for measurements, with no program around it."""
+        answer: dict[str, Any] = self._post("/generate", {"text": text, "sampling_params": sampling, **more})
         return answer
 
     def server_info(self) -> dict[str, Any]:

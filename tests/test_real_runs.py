@@ -12,7 +12,7 @@ import pytest
 
 from specreason_sgl.prompts import DELIMITER
 from specreason_sgl.scoring import DIGITS, LEAST, Score
-from specreason_sgl.steps import split_steps
+from specreason_sgl.steps import merged, split_steps
 
 PATH = Path(__file__).parents[2] / "shared" / "data" / "qwq32b_r1-1.5b_aime60_steps.jsonl"
 
@@ -58,3 +58,13 @@ def test_expected_and_greedy_need_thresholds_of_their_own() -> None:
 
     assert greedy > 0.8 > 0.65 > expected
     assert sum(score.missing_mass for score in read) / len(read) < 0.02
+
+
+def test_merging_short_steps_saves_judge_calls() -> None:
+    runs: dict[int, list[int]] = defaultdict(list)
+    for row in rows():
+        runs[row["run"]] += [row["draft_tokens"]] if row["draft_tokens"] else []
+    calls = {least: sum(len(merged(tokens, least)) for tokens in runs.values()) for least in (0, 20, 40)}
+
+    assert calls[0] == sum(map(len, runs.values()))
+    assert 0.3 < calls[40] / calls[0] < calls[20] / calls[0] < 0.8

@@ -5,14 +5,23 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from specreason_sgl.cli.pair import ApiKey, BaseUrl, PairName, PairOptions, SmallUrl
 from specreason_sgl.errors import UsageError
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pydantic import BaseModel
+
+    from specreason_sgl.evaluation.report import Table
+
 RESULT = "bench.json"
+STEP_TOKENS = 25.0
+"""Of a step, where no run says otherwise."""
 
 
 def bench(
@@ -23,6 +32,12 @@ def bench(
     base: BaseUrl = None,
     small: SmallUrl = None,
     api_key: ApiKey = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure what tokens, judgements and calls cost, and predict from it")
+    ] = False,
+    predict: Annotated[
+        str | None, typer.Option("--predict", metavar="RUN", help="With --calibrate: for a stored run's acceptance")
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Markdown on standard output")] = False,
     json: Annotated[bool, typer.Option("--json", help="Only JSON on standard output")] = False,
 ) -> None:
@@ -37,12 +52,17 @@ def bench(
     from specreason_sgl.evaluation.datasets import load as load_problems
     from specreason_sgl.evaluation.grading import Grader
     from specreason_sgl.evaluation.job import read_job
-    from specreason_sgl.evaluation.report import as_markdown, provenance, rendered, report_run
+    from specreason_sgl.evaluation.report import provenance, report_run
     from specreason_sgl.programs import load as load_program
     from specreason_sgl.store import RunWriter, closing, new_folder, read_run
     from specreason_sgl.view.display import open_batch_display
 
     options = PairOptions(pair, base, small, api_key)
+    if calibrate:
+        _calibrate(options, predict, out, markdown=markdown, json=json)
+        return
+    if predict:
+        raise UsageError("`--predict` needs `--calibrate`")
     job = read_job(Path("bench"), {"dataset.limit": limit})
     problems = load_problems(job.dataset)
     more = load_problems(job.dataset.model_copy(update={"limit": load}))
@@ -68,14 +88,50 @@ def bench(
             opened, records, program, job.modes[0].settings, more, lambda line: console.print(f"measuring {line}")
         )
     (folder / RESULT).write_text(made.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    tables = benches.tables(made)
+    footer = [f"- {line}" for line in provenance(report_run(read_run(folder)))]
+    _show(made, benches.tables(made), footer, markdown=markdown, json=json)
+    typer.echo(f"run: {folder}", err=True)
+
+
+def _calibrate(options: PairOptions, predict: str | None, out: Path | None, *, markdown: bool, json: bool) -> None:
+    from rich.console import Console
+
+    from specreason_sgl.cli.listing import RUNS
+    from specreason_sgl.cli.pair import open_pair
+    from specreason_sgl.evaluation import cost_model
+    from specreason_sgl.store import read_run
+    from specreason_sgl.view import runs as shelf
+
+    acceptances, step_tokens = list(cost_model.ACCEPTANCES), STEP_TOKENS
+    if predict:
+        try:
+            own, step_tokens = cost_model.observed(read_run(shelf.find(predict, RUNS)).records)
+        except ValueError as error:
+            raise UsageError(f"`{predict}`: {error}") from error
+        acceptances.append(own)
+    console = Console(stderr=True, highlight=False)
+    with ExitStack() as stack:
+        with console.status("connecting") as status:
+            opened = stack.enter_context(open_pair(options, status.update))
+        if opened.base is None or opened.small is None:
+            raise UsageError("a pair has two models", hint="name them with `--base URL --small URL`")
+        costs = cost_model.calibrate(opened.base, opened.small, lambda line: console.print(f"measuring {line}"))
+    if out:
+        out.write_text(costs.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    made = cost_model.tables(costs, sorted(acceptances), step_tokens, cost_model.CONTEXTS[0])
+    _show(costs, made, [], markdown=markdown, json=json)
+
+
+def _show(made: BaseModel, tables: Sequence[Table], footer: Sequence[str], *, markdown: bool, json: bool) -> None:
+    from rich.console import Console
+
+    from specreason_sgl.evaluation.report import as_markdown, rendered
+
     if json:
         typer.echo(made.model_dump_json())
     elif markdown:
-        footer = "\n".join(f"- {line}" for line in provenance(report_run(read_run(folder))))
-        typer.echo("\n\n".join((*map(as_markdown, tables), footer)))
+        typer.echo("\n\n".join((*map(as_markdown, tables), "\n".join(footer))))
     else:
         shown = Console(highlight=False)
         for table in tables:
             shown.print(*rendered(table))
-    typer.echo(f"run: {folder}", err=True)

@@ -1,0 +1,136 @@
+"""The bench and the cost model: their arithmetic, and their measurements on the real pair."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from specreason_sgl import programs
+from specreason_sgl.evaluation import bench, cost_model
+from specreason_sgl.evaluation.cost_model import Costs, TokenCost
+from specreason_sgl.events import AnswerWritten, CallMade, SolveEnded, SolveStarted, StepScored, StepTaken
+from specreason_sgl.pair import stories
+from specreason_sgl.settings import Settings
+from specreason_sgl.solve import Pair, solve
+from specreason_sgl.store import Problem, SolveRecord
+
+if TYPE_CHECKING:
+    from specreason_sgl.runtime.pairs import RunningPair
+
+COSTS = Costs(
+    base=[TokenCost(context=256, batch=1, seconds=0.010), TokenCost(context=1024, batch=1, seconds=0.020)],
+    small=[TokenCost(context=256, batch=1, seconds=0.002), TokenCost(context=256, batch=8, seconds=0.005)],
+    judge_s={256: 0.020, 1024: 0.040},
+    call_s=0.0,
+)
+
+
+def test_a_prediction_is_the_base_models_time_by_that_of_drafting_and_judging() -> None:
+    made = COSTS.predict(0.8, 20, 300)
+
+    assert made.speed_up == pytest.approx(0.2 / (0.04 + 0.02 + 0.2 * 0.2))
+    assert made.ahead == pytest.approx(0.2 / (0.04 + 0.2 * (0.2 + 0.02)))
+    assert made.break_even == pytest.approx(0.3)
+    assert COSTS.predict(made.break_even, 20, 300).speed_up == pytest.approx(1)
+    assert COSTS.predict(0.8, 20, 5000).speed_up > made.speed_up, "the nearest context is a slower base model's"
+
+
+def test_what_stored_solves_were_like_is_read_from_their_steps() -> None:
+    with pytest.raises(ValueError, match="no draft was judged"):
+        cost_model.observed([])
+
+
+def test_shares_of_a_profile_add_up() -> None:
+    record = _record()
+    shares = bench.profile([record])
+
+    assert sum(shares.values()) == pytest.approx(1)
+    assert shares == pytest.approx({"draft": 0.25, "judge": 0.25, "answer": 0.25, "between calls": 0.25})
+    assert bench.outside(record) == pytest.approx(1 - 0.6 / 4)
+
+
+def _record() -> SolveRecord:
+    def call(kind: str, model: str, at: float) -> CallMade:
+        return CallMade(
+            at=at, step=0, model=model, kind=kind, prompt_tokens=9, cached_tokens=8, generated_tokens=4,
+            wall_s=1.0, engine_s=0.2, finish="stop",
+        )  # fmt: skip
+
+    score = StepScored(
+        at=2, step=0, logprobs=(0.0,) * 10, greedy=9, expected=9, reaching=1, entropy=0, missing_mass=0, accepted=True
+    )
+    return SolveRecord(
+        problem=Problem(id="p", question="?"),
+        mode="sequential",
+        repeat=0,
+        seed=None,
+        started=datetime.now(UTC),
+        events=[
+            SolveStarted(question="?", program="specreason", budget=10),
+            call("draft", "small", 1.0),
+            call("judge", "base", 2.0),
+            score,
+            StepTaken(at=2, step=0, author="small", text="x", tokens=4),
+            call("answer", "base", 3.5),
+            AnswerWritten(at=3.5, author="base", text="x", answer="1", truncated=False),
+            SolveEnded(at=4, outcome="answered"),
+        ],
+    )
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("race", [False, True])
+def test_drafting_ahead_decides_on_real_servers_as_the_sequential_program(pair: Pair, race: bool) -> None:
+    for seed in range(5):
+        told = stories.story(seed)
+        problem = Problem(id=str(seed), question=told.question, answer=str(told.answer))
+        greedy = Settings(temperature=0, top_p=1, budget=1024)
+        taken = [
+            [
+                (e.author, e.text) if isinstance(e, StepTaken) else e.accepted
+                for e in solve(problem, programs.load(name), pair, greedy, parameters=parameters).events
+                if isinstance(e, StepTaken | StepScored)
+            ]
+            for name, parameters in (("specreason", {}), ("lookahead", {"depth": 2, "race": race}))
+        ]
+
+        assert taken[0] == taken[1]
+
+
+@pytest.mark.server
+def test_beyond_a_thousand_tokens_nearly_all_of_a_prompt_is_cached(pair: Pair) -> None:
+    for endpoint in (pair.base, pair.small):
+        use = bench.cache_use(endpoint)  # type: ignore[arg-type]
+
+        assert use.calls > 5
+        assert use.cached_share >= 0.95
+        assert use.most_recomputed <= 2
+
+
+@pytest.mark.server
+def test_a_judgement_is_far_cheaper_than_stock_selection(pair: Pair) -> None:
+    cost = bench.judge_cost(pair.base, 300, rounds=3)  # type: ignore[arg-type]
+
+    assert cost.one_request.value < cost.stock.value
+
+
+@pytest.mark.server
+def test_the_command_measures_costs_and_predicts_from_them(servers: RunningPair, tmp_path: Path) -> None:
+    options = ("--base", servers.base.url, "--small", servers.small.url, "--api-key", str(servers.base.api_key))
+    done = subprocess.run(
+        [sys.executable, "-m", "specreason_sgl", "bench", "--calibrate", "--json", *options],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    costs = Costs.model_validate(json.loads(done.stdout))
+
+    assert costs.token_s("base", 256) > costs.token_s("small", 256) > 0
+    assert costs.predict(1.0, 25, 256).speed_up > costs.predict(0.0, 25, 256).speed_up
