@@ -347,6 +347,64 @@ def test_a_pair_that_is_up_is_found_again_and_ends_whole(state: Path, monkeypatc
         pairs.down()
 
 
+KNOCKING = """
+import sys
+from specreason_sgl.cli.app import main
+sys.argv[0] = "specreason"
+code = main()
+print("imported" if "sglang" in sys.modules else "knocked", file=sys.stderr)
+sys.exit(code)
+"""
+SLEEPER = """
+import time
+import sglang as sgl
+@sgl.function
+def sleeper(s, trace):
+    print("asleep", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.server
+def test_commands_begin_at_once_behind_the_door_of_a_pair_that_is_up(state: Path, tmp_path: Path) -> None:
+    def run(*options: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", KNOCKING, "run", "--out", str(tmp_path / f"run{len(options)}"), *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+        )
+
+    (tmp_path / "sleeper.py").write_text(SLEEPER)
+    pair, _ = pairs.up(SMALL, SMALL)
+    try:
+        assert until((state / "door").exists)
+        assert stat.S_IMODE((state / "door").stat().st_mode) & 0o077 == 0
+
+        with run("--json") as solving:
+            told, said = solving.communicate(timeout=60)
+        assert said.endswith("knocked\n")
+        assert json.loads(told.splitlines()[-1])["type"] == "solve_ended"
+        assert (tmp_path / "run1").is_dir()
+
+        with run("--program", "sleeper.py") as sleeping:
+            assert sleeping.stdout
+            assert "asleep\n" in iter(sleeping.stdout.readline, "")
+            sleeping.send_signal(signal.SIGINT)
+            assert sleeping.wait(20) == 130
+
+        with run("--program", "nothing", "--threshold", "3") as wrong:
+            assert "there is no program `nothing`" in wrong.communicate(timeout=60)[1]
+        assert wrong.returncode == 2
+
+        pairs.down()
+        assert ended(pair.pid)
+        assert not (state / "door").exists()
+    finally:
+        pairs.down()
+
+
 @pytest.mark.server
 def test_a_pair_can_be_stopped_while_it_starts(state: Path) -> None:
     script = "import sys, pathlib; from specreason_sgl.runtime import pairs; pairs.up(*map(pathlib.Path, sys.argv[1:]))"

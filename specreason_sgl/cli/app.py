@@ -61,6 +61,8 @@ app.command("down")(down)
 
 def main() -> int:
     """Run the command line; returns the exit code."""
+    if sys.argv[1:2] == ["run"] and (code := _knock()) is not None:
+        return code
     try:
         app()
     except SpecReasonError as error:
@@ -70,6 +72,15 @@ def main() -> int:
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 1
     return 0
+
+
+def _knock() -> int | None:
+    """Have a process that has everything imported run this, while `up` keeps one; in that process, nobody is asked."""
+    from specreason_sgl.runtime import door
+    from specreason_sgl.runtime.pairs import door_path
+
+    path = door_path()
+    return door.knock(path, sys.argv[1:]) if path.exists() and not door.inside else None
 
 
 def _complain(error: SpecReasonError) -> int:

@@ -182,6 +182,11 @@ def state_folder() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "specreason"
 
 
+def door_path() -> Path:
+    """Where commands can knock while a pair is kept up."""
+    return state_folder() / "door"
+
+
 def _start(
     base_model: Path,
     small_model: Path,
@@ -206,7 +211,7 @@ def _start(
         base_core, small_core = cores(sorted(os.sched_getaffinity(0)))
         base = plan("base", base_model.resolve(), port=base_port, core=base_core, logs=logs)
         small = plan("small", small_model.resolve(), port=small_port, core=small_core, logs=logs)
-        servers = Servers.start((base, small), key, logs, owned=owned, keep=keep)
+        servers = Servers.start((base, small), key, logs, owned=owned, keep=keep, door=None if owned else door_path())
         try:
             pair = RunningPair(
                 Address(base.url, key), Address(small.url, key), logs, servers.process.pid, servers if owned else None
@@ -259,3 +264,4 @@ def _noted(folder: Path) -> RunningPair | None:
 
 def _forget(folder: Path) -> None:
     (folder / "pair.json").unlink(missing_ok=True)
+    (folder / "door").unlink(missing_ok=True)

@@ -22,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+from specreason_sgl.runtime import door
 from specreason_sgl.runtime.servers import SERVER_ENDED, Plan
 
 STAND_IN = Path(__file__).parent / "stand_in"
@@ -37,6 +38,7 @@ def main() -> int:
     told = json.load(sys.stdin)
     plans = [Plan(**one) for one in told["servers"]]
     servers: list[int] = []
+    attendants: list[int] = []
     scratch = tempfile.mkdtemp(prefix="specreason-")
     try:
         signal.signal(signal.SIGTERM, _stop)
@@ -49,11 +51,16 @@ def main() -> int:
             if not pid:
                 _serve(plan, told["api_key"], Path(scratch))
             servers.append(pid)
+        if told["door"]:
+            pid = os.fork()
+            if not pid:
+                door.attend(Path(told["door"]))
+            attendants.append(pid)
         return _first_to_end(servers, plans)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        _end(servers)
+        _end([*servers, *attendants])
         shutil.rmtree(scratch, ignore_errors=True)
 
 
@@ -155,9 +162,9 @@ def _first_to_end(servers: list[int], plans: list[Plan]) -> int:
             return SERVER_ENDED + which
 
 
-def _end(servers: list[int]) -> None:
-    """Kill the servers, and with them all their processes; there is nothing that they would have to save."""
-    for pid in servers:
+def _end(children: list[int]) -> None:
+    """Kill the servers and whoever attends, with all their processes; there is nothing that they would have to save."""
+    for pid in children:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     with suppress(ChildProcessError):

@@ -178,7 +178,14 @@ class Servers:
 
     @classmethod
     def start(
-        cls, plans: Sequence[Plan], api_key: str, logs: Path, *, owned: bool, keep: Sequence[int] = ()
+        cls,
+        plans: Sequence[Plan],
+        api_key: str,
+        logs: Path,
+        *,
+        owned: bool,
+        keep: Sequence[int] = (),
+        door: Path | None = None,
     ) -> Servers:
         """Start the servers side by side; `wait_until_ready` says when they can be used.
 
@@ -188,11 +195,13 @@ class Servers:
             logs: the folder for the logs.
             owned: whether they end when this process ends, however that happens.
             keep: open file descriptors that live as long as the servers.
+            door: where commands can knock that want to begin at once.
         """
         told = {
             "servers": [asdict(one) for one in plans],
             "api_key": api_key,
             "owner": os.getpid() if owned else None,
+            "door": str(door) if door else None,
         }
         for one in plans:
             Path(one.log).unlink(missing_ok=True)  # what an earlier server said is not to be taken for this one's
