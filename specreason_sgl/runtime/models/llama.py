@@ -1,5 +1,97 @@
-"""SGLang's own Llama, which the embedded pair is."""
+"""SGLang's Llama with a shorter way through its layers, for one process without a GPU.
 
-from sglang.srt.models.llama import EntryClass
+For models as small as the embedded pair, a third of the time of a token is what SGLang does around the operations: it
+provides for many kinds of hardware, of quantization and of parallel processes. Here a layer is its operations alone.
+The weights, their loading and all else are SGLang's own, and so is the way through layers that have more to them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from sglang.srt.layers.layernorm import RMSNorm
+from sglang.srt.layers.rotary_embedding import RotaryEmbedding
+from sglang.srt.model_executor.forward_batch_info import ForwardBatch
+from sglang.srt.models.llama import LlamaDecoderLayer, LlamaModel
+from sglang.srt.models.llama import LlamaForCausalLM as SGLangLlamaForCausalLM
+from torch import Tensor
+from torch.nn.functional import embedding, linear, rms_norm, silu
 
 __all__ = ["EntryClass"]
+
+
+class PlainLlamaModel(LlamaModel):  # type: ignore[misc]
+    """The layers of a Llama."""
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        positions: Tensor,
+        forward_batch: ForwardBatch,
+        input_embeds: Tensor | None = None,
+        pp_proxy_tensors: Any = None,
+    ) -> Any:
+        """The hidden states of new tokens.
+
+        Args:
+            input_ids: ``[tokens]``.
+            positions: their places in their sequences, ``[tokens]``.
+            forward_batch: the batch they belong to.
+            input_embeds: what stands for the tokens instead, ``[tokens, width]``.
+            pp_proxy_tensors: hidden states from another process.
+
+        Returns:
+            ``[tokens, width]``, normalized.
+        """
+        if input_embeds is not None or pp_proxy_tensors is not None or not self._is_plain():
+            return super().forward(input_ids, positions, forward_batch, input_embeds, pp_proxy_tensors)
+        x = embedding(input_ids, self.embed_tokens.weight)
+        turns = self.layers[0].self_attn.rotary_emb.cos_sin_cache.index_select(0, positions).to(x.dtype)
+        cos, sin = turns.unsqueeze(1).chunk(2, dim=-1)
+        for layer in self.layers:
+            x = x + self._attended(layer, x, cos, sin, forward_batch)
+            gate, up = linear(_normalized(x, layer.post_attention_layernorm), layer.mlp.gate_up_proj.weight).chunk(
+                2, -1
+            )
+            x = x + linear(silu(gate) * up, layer.mlp.down_proj.weight)
+        return _normalized(x, self.norm)
+
+    def _attended(
+        self, layer: LlamaDecoderLayer, x: Tensor, cos: Tensor, sin: Tensor, forward_batch: ForwardBatch
+    ) -> Tensor:
+        own = layer.self_attn
+        qkv = linear(_normalized(x, layer.input_layernorm), own.qkv_proj.weight, own.qkv_proj.bias)
+        qk, v = qkv.split([own.q_size + own.kv_size, own.kv_size], dim=-1)
+        first, second = qk.unflatten(1, (-1, own.head_dim)).chunk(2, dim=-1)
+        turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).flatten(1)
+        q, k = turned.split([own.q_size, own.kv_size], dim=-1)
+        return linear(own.attn(q, k, v, forward_batch), own.o_proj.weight, own.o_proj.bias)
+
+    def _is_plain(self) -> bool:
+        """Whether nothing is wanted of the layers but their operations."""
+        own = self.layers[self.start_layer].self_attn
+        rotary = own.rotary_emb
+        return (
+            own.qkv_proj.quant_config is None
+            and own.num_heads == own.total_num_heads
+            and (self.start_layer, self.end_layer) == (0, self.config.num_hidden_layers)
+            and not self.layers_to_capture
+            and type(rotary).forward_native is RotaryEmbedding.forward_native
+            and rotary.is_neox_style
+            and rotary.rotary_dim == own.head_dim
+        )
+
+
+def _normalized(x: Tensor, norm: RMSNorm) -> Tensor:
+    return rms_norm(x, x.shape[-1:], norm.weight, norm.variance_epsilon)
+
+
+class LlamaForCausalLM(SGLangLlamaForCausalLM):  # type: ignore[misc]
+    """A Llama that SGLang serves under the name in the models' configuration."""
+
+    def _init_model(self, *given: Any, **named: Any) -> PlainLlamaModel:
+        return PlainLlamaModel(*given, **named)
+
+
+EntryClass = [LlamaForCausalLM]
