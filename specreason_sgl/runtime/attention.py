@@ -123,7 +123,7 @@ class Group:
             float32, ``[tokens of the group, heads, width of a value]``.
         """
         out = scaled_dot_product_attention(
-            query[self.rows].unflatten(0, (self.count, -1)).transpose(1, 2).float(),
+            query[self.rows].reshape(self.count, -1, *query.shape[1:]).transpose(1, 2).float(),
             self._gathered(keys),
             self._gathered(values),
             attn_mask=self.mask,
@@ -183,7 +183,8 @@ class IncrementalAttention(TorchNativeAttnBackend):  # type: ignore[misc]
             ``[tokens, heads * width of a value]``.
         """
         if not self._is_ours(layer, forward_batch):
-            return super().forward(q, k, v, layer, forward_batch, save_kv_cache, **more)
+            theirs: Tensor = super().forward(q, k, v, layer, forward_batch, save_kv_cache, **more)
+            return theirs
         pool = self.token_to_kv_pool
         if save_kv_cache and k is not None:
             pool.set_kv_buffer(layer, KVWriteLoc(forward_batch.out_cache_loc), k, v)

@@ -62,11 +62,12 @@ class PlainLlamaModel(LlamaModel):  # type: ignore[misc]
     ) -> Tensor:
         own = layer.self_attn
         qkv = linear(_normalized(x, layer.input_layernorm), own.qkv_proj.weight, own.qkv_proj.bias)
-        qk, v = qkv.split([own.q_size + own.kv_size, own.kv_size], dim=-1)
-        first, second = qk.unflatten(1, (-1, own.head_dim)).chunk(2, dim=-1)
-        turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).flatten(1)
-        q, k = turned.split([own.q_size, own.kv_size], dim=-1)
-        return linear(own.attn(q, k, v, forward_batch), own.o_proj.weight, own.o_proj.bias)
+        heads = qkv.view(len(qkv), -1, own.head_dim)
+        values = own.num_heads + own.num_kv_heads
+        first, second = heads[:, :values].chunk(2, dim=-1)
+        turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+        q, k = turned[:, : own.num_heads].flatten(1), turned[:, own.num_heads :]
+        return linear(own.attn(q, k, heads[:, values:], forward_batch), own.o_proj.weight, own.o_proj.bias)
 
     def _is_plain(self) -> bool:
         """Whether nothing is wanted of the layers but their operations."""
