@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import socket
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import sglang as sgl
+import urllib3
 
 from specreason_sgl import programs
+from specreason_sgl.cli.pair import embedded_models
 from specreason_sgl.endpoint import Endpoint
 from specreason_sgl.errors import ServerUnreachable, UsageError
 from specreason_sgl.events import CallMade, StepScored, StepTaken
 from specreason_sgl.pair import stories
 from specreason_sgl.pair.evaluate import auroc
+from specreason_sgl.runtime import servers as runtime
 from specreason_sgl.scoring import DIGITS
 from specreason_sgl.settings import Settings
 from specreason_sgl.solve import Pair, solve
@@ -129,6 +134,58 @@ def test_one_request_scores_like_sglangs_stock_selection(pair: Pair) -> None:
 
         assert ours == pytest.approx(stock, abs=0.25), "bfloat16 logits are this coarse"
         assert ours.index(max(ours)) == stock.index(max(stock))
+
+
+def test_log_probabilities_are_those_of_sglangs_own_model_and_attention(
+    servers: RunningPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "stock_models"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "llama.py").write_text("from sglang.srt.models.llama import EntryClass\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    ours = runtime.environment
+    stock = {"SGLANG_EXTERNAL_MODEL_PACKAGE": package.name}
+    monkeypatch.setattr(runtime, "environment", lambda inherited: ours(inherited) | stock)
+    port, core = runtime.free_ports(1)[0], min(os.sched_getaffinity(0))
+    native = ["--attention-backend", "torch_native"]
+    plan = runtime.plan("base", embedded_models()[0], port=port, core=core, logs=tmp_path, extra=native)
+    other = runtime.Servers.start([plan], servers.base.api_key or "", tmp_path, owned=True)
+    try:
+        other.wait_until_ready(lambda _: None)
+        expected, found = told_by(plan.url, servers), told_by(servers.base.url, servers)
+    finally:
+        other.stop()
+
+    # Where two tokens are as likely, either may come next, and nothing after it can be compared.
+    compared = [
+        (wanted[0], got[0])
+        for rows in zip(expected, found, strict=True)
+        for wanted, got in takewhile(lambda both: both[0][1] == both[1][1], zip(*rows, strict=False))
+    ]
+    assert len(compared) >= 300
+    wanted, got = zip(*compared, strict=True)
+    assert got == pytest.approx(wanted, abs=0.25), "bfloat16 logits are this coarse"
+
+
+def told_by(url: str, servers: RunningPair) -> list[list[Any]]:
+    """Log-probabilities and tokens: of prompts, of what extends them once they are cached, and of what follows them."""
+
+    def asked(texts: list[str], tokens: int, start: int) -> list[dict[str, Any]]:
+        sampling = {"max_new_tokens": tokens, "temperature": 0}
+        wanted = {"text": texts, "sampling_params": sampling, "return_logprob": True, "logprob_start_len": start}
+        key = {"Authorization": f"Bearer {servers.base.api_key}"}
+        answer = urllib3.request("POST", f"{url}/generate", json=wanted, headers=key, timeout=60)
+        return [one["meta_info"] for one in answer.json()]
+
+    texts = ["\n\n".join([told.question, *told.steps]) for told in map(stories.story, range(500, 504))]
+    rows = []
+    for text in texts:
+        [begun] = asked([text[: len(text) // 2]], 1, 0)
+        [whole] = asked([text], 1, begun["prompt_tokens"] - 4)
+        assert whole["cached_tokens"] > 4
+        rows += [begun["input_token_logprobs"][1:], whole["input_token_logprobs"][1:]]
+    return rows + [one["output_token_logprobs"] for one in asked([text[:-20] for text in texts], 40, -1)]
 
 
 HOSTILE = [

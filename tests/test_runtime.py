@@ -19,6 +19,7 @@ import urllib3
 
 from specreason_sgl.errors import SpecReasonError
 from specreason_sgl.runtime import pairs, servers
+from specreason_sgl.runtime.plugin import ATTENTION
 from specreason_sgl.runtime.serve import STAND_IN
 from specreason_sgl.runtime.servers import PortTaken, ServerDied
 
@@ -67,7 +68,7 @@ def test_a_server_is_told_its_model_port_and_log(tmp_path: Path) -> None:
     assert options["--host"] == "127.0.0.1"
     assert options["--port"] == "20001"
     assert options["--device"] == "cpu"
-    assert options["--attention-backend"] == "torch_native"
+    assert options["--attention-backend"] == ATTENTION
     assert said[-2:] == ["--dtype", "float32"]
     assert "--api-key" not in said
 
@@ -297,6 +298,7 @@ OWNER = """
 import sys, time
 from pathlib import Path
 from specreason_sgl.runtime import pairs, servers
+from specreason_sgl.runtime.plugin import ATTENTION
 start = servers.Servers.start
 def starting(*given, **named):
     started = start(*given, **named)

@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from specreason_sgl.runtime import door
+from specreason_sgl.runtime import door, plugin
 from specreason_sgl.runtime.servers import SERVER_ENDED, Plan
 
 STAND_IN = Path(__file__).parent / "stand_in"
@@ -117,6 +117,9 @@ def _load(scratch: Path) -> None:
     from sglang.srt.entrypoints import http_server  # noqa: F401
     from sglang.srt.managers import load_snapshot
 
+    from specreason_sgl.runtime import attention  # noqa: F401 - once for both servers
+
+    plugin.register()  # the server's options are read before SGLang looks for plugins
     multiprocessing.set_start_method("fork", force=True)
     multiprocessing.set_start_method = lambda *_, **__: None
     os.environ["TMPDIR"] = tempfile.tempdir = str(scratch)

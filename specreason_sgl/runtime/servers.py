@@ -24,6 +24,7 @@ import urllib3
 
 from specreason_sgl.errors import SpecReasonError
 from specreason_sgl.events import Model
+from specreason_sgl.runtime.plugin import ATTENTION
 
 CONTEXT_TOKENS = 4096
 POOL_TOKENS = 32768
@@ -86,7 +87,7 @@ def plan(role: Model, model: Path, *, port: int, core: int, logs: Path, extra: S
         "--host", "127.0.0.1",
         "--port", str(port),
         "--device", "cpu",
-        "--attention-backend", "torch_native",
+        "--attention-backend", ATTENTION,
         "--dtype", "bfloat16",
         "--context-length", str(CONTEXT_TOKENS),
         # Without a bound the token pool takes most of the memory and half a minute to allocate.

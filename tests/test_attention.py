@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import sys
+import warnings
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from specreason_sgl.runtime.serve import STAND_IN, kernels_load
+
+if TYPE_CHECKING:
+    from specreason_sgl.runtime import attention
+
+SLOTS = 4096
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sglang_on_the_cpu() -> None:
+    """SGLang's attention backends, importable where its kernels cannot load."""
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+        warnings.simplefilter("ignore")
+        patch.setenv("SGLANG_USE_CPU_ENGINE", "1")
+        if not kernels_load():
+            patch.syspath_prepend(STAND_IN)
+        import specreason_sgl.runtime.attention  # noqa: F401
+
+
+def ours() -> type[attention.IncrementalAttention]:
+    from specreason_sgl.runtime.attention import IncrementalAttention
+
+    return IncrementalAttention
+
+
+def native() -> Any:
+    from sglang.srt.layers.attention.torch_native_backend import TorchNativeAttnBackend
+
+    return TorchNativeAttnBackend
+
+
+@dataclass
+class Batch:
+    """A random batch of sequences that are cached up to their last tokens, which are new."""
+
+    cached: list[int]
+    fresh: list[int]
+    heads: int = 4
+    key_heads: int = 4
+    width: int = 16
+    dtype: torch.dtype = torch.float32
+    decodes: bool = False
+    sliding_window: int = -1
+    seed: int = 0
+    caches: list[torch.Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        rng = torch.Generator().manual_seed(self.seed)
+
+        def noise(*shape: int) -> torch.Tensor:
+            return torch.randn(*shape, generator=rng).to(self.dtype)
+
+        count, lengths = len(self.cached), [c + n for c, n in zip(self.cached, self.fresh, strict=True)]
+        self.caches = [noise(SLOTS, self.key_heads, self.width) for _ in "kv"]
+        free = torch.randperm(SLOTS, generator=rng).tolist()
+        # Requests in no order, each with the slots of some earlier request behind its own.
+        requests = torch.randperm(count + 2, generator=rng)[:count]
+        table = torch.randint(SLOTS, (count + 2, max(lengths) + 5), generator=rng, dtype=torch.int32)
+        for request, length in zip(requests.tolist(), lengths, strict=True):
+            table[request, :length] = torch.tensor([free.pop() for _ in range(length)])
+        written = [
+            table[request, cached : cached + new]
+            for request, cached, new in zip(requests.tolist(), self.cached, self.fresh, strict=True)
+        ]
+        new = sum(self.fresh)
+        self.query = noise(new, self.heads * self.width)
+        self.key, self.value = noise(new, self.key_heads, self.width), noise(new, self.key_heads, self.width)
+        self.table = table
+        mode = SimpleNamespace(
+            is_decode=lambda: self.decodes,
+            is_decode_or_idle=lambda: self.decodes,
+            is_idle=lambda: False,
+            is_mixed=lambda: False,
+        )
+        self.forward_batch = SimpleNamespace(
+            forward_mode=mode,
+            req_pool_indices=requests,
+            seq_lens=torch.tensor(lengths),
+            extend_prefix_lens=None if self.decodes else torch.tensor(self.cached, dtype=torch.int32),
+            extend_seq_lens=None if self.decodes else torch.tensor(self.fresh, dtype=torch.int32),
+            out_cache_loc=torch.cat(written).long(),
+            encoder_lens=None,
+        )
+
+    def through(self, backend: Any) -> torch.Tensor:
+        """What an attention backend makes of the batch."""
+        from sglang.srt.layers.radix_attention import AttentionType
+
+        caches = [cache.clone() for cache in self.caches]
+
+        def write(_: object, where: Any, *what: torch.Tensor) -> None:
+            for cache, rows in zip(caches, what, strict=True):
+                cache[where.loc] = rows
+
+        pool = SimpleNamespace(
+            set_kv_buffer=write,
+            get_key_buffer=lambda _: caches[0],
+            get_value_buffer=lambda _: caches[1],
+            get_kv_buffer=lambda _: tuple(caches),
+        )
+        layer = SimpleNamespace(
+            layer_id=0,
+            tp_q_head_num=self.heads,
+            tp_k_head_num=self.key_heads,
+            qk_head_dim=self.width,
+            v_head_dim=self.width,
+            scaling=self.width**-0.5,
+            is_cross_attention=False,
+            attn_type=AttentionType.DECODER,
+            sliding_window_size=self.sliding_window,
+        )
+        runner = SimpleNamespace(
+            device="cpu", req_to_token_pool=SimpleNamespace(req_to_token=self.table), token_to_kv_pool=pool
+        )
+        made = backend(runner)
+        made.init_forward_metadata(self.forward_batch)
+        out = made.forward(self.query, self.key, self.value, layer, self.forward_batch)
+        assert isinstance(out, torch.Tensor)
+        return out
+
+
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+
+
+def assert_same(batch: Batch) -> None:
+    found, expected = batch.through(ours()), batch.through(native())
+
+    assert found.dtype == expected.dtype
+    torch.testing.assert_close(found, expected, atol=TOLERANCE[batch.dtype], rtol=TOLERANCE[batch.dtype])
+
+
+shapes = st.fixed_dictionaries(
+    {
+        "heads": st.just(4),
+        "key_heads": st.sampled_from([1, 2, 4]),
+        "width": st.sampled_from([8, 48]),
+        "dtype": st.sampled_from(list(TOLERANCE)),
+        "seed": st.integers(0, 2**16),
+    }
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    sequences=st.lists(st.tuples(st.integers(0, 300), st.integers(1, 150)), min_size=1, max_size=6),
+    shape=shapes,
+)
+def test_extended_sequences_come_out_as_from_torch_native(
+    sequences: list[tuple[int, int]], shape: dict[str, Any]
+) -> None:
+    cached, fresh = zip(*sequences, strict=True)
+
+    assert_same(Batch(list(cached), list(fresh), **shape))
+
+
+@settings(deadline=None, max_examples=60)
+@given(cached=st.lists(st.integers(0, 300), min_size=1, max_size=12), shape=shapes)
+def test_decoded_sequences_come_out_as_from_torch_native(cached: list[int], shape: dict[str, Any]) -> None:
+    assert_same(Batch(cached, [1] * len(cached), decodes=True, **shape))
+
+
+@pytest.mark.parametrize(
+    ("cached", "fresh"),
+    [
+        ([0], [1]),  # nothing cached
+        ([0], [700]),  # more new tokens than go together
+        ([5, 300], [128, 129]),  # exactly as many, and one more
+        ([300] * 12, [40] * 12),  # more keys than go together
+        ([1500, 3, 3], [7, 7, 7]),
+    ],
+)
+def test_blocks_and_groups_leave_no_trace(cached: list[int], fresh: list[int]) -> None:
+    assert_same(Batch(cached, fresh))
+
+
+def test_a_sliding_window_is_kept() -> None:
+    assert_same(Batch([20, 40], [3, 9], sliding_window=6))
+
+
+def test_what_is_not_a_number_stays_in_its_own_sequence() -> None:
+    batch = Batch([5, 40, 90], [1, 1, 1], decodes=True)
+    poisoned = batch.forward_batch.req_pool_indices[2]
+    for cache in batch.caches:
+        cache[batch.table[poisoned, :3]] = torch.nan
+    clean = batch.table[batch.forward_batch.req_pool_indices[0]]
+    clean[6:] = batch.table[poisoned, 0]  # what an earlier request left behind
+    found = batch.through(ours())
+
+    assert found.isnan().all(1).tolist() == [False, False, True]
+
+
+def test_the_backend_can_be_chosen_by_name() -> None:
+    from sglang.srt.layers.attention.attention_registry import ATTENTION_BACKENDS
+    from sglang.srt.server_args import ATTENTION_BACKEND_CHOICES
+
+    from specreason_sgl.runtime.plugin import ATTENTION, register
+
+    register()
+    register()
+
+    assert ATTENTION_BACKEND_CHOICES.count(ATTENTION) == 1
+    batch = Batch([3], [2])
+    assert torch.equal(batch.through(ATTENTION_BACKENDS[ATTENTION]), batch.through(ours()))
+
+
+def test_the_plugin_is_found_by_sglang_and_brings_nothing_heavy_along() -> None:
+    import subprocess
+    import tomllib
+    from pathlib import Path
+
+    declared = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    (entry,) = declared["project"]["entry-points"]["sglang.srt.plugins"].values()
+    module, _, function = entry.partition(":")
+    script = f"import sys, {module}; {module}.{function}; sys.exit('torch' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
