@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from contextlib import suppress
 from pathlib import Path
+
+from specreason_sgl.gpu.detect import rows
 
 
 def hardware() -> dict[str, str]:
@@ -29,9 +30,4 @@ def _processor() -> str:
 
 
 def _gpus() -> str:
-    command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout  # noqa: S603
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return "; ".join(line.strip() for line in told.splitlines() if line.strip())
+    return "; ".join(f"{row['name']}, {row['memory.total']} MiB, {row['driver_version']}" for row in rows())

@@ -1,0 +1,1 @@
+"""Planning, starting and checking a pair of servers on NVIDIA GPUs."""

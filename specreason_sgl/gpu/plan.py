@@ -1,0 +1,281 @@
+"""How two models share the memory of the cards: a pure calculation, told in SGLang's own terms.
+
+What SGLang 0.5.23 does with ``--mem-fraction-static`` (``bootstrap.measure_pre_model_load_memory`` and
+``KVCacheConfigurator._profile_available_bytes``): it measures the memory that is *free* after CUDA and the links
+between cards are initialised and before weights are loaded (the least of all its cards), loads the weights, and gives
+the cache what is free then, less ``(1 - fraction)`` of the first measurement::
+
+    cache = free_before * fraction - weights
+
+So the fraction is of what earlier servers have left, not of the card, and the servers have to start one after the
+other, the base model first. A plan also caps both pools (``--max-total-tokens``), so that a server that finds more
+free memory than foreseen does not take what the other one still needs.
+
+Weights and cache follow from the models' configurations exactly enough. The rest is an estimate that no GPU has
+confirmed yet: `CONTEXT_BYTES` before the first measurement, and what a running server allocates (`Side.reserve`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from specreason_sgl.errors import SpecReasonError, UsageError
+from specreason_sgl.gpu.shapes import Shape
+
+GIB = 2**30
+
+CHUNK_TOKENS = 2048
+"""Prefill chunk of both servers. Behind the first prompt a call brings a step at most, so that more would be idle."""
+
+CONTEXT_BYTES = int(0.75 * GIB)
+"""Estimate of what CUDA, its libraries and NCCL take on a card for each process, before SGLang measures."""
+
+WORKSPACE_BYTES = GIB
+"""FlashInfer's workspace, which SGLang sets to half a GiB for Qwen models, and as much again for everything small."""
+
+GRAPH_BYTES, GRAPH_COUNT, GRAPH_REQUEST_BYTES = 8 * 2**20, 46, 2 * 2**20
+"""SGLang's own figures (``reserve_for_graph_mb``): for each captured prefill size, their number, for each request."""
+
+CACHE_SHARE = 0.9
+"""Of what is left for the caches, so that the estimates may be wrong by as much."""
+
+LEAST_CONTEXT, CONTEXT_STEP = 4096, 1024
+LEAST_REQUESTS, MOST_REQUESTS = 16, 256
+MOST_CARDS = 8
+
+
+class DoesNotFit(SpecReasonError):
+    """The models, the context and the concurrency do not fit; the hint is the nearest thing that does."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU."""
+
+    name: str
+    memory: int
+    """Bytes that programs can use, all in all."""
+    free: int
+    """Bytes that are free now."""
+    index: int = 0
+    """Its number for CUDA."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One model as its server is to hold it."""
+
+    shape: Shape
+    cards: int = 1
+    """The tensor parallel size."""
+    dtype: str = "auto"
+    quantization: str | None = None
+    cache_dtype: str = "auto"
+    draft: Shape | None = None
+    """A second model in the same server, that drafts tokens (speculative decoding)."""
+
+    @property
+    def weights(self) -> int:
+        """Bytes on each card."""
+        draft = self.draft.weight_bytes(self.dtype) if self.draft else 0
+        return (self.shape.weight_bytes(self.dtype, self.quantization) + draft) // self.cards
+
+    @property
+    def token(self) -> int:
+        """Bytes of cache for a token on each card.
+
+        SGLang counts a drafting model's layers as if they were the model's own (``pool_configurator``).
+        """
+        layers = self.shape.layers
+        extra = self.draft.layers if self.draft else 0
+        own = self.shape.cache_bytes(self.cards, self.cache_dtype, self.dtype)
+        return math.ceil(own * (layers + extra) / layers)
+
+    def reserve(self, requests: int) -> int:
+        """Estimate of what the running server allocates on each card besides weights and cache, in bytes."""
+        working = self.shape.activation_bytes(CHUNK_TOKENS, requests, self.cards)
+        graphs = GRAPH_COUNT * GRAPH_BYTES + requests * GRAPH_REQUEST_BYTES
+        # Twice the working set: an allocator keeps blocks of other sizes around.
+        return WORKSPACE_BYTES + 2 * working + graphs
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one server gets; bytes on each of its cards."""
+
+    side: Side
+    first_card: int
+    """Position of its first card among the plan's."""
+    free: int
+    """What is free when SGLang measures."""
+    weights: int
+    cache: int
+    reserve: int
+    tokens: int
+    """Room in the cache: SGLang's ``--max-total-tokens``."""
+
+    @property
+    def fraction(self) -> float:
+        """SGLang's ``--mem-fraction-static``; rounded up, since the pool has its cap anyway."""
+        return math.ceil((self.weights + self.cache) / self.free * 1000) / 1000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A pair of servers that fits; the base model is started first."""
+
+    base: Share
+    small: Share
+    context: int
+    requests: int
+    """SGLang's ``--max-running-requests``."""
+
+    @property
+    def concurrency(self) -> int:
+        """Problems of full length that both caches hold at the same time."""
+        return min(self.base.tokens, self.small.tokens) // self.context
+
+
+def fit(base: Side, small: Side, cards: Sequence[Card], *, context: int, concurrency: int | None = None) -> Plan:
+    """Share the cards between two models.
+
+    The base model takes the first cards, as many as its `Side.cards`. The small one takes the next where there are
+    enough, else the last of the base model's. On shared cards both caches get room for equally many tokens, because
+    both models read the same reasoning.
+
+    Args:
+        base: the base model.
+        small: the small model.
+        cards: all the cards that may be used.
+        context: tokens of the longest problem, from the prompt to the answer.
+        concurrency: problems of that length at the same time; as many as fit if None.
+
+    Raises:
+        DoesNotFit: there is not enough memory; the hint is what would fit.
+        UsageError: there are fewer cards than asked for, a model's heads cannot be spread like that, or a model's
+            positions end before the context does.
+    """
+    for side in (base, small):
+        _check(side, len(cards), context)
+    wanted = concurrency or 1
+    room = _room(base, small, cards, wanted)
+    if room.tokens >= wanted * context:
+        return room.plan(context)
+    raise DoesNotFit(
+        f"{_told(base)} and {_told(small)} do not fit: {room.shortage(wanted * context)}",
+        hint=_nearest(base, small, cards, context, wanted),
+    )
+
+
+def spread(shape: Shape, cards: int) -> int:
+    """The most of so many cards that a model's heads can be spread over, a power of two."""
+    return max(count for count in (1, 2, 4, 8) if count <= max(cards, 1) and shape.divides(count))
+
+
+@dataclass(frozen=True)
+class _Room:
+    """Both servers laid out, with the tokens that their caches have room for; negative ones if not even the weights."""
+
+    base: Share
+    small: Share
+    requests: int
+    free: int
+
+    @property
+    def tokens(self) -> int:
+        return min(self.base.tokens, self.small.tokens)
+
+    def plan(self, context: int) -> Plan:
+        return Plan(self.base, self.small, context, self.requests)
+
+    def shortage(self, tokens: int) -> str:
+        shared = self.small.first_card < self.base.side.cards
+        sides = (self.base, self.small) if shared else (min(self.base, self.small, key=lambda share: share.tokens),)
+        weights = sum(share.weights for share in sides) / GIB
+        rest = sum(share.reserve + CONTEXT_BYTES for share in sides) / GIB
+        cache = sum(share.side.token for share in sides) * tokens / CACHE_SHARE / GIB
+        return (
+            f"{weights:.1f} GiB of weights, {rest:.1f} GiB for running and {cache:.1f} GiB for a cache of {tokens} "
+            f"tokens with some to spare are {weights + rest + cache:.1f} GiB, "
+            f"and a card has {self.free / GIB:.1f} GiB free"
+        )
+
+
+def _room(base: Side, small: Side, cards: Sequence[Card], concurrency: int) -> _Room:
+    requests = min(MOST_REQUESTS, max(LEAST_REQUESTS, 2 * concurrency))
+    apart = len(cards) - base.cards >= small.cards
+    first = base.cards if apart else base.cards - min(small.cards, base.cards)
+    base_free = min(card.free for card in cards[: base.cards]) - CONTEXT_BYTES
+    small_free = min(card.free for card in cards[first : first + small.cards]) - CONTEXT_BYTES
+    base_reserve, small_reserve = base.reserve(requests), small.reserve(requests)
+    if apart:
+        base_tokens = int((base_free - base.weights - base_reserve) * CACHE_SHARE) // base.token
+        small_tokens = int((small_free - small.weights - small_reserve) * CACHE_SHARE) // small.token
+    else:
+        free = min(base_free, small_free) - CONTEXT_BYTES
+        left = free - base.weights - small.weights - base_reserve - small_reserve
+        base_tokens = small_tokens = int(left * CACHE_SHARE) // (base.token + small.token)
+        small_free = free - base.weights - base_reserve - base_tokens * base.token
+    return _Room(
+        Share(base, 0, base_free, base.weights, base_tokens * base.token, base_reserve, base_tokens),
+        Share(small, first, small_free, small.weights, small_tokens * small.token, small_reserve, small_tokens),
+        requests,
+        min(card.free for card in cards),
+    )
+
+
+def _check(side: Side, cards: int, context: int) -> None:
+    shape = side.shape
+    if side.cards > cards:
+        raise UsageError(f"`{shape.name}` is to be spread over {side.cards} cards, and there are {cards}")
+    if not shape.divides(side.cards):
+        heads = f"{shape.heads} heads and {shape.kv_heads} key-value heads"
+        raise UsageError(
+            f"`{shape.name}` has {heads}, which cannot be spread over {side.cards} cards",
+            hint=f"{spread(shape, cards)} would do",
+        )
+    if context > shape.context:
+        raise UsageError(
+            f"`{shape.name}` reads {shape.context} tokens at most, and {context} are asked for",
+            hint=f"`--context {shape.context}`, or a copy of the model whose `config.json` has a `rope_scaling`",
+        )
+
+
+def _nearest(base: Side, small: Side, cards: Sequence[Card], context: int, concurrency: int) -> str:
+    """What fits: less at the same time or a shorter context, if that is enough, and the mildest change otherwise."""
+    found = []
+    fewer = _room(base, small, cards, 1).tokens // context
+    shorter = _room(base, small, cards, concurrency).tokens // concurrency // CONTEXT_STEP * CONTEXT_STEP
+    if concurrency > 1 and fewer >= 1:
+        found.append(f"`--concurrency {min(fewer, concurrency - 1)}`")
+    elif shorter >= LEAST_CONTEXT:
+        found.append(f"`--context {shorter}`")
+    for what, other_base, other_small, other_cards in _others(base, small, cards):
+        if _room(other_base, other_small, other_cards, concurrency).tokens >= concurrency * context:
+            found.append(what)
+            break
+    if not found:
+        return f"not even {MOST_CARDS} such cards would do; take smaller models"
+    return f"what fits: {', or '.join(found)}"
+
+
+def _others(base: Side, small: Side, cards: Sequence[Card]) -> Iterator[tuple[str, Side, Side, Sequence[Card]]]:
+    light, small_light = replace(base, cache_dtype="fp8_e4m3"), replace(small, cache_dtype="fp8_e4m3")
+    yield "a cache in 8 bits (`--set cache_dtype=fp8_e4m3`)", light, small_light, cards
+    if base.quantization is None and base.shape.quantization is None:
+        eight = "`--set base.quantization=fp8"
+        yield f"a base model in 8 bits ({eight}`)", replace(base, quantization="fp8"), small, cards
+        both = f"a base model and a cache in 8 bits ({eight} --set cache_dtype=fp8_e4m3`)"
+        yield both, replace(light, quantization="fp8"), small_light, cards
+    for count in (2, 4, MOST_CARDS):
+        if count > len(cards) and base.shape.divides(count):
+            more = [min(cards, key=lambda card: card.free)] * count
+            yield f"{count} such cards", replace(base, cards=count), small, more
+
+
+def _told(side: Side) -> str:
+    kind = side.quantization or side.shape.quantization
+    over = f" over {side.cards} cards" if side.cards > 1 else ""
+    return f"`{side.shape.name}`{f' in {kind}' if kind else ''}{over}"
