@@ -146,7 +146,7 @@ class Dying:
 
     pid = 1
 
-    def wait_until_ready(self, _: object) -> None:
+    def wait_until_ready(self, *_: object) -> None:
         if self.starts <= self.taken:
             raise PortTaken("port 20001 of the base server was taken by another program")
 
@@ -161,6 +161,7 @@ def test_a_pair_whose_port_is_taken_meanwhile_starts_on_others(
     monkeypatch.setattr(Dying, "taken", taken)
     monkeypatch.setattr(Dying, "starts", 0)
     monkeypatch.setattr(pairs, "Servers", Dying)
+    monkeypatch.setattr(pairs, "_check", lambda *_: None)
     pairs.launch(SMALL, SMALL, tmp_path)
 
     assert Dying.starts == starts
@@ -331,9 +332,9 @@ def test_no_server_outlives_its_owner(moment: str, tmp_path: Path) -> None:
 @pytest.mark.server
 def test_a_pair_that_is_up_is_found_again_and_ends_whole(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("secrets.token_urlsafe", lambda _: "-a-key-may-begin-like-an-option")
-    pair, started = pairs.up(SMALL, SMALL)
+    pair, started = pairs.up(pairs.embedded(SMALL, SMALL))
     try:
-        again, started_again = pairs.up(SMALL, SMALL)
+        again, started_again = pairs.up(pairs.embedded(SMALL, SMALL))
 
         assert (started, started_again) == (True, False)
         assert pair == again == pairs.running()
@@ -409,7 +410,10 @@ def test_commands_begin_at_once_behind_the_door_of_a_pair_that_is_up(state: Path
 
 @pytest.mark.server
 def test_a_pair_can_be_stopped_while_it_starts(state: Path) -> None:
-    script = "import sys, pathlib; from specreason_sgl.runtime import pairs; pairs.up(*map(pathlib.Path, sys.argv[1:]))"
+    script = (
+        "import sys, pathlib; from specreason_sgl.runtime import pairs; "
+        "pairs.up(pairs.embedded(*map(pathlib.Path, sys.argv[1:])))"
+    )
     with subprocess.Popen([sys.executable, "-c", script, SMALL, SMALL], stderr=subprocess.PIPE, text=True) as starting:
         assert until((state / "pair.json").exists)
         group = json.loads((state / "pair.json").read_text())["pid"]

@@ -100,7 +100,7 @@ def evaluate(
 ) -> None:
     """Run every mode of a job on the same problems, and compare them."""
     from specreason_sgl.evaluation.datasets import load
-    from specreason_sgl.evaluation.job import parse_override
+    from specreason_sgl.tables import parse_override
 
     given = {
         "dataset.limit": limit,

@@ -92,7 +92,7 @@ def run(
     from pydantic import ValidationError
 
     from specreason_sgl.cli import session
-    from specreason_sgl.evaluation.job import parse_override
+    from specreason_sgl.tables import parse_override
     from specreason_sgl.settings import Settings
 
     options = PairOptions(pair, base, small, api_key)

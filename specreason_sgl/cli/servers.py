@@ -1,27 +1,112 @@
-"""``specreason up``, ``status`` and ``down``: keep the embedded pair running between commands."""
+"""``specreason up``, ``status`` and ``down``: keep a pair of servers running between commands."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from specreason_sgl.errors import UsageError
+
 if TYPE_CHECKING:
-    from specreason_sgl.runtime.pairs import RunningPair
+    from specreason_sgl.gpu.launch import Launch
+    from specreason_sgl.runtime.pairs import RunningPair, Wanted
 
 Json = Annotated[bool, typer.Option("--json", help="Only JSON on standard output")]
 
 DOWN = 1
 
+GPU, SERVERS = "Models on GPUs", "Servers"
 
-def up(json: Json = False) -> None:
-    """Start the embedded pair and keep it running, so that the next `run` starts at once."""
-    from specreason_sgl.cli.pair import embedded_models
+
+def up(
+    pair: Annotated[
+        str | None, typer.Option("--pair", help="`embedded`, a stock pair or a TOML file", rich_help_panel=GPU)
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option("--base", metavar="MODEL", help="The base model", rich_help_panel=GPU)
+    ] = None,
+    small: Annotated[
+        str | None, typer.Option("--small", metavar="MODEL", help="The small model", rich_help_panel=GPU)
+    ] = None,
+    context: Annotated[
+        int | None, typer.Option("--context", help="Tokens of the longest problem [10240]", rich_help_panel=GPU)
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option("--concurrency", help="Such problems at a time [what fits]", rich_help_panel=GPU)
+    ] = None,
+    decode: Annotated[
+        str | None,
+        typer.Option(
+            "--decode",
+            help="Token-level drafts in the base server: `auto`, `standalone`, `eagle3`, `ngram` or `off`",
+            rich_help_panel=GPU,
+        ),
+    ] = None,
+    draft_head: Annotated[
+        str | None, typer.Option("--draft-head", metavar="MODEL", help="For `eagle3`", rich_help_panel=GPU)
+    ] = None,
+    attention_backend: Annotated[
+        str | None, typer.Option("--attention-backend", help="SGLang's [flashinfer]", rich_help_panel=GPU)
+    ] = None,
+    override: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Any other value of a pair, such as base.quantization=fp8",
+            rich_help_panel=GPU,
+        ),
+    ] = None,
+    gpus: Annotated[
+        str | None,
+        typer.Option("--gpus", help="Plan for these cards, such as 2x48 [those here]", rich_help_panel=GPU),
+    ] = None,
+    replicas: Annotated[
+        int, typer.Option("--replicas", min=1, help="Servers of each model, behind routers", rich_help_panel=SERVERS)
+    ] = 1,
+    port: Annotated[
+        int, typer.Option("--port", min=1, max=65000, help="Of the base model on GPUs", rich_help_panel=SERVERS)
+    ] = 30000,
+    wait: Annotated[
+        int, typer.Option("--wait", min=1, help="Seconds until all has to be ready on GPUs", rich_help_panel=SERVERS)
+    ] = 3600,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the commands and start nothing", rich_help_panel=SERVERS)
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Start a pair and keep it running, so that the next `run` starts at once: the embedded one, or models on GPUs."""
     from specreason_sgl.runtime import pairs
+    from specreason_sgl.tables import parse_override
 
-    pair, started = pairs.up(*embedded_models(), on_progress=lambda line: print(line, file=sys.stderr))
-    _show(pair, "up" if started else "already up", json)
+    given = {
+        "base.model": base,
+        "small.model": small,
+        "context": context,
+        "concurrency": concurrency,
+        "decode": decode,
+        "draft_head": draft_head,
+        "attention_backend": attention_backend,
+    }
+    overrides = dict(map(parse_override, override or ()))
+    overrides |= {name: value for name, value in given.items() if value is not None}
+    launch: Launch | None = None
+    if pair == pairs.EMBEDDED or (pair is None and not overrides):
+        wanted = _embedded(replicas, [*overrides, *(["gpus"] if gpus else []), *(["dry-run"] if dry_run else [])])
+    else:
+        launch = _launch(pair, overrides, gpus, replicas, port)
+        if dry_run:
+            _print_plan(launch, json)
+            return
+        for line in launch.lines():
+            print(line, file=sys.stderr)
+        wanted = launch.wanted(wait)
+    if replicas > 1:
+        _need_router()
+    running, started = pairs.up(wanted, on_progress=lambda line: print(line, file=sys.stderr))
+    _show(running, "up" if started else "already up", json, {"plan": launch.told()} if launch else {})
 
 
 def status(json: Json = False) -> None:
@@ -46,11 +131,53 @@ def down(json: Json = False) -> None:
         print("down" if was_up else "no pair was up")
 
 
-def _show(pair: RunningPair, word: str, json: bool) -> None:
+def _embedded(replicas: int, not_for_it: list[str]) -> Wanted:
+    from specreason_sgl.cli.pair import embedded_models
+    from specreason_sgl.runtime import pairs
+
+    if not_for_it:
+        raise UsageError(
+            f"the embedded pair has no {', '.join(f'`{name}`' for name in not_for_it)}",
+            hint="name models with `--base MODEL --small MODEL`, or `--pair`",
+        )
+    return pairs.embedded(*embedded_models(), replicas)
+
+
+def _launch(pair: str | None, overrides: dict[str, Any], gpus: str | None, replicas: int, port: int) -> Launch:
+    import os
+
+    from specreason_sgl.gpu import detect
+    from specreason_sgl.gpu.launch import prepare
+    from specreason_sgl.gpu.pairfile import read
+
+    spec = read(pair, overrides)
+    cards = detect.cards(os.environ) if gpus is None else detect.describe(gpus)
+    return prepare(spec, cards, replicas=replicas, port=port)
+
+
+def _need_router() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("sglang_router") is None:
+        raise UsageError("replicas need SGLang's router", hint="install the extra `router`: `sglang-router`")
+
+
+def _print_plan(launch: Launch, json: bool) -> None:
     if json:
-        _say({"status": word, "base": pair.base.url, "small": pair.small.url, "logs": str(pair.logs)}, json)
+        _say({"plan": launch.told(), "commands": launch.commands()}, json)
+        return
+    print("\n".join(f"# {line}" for line in launch.lines()))
+    print("# each command when the server before answers: its fraction is of the memory that is free then")
+    print("\n".join(launch.commands()))
+
+
+def _show(pair: RunningPair, word: str, json: bool, more: dict[str, Any] | None = None) -> None:
+    if json:
+        urls = {"base": pair.base.url, "small": pair.small.url}
+        _say({"status": word, "pair": pair.label, **urls, "logs": str(pair.logs), **(more or {})}, json)
     else:
-        print(f"{word}\n  base   {pair.base.url}\n  small  {pair.small.url}\n  logs   {pair.logs}")
+        print(f"{word}\n  pair   {pair.label}\n  base   {pair.base.url}\n  small  {pair.small.url}")
+        print(f"  logs   {pair.logs}")
 
 
 def _say(row: dict[str, object], json: bool) -> None:

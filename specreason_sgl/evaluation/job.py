@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from specreason_sgl.errors import UsageError
 from specreason_sgl.evaluation.datasets import DatasetSpec
 from specreason_sgl.settings import Settings
+from specreason_sgl.tables import put, told
 
 Kind = Literal["base", "small", "specreason", "random", "oracle", "base+decode", "specreason+decode"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -181,7 +182,7 @@ def read_job(path: Path, overrides: Mapping[str, Any] | None = None) -> Job:
         raise UsageError(f"cannot read `{found}`: {error}") from error
     row.setdefault("name", found.stem)
     for name, value in (overrides or {}).items():
-        _set(row, name.split("."), value)
+        put(row, name.split("."), value)
     for mode in row.get("modes", ()):
         program = isinstance(mode, dict) and mode.get("program")
         if program and (beside := found.parent / program).is_file():
@@ -189,22 +190,7 @@ def read_job(path: Path, overrides: Mapping[str, Any] | None = None) -> Job:
     try:
         return Job.model_validate(row)
     except ValidationError as error:
-        raise UsageError(f"`{found}`: {'; '.join(_told(e) for e in error.errors())}") from error
-
-
-def parse_override(text: str) -> tuple[str, Any]:
-    """A dotted name and its value from ``name=value``; the value is TOML, or text if it is none.
-
-    Raises:
-        UsageError: there is no ``=``.
-    """
-    name, equals, value = text.partition("=")
-    if not equals or not name.strip():
-        raise UsageError(f"`{text}` is not `name=value`")
-    try:
-        return name.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return name.strip(), value.strip()
+        raise UsageError(f"`{found}`: {'; '.join(told(e) for e in error.errors())}") from error
 
 
 def stock() -> dict[str, Path]:
@@ -246,7 +232,7 @@ def _settings(values: Any, owner: str) -> Settings:
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        raise ValueError(f"{owner}: {'; '.join(_told(e) for e in error.errors())}") from error
+        raise ValueError(f"{owner}: {'; '.join(told(e) for e in error.errors())}") from error
 
 
 def _related(mode: dict[str, Any], modes: list[dict[str, Any]]) -> dict[str, Any]:
@@ -266,17 +252,3 @@ def _related(mode: dict[str, Any], modes: list[dict[str, Any]]) -> dict[str, Any
     if mode.get("against") is None and kind != "base":
         mode = {**mode, "against": closest("base", "budget")}
     return mode
-
-
-def _set(row: dict[str, Any], names: Sequence[str], value: Any) -> None:
-    for name in names[:-1]:
-        row = row.setdefault(name, {})
-        if not isinstance(row, dict):
-            raise UsageError(f"`--set {'.'.join(names)}=…`: `{name}` has no fields")
-    row[names[-1]] = value
-
-
-def _told(error: Any) -> str:
-    place = ".".join(str(part) for part in error["loc"])
-    message = str(error["msg"]).removeprefix("Value error, ")
-    return f"`{place}`: {message}" if place else message

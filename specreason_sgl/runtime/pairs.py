@@ -20,11 +20,15 @@ from threading import Thread
 from types import TracebackType
 from typing import Self
 
+import urllib3
+
 from specreason_sgl.errors import SpecReasonError
 from specreason_sgl.runtime.servers import (
+    HEALTH_S,
     POLL_S,
     START_S,
     STOP_S,
+    Plan,
     PortTaken,
     Say,
     Servers,
@@ -33,9 +37,12 @@ from specreason_sgl.runtime.servers import (
     free_ports,
     plan,
     private,
+    router,
 )
 
 ATTEMPTS = 3
+
+EMBEDDED = "embedded"
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,19 @@ class Address:
 
     url: str
     api_key: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A pair that is to be started."""
+
+    label: str
+    lay_out: Callable[[Path], list[Plan]]
+    """From the folder for logs to the servers, on ports that are free at the moment."""
+    api_key: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
+    attempts: int = ATTEMPTS
+    """How often it is laid out anew because somebody else took a port."""
+    limit_s: float = START_S
 
 
 @dataclass(frozen=True)
@@ -59,6 +79,8 @@ class RunningPair:
     logs: Path
     pid: int
     """The process that both servers belong to, which leads their process group."""
+    label: str = EMBEDDED
+    """What a run on it is filed under."""
     _owned: Servers | None = field(default=None, repr=False, compare=False)
 
     def __enter__(self) -> Self:
@@ -81,8 +103,52 @@ class RunningPair:
         return answers(self.base.url) and answers(self.small.url)
 
 
+def embedded(base_model: Path, small_model: Path, replicas: int = 1) -> Wanted:
+    """A pair on this machine's processor.
+
+    Args:
+        base_model: the base model's folder.
+        small_model: the small model's folder.
+        replicas: servers of each model, behind a router of its own if there are several.
+
+    Raises:
+        SpecReasonError: there is no such model.
+    """
+    models = {"base": base_model, "small": small_model}
+    for model in models.values():
+        if not (model / "config.json").is_file():
+            raise SpecReasonError(f"there is no model in `{model}`")
+
+    def lay_out(logs: Path) -> list[Plan]:
+        usable = dict(zip(models, cores(sorted(os.sched_getaffinity(0))), strict=True))
+        ports = iter(free_ports(2 * replicas + 2))
+        servers = [
+            plan(numbered(role, replica), model.resolve(), port=next(ports), core=usable[role], logs=logs)
+            for replica in range(replicas)
+            for role, model in models.items()
+        ]
+        return [*servers, *routers(servers, ports, logs)]
+
+    return Wanted(EMBEDDED, lay_out)
+
+
+def numbered(role: str, replica: int) -> str:
+    """The name of a server among several of its role."""
+    return f"{role}-{replica + 1}" if replica else role
+
+
+def routers(servers: Sequence[Plan], ports: Iterator[int], logs: Path) -> list[Plan]:
+    """A router for each role that has several servers."""
+    found = []
+    for role in ("base", "small"):
+        own = [one for one in servers if one.name.partition("-")[0] == role]
+        if len(own) > 1:
+            found.append(router(f"{role}-router", own, port=next(ports), logs=logs))
+    return found
+
+
 def launch(base_model: Path, small_model: Path, logs: Path, on_progress: Say = lambda _: None) -> RunningPair:
-    """Start both servers for this process; they end with it, however it ends.
+    """Start the embedded kind of pair for this process; it ends with it, however it ends.
 
     Args:
         base_model: the base model's folder.
@@ -94,35 +160,33 @@ def launch(base_model: Path, small_model: Path, logs: Path, on_progress: Say = l
         SpecReasonError: there is no such model.
         ServerDied: a server does not start; the message ends with its last log lines.
     """
-    return _start(base_model, small_model, logs, on_progress, owned=True)
+    return _start(embedded(base_model, small_model), logs, on_progress, owned=True)
 
 
-def up(base_model: Path, small_model: Path, on_progress: Say = lambda _: None) -> tuple[RunningPair, bool]:
+def up(wanted: Wanted, on_progress: Say = lambda _: None) -> tuple[RunningPair, bool]:
     """A pair that stays up after this process: the one that is up already, or else a new one.
 
     Args:
-        base_model: the base model's folder, for a new pair.
-        small_model: the small model's folder, for a new pair.
+        wanted: the pair.
         on_progress: told in a line what happens.
 
     Returns:
         The pair, and whether it was started now.
 
     Raises:
-        SpecReasonError: there is no such model, or a pair is up that does not answer.
+        SpecReasonError: another pair is up, or one that does not answer, or a server serves another model.
         ServerDied: a server does not start; the message ends with its last log lines.
     """
     folder = state_folder()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    deadline = time.monotonic() + START_S
+    deadline = time.monotonic() + wanted.limit_s
     while time.monotonic() < deadline:
         with _lock(folder) as lock:
             if lock is not None:
                 _forget(folder)
                 try:
                     pair = _start(
-                        base_model,
-                        small_model,
+                        wanted,
                         folder / "logs",
                         on_progress,
                         owned=False,
@@ -134,6 +198,8 @@ def up(base_model: Path, small_model: Path, on_progress: Say = lambda _: None) -
                     raise
                 return pair, True
         if found := running():
+            if found.label != wanted.label:
+                raise SpecReasonError(f"another pair is up: {found.label}", hint="`specreason down` stops it")
             return found, False
         on_progress("waiting for the pair that another command starts")
         time.sleep(POLL_S)
@@ -188,8 +254,7 @@ def door_path() -> Path:
 
 
 def _start(
-    base_model: Path,
-    small_model: Path,
+    wanted: Wanted,
     logs: Path,
     say: Say,
     *,
@@ -198,35 +263,50 @@ def _start(
     note: Callable[[RunningPair], None] = lambda _: None,
 ) -> RunningPair:
     """Start a pair, on other ports if somebody takes one first; a pair that does not get ready is stopped."""
-    for model in (base_model, small_model):
-        if not (model / "config.json").is_file():
-            raise SpecReasonError(f"there is no model in `{model}`")
     logs.mkdir(parents=True, exist_ok=True, mode=0o700)
     logs = logs.resolve()
-    key = secrets.token_urlsafe(24)
     attempts = 0
     while True:
         attempts += 1
-        base_port, small_port = free_ports(2)
-        base_core, small_core = cores(sorted(os.sched_getaffinity(0)))
-        base = plan("base", base_model.resolve(), port=base_port, core=base_core, logs=logs)
-        small = plan("small", small_model.resolve(), port=small_port, core=small_core, logs=logs)
-        servers = Servers.start((base, small), key, logs, owned=owned, keep=keep, door=None if owned else door_path())
+        plans = wanted.lay_out(logs)
+        door = None if owned else door_path()
+        servers = Servers.start(plans, wanted.api_key, logs, owned=owned, keep=keep, door=door)
         try:
-            pair = RunningPair(
-                Address(base.url, key), Address(small.url, key), logs, servers.process.pid, servers if owned else None
-            )
+            base, small = (Address(_entrance(plans, role).url, wanted.api_key) for role in ("base", "small"))
+            pair = RunningPair(base, small, logs, servers.process.pid, wanted.label, servers if owned else None)
             note(pair)
-            servers.wait_until_ready(say)
+            servers.wait_until_ready(say, wanted.limit_s)
+            for one in plans:
+                _check(one, wanted.api_key)
         except BaseException as error:
             servers.stop()
-            if not isinstance(error, PortTaken) or attempts == ATTEMPTS:
+            if not isinstance(error, PortTaken) or attempts == wanted.attempts:
                 raise
         else:
             if not owned:
                 # Should the pair end before this process does, somebody has to take note of it.
                 Thread(target=servers.process.wait, daemon=True).start()
             return pair
+
+
+def _entrance(plans: Sequence[Plan], role: str) -> Plan:
+    """Where requests for a model go: its router if it has one, else its server."""
+    names = {one.name: one for one in plans}
+    return names.get(f"{role}-router") or names[role]
+
+
+def _check(server: Plan, api_key: str) -> None:
+    """Make sure that a server serves what it was told to, and is no other that had the port already."""
+    if server.is_router:
+        return
+    headers = {"Authorization": f"Bearer {api_key}"}
+    try:
+        told = urllib3.request("GET", f"{server.url}/model_info", headers=headers, timeout=HEALTH_S, retries=False)
+        serves = told.json().get("model_path")
+    except (urllib3.exceptions.HTTPError, ValueError) as error:
+        raise SpecReasonError(f"the {server.name} server does not say what it serves: {error}") from error
+    if serves != server.model:
+        raise SpecReasonError(f"the {server.name} server serves `{serves}` instead of `{server.model}`")
 
 
 @contextmanager
@@ -244,7 +324,13 @@ def _lock(folder: Path) -> Iterator[int | None]:
 
 
 def _note(folder: Path, pair: RunningPair) -> None:
-    row = {"base": asdict(pair.base), "small": asdict(pair.small), "logs": str(pair.logs), "pid": pair.pid}
+    row = {
+        "label": pair.label,
+        "base": asdict(pair.base),
+        "small": asdict(pair.small),
+        "logs": str(pair.logs),
+        "pid": pair.pid,
+    }
     new = folder / "pair.json.new"
     with private(new) as file:
         file.write(json.dumps(row).encode())
@@ -254,7 +340,8 @@ def _note(folder: Path, pair: RunningPair) -> None:
 def _noted(folder: Path) -> RunningPair | None:
     try:
         row = json.loads((folder / "pair.json").read_text(encoding="utf-8"))
-        return RunningPair(Address(**row["base"]), Address(**row["small"]), Path(row["logs"]), int(row["pid"]))
+        base, small = Address(**row["base"]), Address(**row["small"])
+        return RunningPair(base, small, Path(row["logs"]), int(row["pid"]), str(row["label"]))
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError):

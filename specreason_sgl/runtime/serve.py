@@ -1,9 +1,11 @@
-"""Both servers of a pair: ``python -m specreason_sgl.runtime.serve``, told what to do on standard input.
+"""All servers of a pair: ``python -m specreason_sgl.runtime.serve``, told what to do on standard input.
 
-SGLang is imported once, which is most of a start, and forked into the two servers, and these fork their schedulers
-and detokenizers. That takes a quarter of the time and a third of the memory of six processes that import it each, and
-is possible because nothing here touches a GPU. One tree, one life: it ends whole when a server ends, when it is told
-to, when its owner is gone, and, because the kernel ends every process in it with its parent, when a part is killed.
+On a processor SGLang is imported once, which is most of a start, and forked into the servers, and these fork their
+schedulers and detokenizers. That takes a quarter of the time and a third of the memory of processes that import it
+each. On GPUs, where CUDA does not survive a fork, every server imports it for itself, and the base model's servers
+have to answer before the small model's start, because SGLang shares out the memory that it finds free. One tree, one
+life: it ends whole when a server ends, when it is told to, when its owner is gone, and, because the kernel ends every
+process in it with its parent, when a part is killed.
 """
 
 from __future__ import annotations
@@ -17,13 +19,14 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
 from specreason_sgl.runtime import door, plugin
-from specreason_sgl.runtime.servers import SERVER_ENDED, Plan
+from specreason_sgl.runtime.servers import POLL_S, SERVER_ENDED, Plan
 
 STAND_IN = Path(__file__).parent / "stand_in"
 OWNER_CHECK_S = 0.5
@@ -45,8 +48,11 @@ def main() -> int:
         if told["owner"]:
             _follow(told["owner"])
         _bind_children()
-        _load(Path(scratch))
+        if any(plan.core is not None for plan in plans):
+            _load(Path(scratch))
         for plan in plans:
+            if ended := _wait_for(servers, [earlier for earlier in plans if earlier.stage < plan.stage], plans):
+                return ended
             pid = os.fork()
             if not pid:
                 _serve(plan, told["api_key"], Path(scratch))
@@ -137,15 +143,18 @@ def _serve(plan: Plan, api_key: str, scratch: Path) -> NoReturn:
         log = os.open(plan.log, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_APPEND, 0o600)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        os.environ["SGLANG_CPU_OMP_THREADS_BIND"] = str(plan.core)
-        # Instead of a port that is open to the whole network.
-        os.environ["SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE"] = f"file://{scratch}/{plan.role}.group"
+        if plan.is_router:
+            _route(plan, api_key)
+        if plan.core is not None:
+            os.environ["SGLANG_CPU_OMP_THREADS_BIND"] = str(plan.core)
+            # Instead of a port that is open to the whole network.
+            os.environ["SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE"] = f"file://{scratch}/{plan.name}.group"
 
         from setproctitle import setproctitle
         from sglang.srt.entrypoints.http_server import launch_server
         from sglang.srt.server_args import prepare_server_args
 
-        setproctitle(f"specreason::{plan.role}")
+        setproctitle(f"specreason::{plan.name}")
         launch_server(prepare_server_args([*plan.arguments, f"--api-key={api_key}"]))
     except BaseException:  # noqa: BLE001 - the stack above is the parent's
         traceback.print_exc()
@@ -153,16 +162,49 @@ def _serve(plan: Plan, api_key: str, scratch: Path) -> NoReturn:
         os._exit(1)
 
 
+def _route(plan: Plan, api_key: str) -> NoReturn:
+    """Become a router."""
+    from sglang_router.launch_router import launch_router
+    from sglang_router.router_args import RouterArgs
+
+    launch_router(
+        RouterArgs(
+            host="127.0.0.1",
+            port=plan.port,
+            worker_urls=plan.arguments,
+            policy="cache_aware",
+            api_key=api_key,
+            log_level="warn",
+            # A call that failed is the caller's to repeat, who counts it.
+            disable_retries=True,
+        )
+    )
+    sys.exit(0)
+
+
+def _wait_for(servers: list[int], earlier: list[Plan], plans: list[Plan]) -> int:
+    """Wait until servers answer; returns 0, or the exit code when one has ended instead."""
+    while not all(plan.is_ready for plan in earlier):
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid in servers:
+            return _ended(servers.index(pid), status, plans)
+        time.sleep(POLL_S)
+    return 0
+
+
 def _first_to_end(servers: list[int], plans: list[Plan]) -> int:
-    """Wait for a server to end, and say so in its log."""
+    """Wait for a server to end; returns the exit code that tells which, and its log says how."""
     while True:
         pid, status = os.wait()
         if pid in servers:
-            which = servers.index(pid)
-            code = os.waitstatus_to_exitcode(status)
-            with Path(plans[which].log).open("a", encoding="utf-8") as log:
-                log.write(f"the server ended {f'by signal {-code}' if code < 0 else f'with code {code}'}\n")
-            return SERVER_ENDED + which
+            return _ended(servers.index(pid), status, plans)
+
+
+def _ended(which: int, status: int, plans: list[Plan]) -> int:
+    code = os.waitstatus_to_exitcode(status)
+    with Path(plans[which].log).open("a", encoding="utf-8") as log:
+        log.write(f"the server ended {f'by signal {-code}' if code < 0 else f'with code {code}'}\n")
+    return SERVER_ENDED + which
 
 
 def _end(children: list[int]) -> None:

@@ -23,7 +23,6 @@ from typing import BinaryIO
 import urllib3
 
 from specreason_sgl.errors import SpecReasonError
-from specreason_sgl.events import Model
 from specreason_sgl.runtime.plugin import ATTENTION
 
 CONTEXT_TOKENS = 4096
@@ -56,25 +55,40 @@ class PortTaken(ServerDied):
 class Plan:
     """What one server is to be."""
 
-    role: Model
+    name: str
+    """Its role, and its number where there are several: ``base``, ``base-2``, ``base-router``."""
     arguments: list[str]
-    """SGLang's server arguments."""
+    """SGLang's server arguments, or the addresses that a router routes to."""
     port: int
-    core: int
     log: str
     """The file for its output."""
+    core: int | None = None
+    """The processor core that it is bound to; None on a GPU."""
+    stage: int = 0
+    """It is started when all of earlier stages answer."""
+    is_router: bool = False
 
     @property
     def url(self) -> str:
         """Where it will answer."""
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether it answers; a router, whether one of its servers does."""
+        return answers(self.url, "/readiness" if self.is_router else "/health")
 
-def plan(role: Model, model: Path, *, port: int, core: int, logs: Path, extra: Sequence[str] = ()) -> Plan:
+    @property
+    def model(self) -> str:
+        """The model that it is to serve."""
+        return self.arguments[self.arguments.index("--model-path") + 1]
+
+
+def plan(name: str, model: Path, *, port: int, core: int, logs: Path, extra: Sequence[str] = ()) -> Plan:
     """Plan a server of a model on one processor core.
 
     Args:
-        role: which of the two models it serves.
+        name: the server's name.
         model: the folder with weights and tokenizer.
         port: a free port of 127.0.0.1.
         core: the core it is bound to, on processors for which SGLang can bind.
@@ -83,7 +97,7 @@ def plan(role: Model, model: Path, *, port: int, core: int, logs: Path, extra: S
     """
     arguments = [
         "--model-path", str(model),
-        "--served-model-name", role,
+        "--served-model-name", name,
         "--host", "127.0.0.1",
         "--port", str(port),
         "--device", "cpu",
@@ -99,7 +113,20 @@ def plan(role: Model, model: Path, *, port: int, core: int, logs: Path, extra: S
         "--sleep-on-idle",
         "--log-level", "warning",
     ]  # fmt: skip
-    return Plan(role, [*arguments, *extra], port, core, str(logs / f"{role}.log"))
+    return Plan(name, [*arguments, *extra], port, str(logs / f"{name}.log"), core)
+
+
+def router(name: str, servers: Sequence[Plan], *, port: int, logs: Path) -> Plan:
+    """Plan a router over servers of the same model, which keeps requests with the same beginning on the same server.
+
+    Args:
+        name: the router's name.
+        servers: what it routes to.
+        port: a free port of 127.0.0.1.
+        logs: the folder its log goes to.
+    """
+    stage = max(one.stage for one in servers) + 1
+    return Plan(name, [one.url for one in servers], port, str(logs / f"{name}.log"), stage=stage, is_router=True)
 
 
 def environment(inherited: Mapping[str, str]) -> dict[str, str]:
@@ -121,6 +148,19 @@ def environment(inherited: Mapping[str, str]) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "no_proxy": "*",
         "NO_PROXY": "*",
+    }
+
+
+def gpu_environment(inherited: Mapping[str, str]) -> dict[str, str]:
+    """The environment of servers on GPUs: the inherited one, but for what disturbs a server or its start."""
+    outside = inherited.get("no_proxy") or inherited.get("NO_PROXY") or ""
+    local = f"{outside},127.0.0.1,localhost".strip(",")
+    return {
+        **inherited,
+        "TOKENIZERS_PARALLELISM": "false",
+        "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0",
+        "no_proxy": local,
+        "NO_PROXY": local,
     }
 
 
@@ -150,6 +190,8 @@ def tail(log: str) -> str:
 def hint(log: str, path: Path) -> str:
     """What to do about a server whose log ends like this."""
     said = log.lower()
+    if re.search(r"cuda out of memory|not enough memory|leave no gpu memory", said):
+        return "the GPU's memory ran out: plan with less, by `--context`, `--concurrency` or `--gpus`"
     if "no space left on device" in said:
         return "the disk is full"
     killed = "signal 9" in said and "traceback" not in said  # with one, SGLang killed itself
@@ -160,10 +202,10 @@ def hint(log: str, path: Path) -> str:
     return f"the whole log is in `{path}`"
 
 
-def answers(url: str) -> bool:
+def answers(url: str, path: str = "/health") -> bool:
     """Whether a healthy server is there."""
     try:
-        return urllib3.request("GET", f"{url}/health", timeout=HEALTH_S, retries=False).status == 200  # noqa: PLR2004
+        return urllib3.request("GET", url + path, timeout=HEALTH_S, retries=False).status == 200  # noqa: PLR2004
     except urllib3.exceptions.HTTPError:
         return False
 
@@ -188,7 +230,7 @@ class Servers:
         keep: Sequence[int] = (),
         door: Path | None = None,
     ) -> Servers:
-        """Start the servers side by side; `wait_until_ready` says when they can be used.
+        """Start the servers, stage by stage; `wait_until_ready` says when they can be used.
 
         Args:
             plans: the servers.
@@ -213,7 +255,7 @@ class Servers:
                 stdin=orders,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=environment(os.environ),
+                env=(gpu_environment if _on_gpus(plans) else environment)(os.environ),
                 cwd="/",
                 start_new_session=True,
                 pass_fds=keep,
@@ -237,11 +279,11 @@ class Servers:
             for one in waiting:
                 if _TAKEN in _said(one):  # SGLang itself would go on for minutes
                     raise PortTaken(
-                        f"port {one.port} of the {one.role} server was taken by another program", hint="try again"
+                        f"port {one.port} of the {one.name} server was taken by another program", hint="try again"
                     )
-            for one in [one for one in waiting if answers(one.url)]:
+            for one in [one for one in waiting if one.is_ready]:
                 waiting.remove(one)
-                say(f"the {one.role} model is ready")
+                say(f"the {one.name} {'' if one.is_router else 'model '}is ready")
             time.sleep(POLL_S if waiting else 0)
         say(f"both models were ready after {time.monotonic() - began:.0f} s")
 
@@ -268,6 +310,10 @@ def private(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb")
 
 
+def _on_gpus(plans: Sequence[Plan]) -> bool:
+    return all(one.core is None for one in plans)
+
+
 def _spoken(text: str) -> BinaryIO:
     """A pipe to read a short text from."""
     read, write = os.pipe()
@@ -283,4 +329,4 @@ def _said(server: Plan) -> str:
 
 def _died(server: Plan, how: str) -> ServerDied:
     said = _said(server)
-    return ServerDied(f"the {server.role} server {how}\n{tail(said)}".rstrip(), hint=hint(said, Path(server.log)))
+    return ServerDied(f"the {server.name} server {how}\n{tail(said)}".rstrip(), hint=hint(said, Path(server.log)))
