@@ -62,7 +62,7 @@ def audit(
     )
     if not judged:
         raise UsageError("the truth about these drafts is not known", hint="they need problems with known answers")
-    verdicts = _own(records, own, PairOptions(pair, base, small, api_key), threshold, rule) if own else []
+    verdicts = _own(records, own, PairOptions(pair, base, small, api_key).or_kept_up(), threshold, rule) if own else []
     made = audits.audit(judged, meant, left_out=left_out, own=verdicts)
     if json:
         typer.echo(made.model_dump_json())

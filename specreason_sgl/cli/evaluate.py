@@ -140,6 +140,10 @@ def _resolve(path: Path, overrides: dict[str, Any], modes: str | None) -> Job:
     from specreason_sgl.evaluation.job import PairSpec, read_job
 
     job = read_job(path, overrides)
+    kept_up = PairOptions(job.pair.pair, job.pair.base, job.pair.small).or_kept_up()
+    job = job.model_copy(
+        update={"pair": job.pair.model_copy(update={"base": kept_up.base, "small": kept_up.small})},
+    )
     if modes:
         job = job.only([name.strip() for name in modes.split(",") if name.strip()])
     if job.pair.decode is None and (without := [mode.name for mode in job.modes if mode.decodes]):
@@ -201,8 +205,10 @@ def _run(
             pair = stack.enter_context(open_pair(options, status.update))
         from specreason_sgl.endpoint import Endpoint
         from specreason_sgl.evaluation.runner import Runner, is_lost
+        from specreason_sgl.runtime.pairs import key_of
 
-        decode = Endpoint(job.pair.decode, "base", api_key=options.api_key) if job.pair.decode else None
+        url = job.pair.decode
+        decode = Endpoint(url, "base", api_key=options.api_key or key_of(url)) if url else None
         load_programs(job.modes)
         if job.concurrency is None:
             infos = [server.server_info() for server in (pair.base, pair.small, decode) if server is not None]

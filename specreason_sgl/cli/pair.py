@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from specreason_sgl.errors import UsageError
+from specreason_sgl.runtime import EMBEDDED
 
 if TYPE_CHECKING:
     from specreason_sgl.endpoint import Endpoint
@@ -39,8 +40,6 @@ ApiKey = Annotated[
     ),
 ]
 
-EMBEDDED = "embedded"
-
 
 @dataclass(frozen=True)
 class PairOptions:
@@ -50,6 +49,8 @@ class PairOptions:
     base: str | None = None
     small: str | None = None
     api_key: str | None = None
+    name: str | None = None
+    """What the models are, if that is known."""
 
     def __post_init__(self) -> None:
         """Refuse contradictions before anything is started.
@@ -72,7 +73,20 @@ class PairOptions:
     @property
     def label(self) -> str:
         """What the run is filed under."""
+        if self.name:
+            return self.name
         return EMBEDDED if self.is_embedded else " + ".join(url for url in (self.base, self.small) if url)
+
+    def or_kept_up(self) -> PairOptions:
+        """Itself, or where it names nothing, the pair of other models than the embedded ones that is up."""
+        from specreason_sgl.runtime import pairs
+
+        if self.pair or self.base or self.small:
+            return self
+        running = pairs.running()
+        if running is None or running.label == EMBEDDED:
+            return self
+        return PairOptions(base=running.base.url, small=running.small.url, name=running.label)
 
 
 def embedded_models() -> tuple[Path, Path]:
@@ -83,7 +97,7 @@ def embedded_models() -> tuple[Path, Path]:
 
 @contextmanager
 def open_pair(options: PairOptions, say: Callable[[str], None] = lambda _: None) -> Iterator[Pair]:
-    """The servers, connected: somebody else's, the embedded pair that is up, or one started for this command alone.
+    """The servers, connected: those named, the embedded pair that is up, or one started for this command alone.
 
     Args:
         options: which servers.
@@ -96,10 +110,10 @@ def open_pair(options: PairOptions, say: Callable[[str], None] = lambda _: None)
 
     if not options.is_embedded:
         yield _connect(
-            pairs.Address(options.base, options.api_key) if options.base else None,
-            pairs.Address(options.small, options.api_key) if options.small else None,
+            pairs.Address(options.base, options.api_key or pairs.key_of(options.base)) if options.base else None,
+            pairs.Address(options.small, options.api_key or pairs.key_of(options.small)) if options.small else None,
         )
-    elif running := pairs.running():
+    elif (running := pairs.running()) and running.label == EMBEDDED:
         yield _connect(running.base, running.small)
     else:
         # SGLang's frontend takes seconds to import; while servers start that costs nothing.

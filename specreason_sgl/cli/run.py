@@ -95,7 +95,7 @@ def run(
     from specreason_sgl.tables import parse_override
     from specreason_sgl.settings import Settings
 
-    options = PairOptions(pair, base, small, api_key)
+    options = PairOptions(pair, base, small, api_key).or_kept_up()
     embedded = options.is_embedded
     problem = _problem(question, file, answer, embedded=embedded)
     try:

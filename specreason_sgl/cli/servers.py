@@ -78,7 +78,7 @@ def up(
     json: Json = False,
 ) -> None:
     """Start a pair and keep it running, so that the next `run` starts at once: the embedded one, or models on GPUs."""
-    from specreason_sgl.runtime import pairs
+    from specreason_sgl.runtime import EMBEDDED, pairs
     from specreason_sgl.tables import parse_override
 
     given = {
@@ -93,7 +93,7 @@ def up(
     overrides = dict(map(parse_override, override or ()))
     overrides |= {name: value for name, value in given.items() if value is not None}
     launch: Launch | None = None
-    if pair == pairs.EMBEDDED or (pair is None and not overrides):
+    if pair == EMBEDDED or (pair is None and not overrides):
         wanted = _embedded(replicas, [*overrides, *(["gpus"] if gpus else []), *(["dry-run"] if dry_run else [])])
     else:
         launch = _launch(pair, overrides, gpus, replicas, port)

@@ -49,27 +49,27 @@ def choose(method: Method, base: Shape, small: Shape, head: str | None = None) -
         UsageError: the way asked for is not possible with these models.
     """
     if method == "off":
-        return Decode((), "no token-level speculative decoding")
+        return Decode((), "none")
     if method == "eagle3" and head is None:
         raise UsageError(
             "EAGLE-3 needs a draft head that was trained for the base model", hint="name it with `--draft-head MODEL`"
         )
     if head is not None and method in {"auto", "eagle3"}:
-        return Decode((*_ALGORITHM, "EAGLE3", *_drafting(head)), f"EAGLE-3 with the draft head `{head}`", head)
+        return Decode((*_ALGORITHM, "EAGLE3", *_drafting(head)), f"by EAGLE-3 with the head `{head}`", head)
     reason = _difference(base, small)
     if reason is None and method in {"auto", "standalone"}:
         counts = (
             *("--speculative-num-steps", str(DRAFT_TOKENS), "--speculative-eagle-topk", "1"),
             *("--speculative-num-draft-tokens", str(DRAFT_TOKENS + 1)),
         )
-        why = f"`{small.name}` drafts tokens in the base server too, since the vocabularies match"
+        why = f"by `{small.name}`, whose vocabulary is the base model's"
         return Decode((*_ALGORITHM, "STANDALONE", *_drafting(small.name), *counts), why, small.name)
     if method == "standalone":
         raise UsageError(
             f"the small model cannot draft tokens for the base model: {reason}",
             hint="`--decode ngram` needs no draft model, `--decode eagle3` a head trained for the base model",
         )
-    why = "n-grams of the text so far" if method == "ngram" else f"n-grams of the text so far, since {reason}"
+    why = "from n-grams of the text so far" + ("" if method == "ngram" else f", since {reason}")
     return Decode((*_ALGORITHM, "NGRAM"), why)
 
 

@@ -95,8 +95,9 @@ class Launch:
                 f"{share.fraction:.3f} of what is free at its start"
             )
         per = f", on each of {self.replicas} replicas" if self.replicas > 1 else ""
-        yield f"room for {self.plan.concurrency} problems of {self.plan.context} tokens at the same time{per}"
-        yield f"decode {self.decode.why}"
+        many = self.plan.concurrency
+        yield f"room for {many} problem{'s' * (many > 1)} of {self.plan.context} tokens at the same time{per}"
+        yield f"tokens drafted in the base server: {self.decode.why}"
 
     def told(self) -> dict[str, Any]:
         """The plan for programs; bytes are on each card."""

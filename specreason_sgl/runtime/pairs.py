@@ -23,6 +23,7 @@ from typing import Self
 import urllib3
 
 from specreason_sgl.errors import SpecReasonError
+from specreason_sgl.runtime import EMBEDDED
 from specreason_sgl.runtime.servers import (
     HEALTH_S,
     POLL_S,
@@ -41,8 +42,6 @@ from specreason_sgl.runtime.servers import (
 )
 
 ATTEMPTS = 3
-
-EMBEDDED = "embedded"
 
 
 @dataclass(frozen=True)
@@ -217,6 +216,13 @@ def running() -> RunningPair | None:
             _forget(folder)
             return None
     return pair if pair.is_healthy() else None
+
+
+def key_of(url: str) -> str | None:
+    """The key that the pair that is up wants to be shown at an address, if it is one of its own."""
+    pair = _noted(state_folder())
+    own = [address for address in (pair.base, pair.small) if address.url == url.rstrip("/")] if pair else []
+    return own[0].api_key if own else None
 
 
 def down() -> bool:

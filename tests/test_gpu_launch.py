@@ -1,0 +1,256 @@
+"""From a pair of models and cards to what two servers are told."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from specreason_sgl.cli import app
+from specreason_sgl.cli.pair import PairOptions
+from specreason_sgl.errors import SpecReasonError, UsageError
+from specreason_sgl.gpu import detect
+from specreason_sgl.gpu.launch import Launch, prepare
+from specreason_sgl.gpu.pairfile import read, stock
+from specreason_sgl.runtime import pairs, servers
+
+PAIR = {"base.model": "Qwen/Qwen3-32B", "small.model": "Qwen/Qwen3-1.7B"}
+
+
+def launch(cards: str, replicas: int = 1, **overrides: Any) -> Launch:
+    named = PAIR | {name.replace("__", "."): value for name, value in overrides.items()}
+    return prepare(read(None, named), detect.describe(cards), replicas=replicas)
+
+
+def options(command: str) -> dict[str, str]:
+    words = shlex.split(command)[3:]
+    return dict(zip(words[::2], words[1::2], strict=True))
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["specreason", *arguments])
+    return app.main()
+
+
+# Pairs
+
+
+@pytest.mark.parametrize("name", sorted(stock()))
+def test_stock_pairs_are_planned_without_the_hub(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+
+    assert prepare(read(name, {}), detect.describe("4x80")).plan.concurrency >= 1
+
+
+def test_a_pair_file_of_ones_own(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('context = 4096\nbase = { model = "b", arguments = ["--x"] }\nsmall.model = "s"\n')
+    spec = read(str(file), {"base.dtype": "float16", "concurrency": 3})
+
+    assert (spec.context, spec.concurrency, spec.base.dtype, spec.base.arguments) == (4096, 3, "float16", ("--x",))
+    assert spec.label == "b + s"
+
+
+@pytest.mark.parametrize(
+    ("pair", "overrides", "complaint"),
+    [
+        ("nope", {}, "there is no pair `nope`"),
+        (None, {}, "there is no base model"),
+        (None, {"base.model": "b"}, "there is no small model"),
+        ("qwq", {"context": 10}, "`context`: Input should be greater than or equal to 1024"),
+        ("qwq", {"base.nope": 1}, "`base.nope`: Extra inputs are not permitted"),
+        ("qwq", {"context.nope": 1, "context": 2}, "the pair: `context`"),
+    ],
+)
+def test_a_pair_that_cannot_be_is_told_in_a_line(pair: str | None, overrides: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        read(pair, overrides)
+
+
+# Commands
+
+
+def test_the_commands_of_the_papers_pair_on_one_card(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SPECREASON_API_KEY", "a secret")
+
+    assert call(monkeypatch, "up", "--pair", "qwq", "--gpus", "1x80", "--dry-run") == 0
+    out = capsys.readouterr().out
+    base, small = (line for line in out.splitlines() if not line.startswith("#"))
+    assert base == (
+        "python -m sglang.launch_server --model-path Qwen/QwQ-32B --host 127.0.0.1 --port 30000 --tp-size 1 "
+        "--base-gpu-id 0 --attention-backend flashinfer --dtype auto --kv-cache-dtype auto --context-length 10240 "
+        "--mem-fraction-static 0.874 --max-total-tokens 29214 --max-running-requests 16 --chunked-prefill-size 2048 "
+        '--api-key "$SPECREASON_API_KEY"'
+    )
+    assert options(small)["--mem-fraction-static"] == "0.609"
+    assert options(small)["--port"] == "30001"
+    assert "a secret" not in out
+
+
+@pytest.mark.parametrize("decode", ["off", "standalone", "ngram"])
+def test_sglang_understands_the_commands(decode: str) -> None:
+    from sglang.srt.server_args import ServerArgs
+
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    ServerArgs.add_cli_args(parser)
+    planned = launch("2x80", decode=decode, cache_dtype="fp8_e4m3", base__quantization="fp8", base__dtype="bfloat16")
+    for server in planned.servers(Path()):
+        parsed = parser.parse_args(server.arguments)
+
+        assert parsed.model_path == server.model
+        assert parsed.kv_cache_dtype == "fp8_e4m3"
+        assert 0 < parsed.mem_fraction_static < 1
+
+
+def test_what_is_passed_through_wins() -> None:
+    base, small = launch("2x80", base__arguments=["--host", "0.0.0.0"], attention_backend="fa3").commands()  # noqa: S104
+
+    assert options(base)["--host"] == "0.0.0.0"  # noqa: S104
+    assert options(small)["--host"] == "127.0.0.1"
+    assert options(small)["--attention-backend"] == "fa3"
+
+
+def test_a_drafting_model_takes_its_room_in_the_base_server() -> None:
+    plain, drafting = launch("2x80"), launch("2x80", decode="auto")
+
+    assert drafting.plan.base.weights > plain.plan.base.weights
+    assert drafting.plan.base.tokens < plain.plan.base.tokens
+    assert "--speculative-draft-model-path Qwen/Qwen3-1.7B" in drafting.commands()[0]
+    assert "--speculative" not in drafting.commands()[1]
+
+
+def test_replicas_have_cards_of_their_own_behind_routers() -> None:
+    planned = launch("4x80", replicas=2, base__cards=2)
+    started = planned.servers(Path("logs"))
+    cards = {server.name: int(options(command).get("--base-gpu-id", -1)) for server, command in
+             zip(started, planned.commands(), strict=True) if not server.is_router}  # fmt: skip
+
+    assert cards == {"base": 0, "base-2": 2, "small": 1, "small-2": 3}
+    assert [server.stage for server in started] == [0, 0, 1, 1, 1, 2]
+    assert [server.port for server in started] == [30010, 30012, 30011, 30013, 30000, 30001]
+    assert started[4].arguments == ["http://127.0.0.1:30010", "http://127.0.0.1:30012"]
+    assert "sglang_router.launch_router" in planned.commands()[4]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "complaint"),
+    [
+        (["--pair", "qwq", "--gpus", "1x48"], 1, "do not fit"),
+        (["--pair", "qwq", "--gpus", "many"], 2, "does not describe GPUs"),
+        (["--pair", "qwq", "--gpus", "1x80", "--replicas", "2"], 2, "there is 1 GPU here for 2 replicas"),
+        (["--pair", "qwq", "--gpus", "1x80", "--decode", "standalone"], 2, "cannot draft tokens"),
+        (["--pair", "qwq", "--gpus", "1x80", "--decode", "best"], 2, "`decode`"),
+        (["--pair", "qwq", "--gpus", "1x80", "--context", "50000"], 2, "reads 40960 tokens at most"),
+        (["--base", "no/such", "--small", "no/such", "--gpus", "1x80"], 2, "`no/such` is not known here"),
+        (["--pair", "embedded", "--gpus", "1x80"], 2, "the embedded pair has no `gpus`"),
+        (["--set", "context"], 2, "is not `name=value`"),
+    ],
+)
+def test_what_cannot_be_started_is_one_clear_line(
+    arguments: list[str], code: int, complaint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "up", "--dry-run", *arguments) == code
+    out, err = capsys.readouterr()
+    assert complaint in err
+    assert out == ""
+    assert all(line.startswith(("error: ", "hint: ")) for line in err.splitlines())
+
+
+def test_without_a_gpu_it_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detect, "cards", lambda _: [])
+    with pytest.raises(UsageError, match="there are no GPUs here") as told:
+        prepare(read("qwq", {}), [])
+
+    assert "--gpus 1x80 --dry-run" in str(told.value.hint)
+
+
+def test_a_plan_is_json_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch, "up", "--pair", "qwq", "--gpus", "1x141", "--dry-run", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+
+    assert told["plan"]["base"]["model"] == "Qwen/QwQ-32B"
+    assert told["plan"]["concurrency"] == 22
+    assert len(told["commands"]) == 2
+
+
+# Starting
+
+
+def test_a_port_that_is_taken_is_told_before_anything_starts() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        planned = prepare(read("qwq", {}), detect.describe("1x80"), port=taken.getsockname()[1])
+        with pytest.raises(SpecReasonError, match="somebody listens on port"):
+            planned.wanted(60)
+
+
+def test_the_key_comes_from_the_environment_or_is_made_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = launch("1x80")
+    made_up = planned.wanted(60)
+    monkeypatch.setenv("SPECREASON_API_KEY", "mine")
+
+    assert len(made_up.api_key) > 20
+    assert made_up.api_key not in repr(made_up)
+    assert planned.wanted(60).api_key == "mine"
+    assert made_up.label == "Qwen/Qwen3-32B + Qwen/Qwen3-1.7B"
+
+
+def test_servers_on_gpus_keep_the_environment_but_go_round_proxies() -> None:
+    told = servers.gpu_environment({"CUDA_VISIBLE_DEVICES": "1", "HF_TOKEN": "t", "no_proxy": "here"})
+
+    assert (told["CUDA_VISIBLE_DEVICES"], told["HF_TOKEN"]) == ("1", "t")
+    assert told["NO_PROXY"] == "here,127.0.0.1,localhost"
+
+
+def test_memory_of_a_gpu_that_ran_out_has_a_hint_of_its_own() -> None:
+    assert "the GPU's memory ran out" in servers.hint("torch.OutOfMemoryError: CUDA out of memory.", Path("x.log"))
+
+
+def running(label: str) -> pairs.RunningPair:
+    return pairs.RunningPair(pairs.Address("http://b", "key"), pairs.Address("http://s", "key"), Path(), 1, label)
+
+
+def test_a_pair_of_models_that_is_up_is_used_where_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairs, "running", lambda: running("a + b"))
+
+    assert PairOptions().or_kept_up() == PairOptions(base="http://b", small="http://s", name="a + b")
+    assert PairOptions().or_kept_up().label == "a + b"
+    assert not PairOptions().or_kept_up().is_embedded
+    assert PairOptions(pair="embedded").or_kept_up() == PairOptions(pair="embedded")
+    assert PairOptions(base="http://x").or_kept_up() == PairOptions(base="http://x")
+
+
+def test_the_embedded_pair_that_is_up_stays_the_embedded_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairs, "running", lambda: running("embedded"))
+
+    assert PairOptions().or_kept_up() == PairOptions()
+
+
+def test_the_key_of_the_pair_that_is_up_is_known_by_its_address() -> None:
+    pairs.state_folder().mkdir(parents=True, exist_ok=True)
+    pairs._note(pairs.state_folder(), running("a + b"))
+
+    assert pairs.key_of("http://b/") == "key"
+    assert pairs.key_of("http://elsewhere") is None
+
+
+def test_a_server_that_serves_another_model_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Told:
+        @staticmethod
+        def json() -> dict[str, str]:
+            return {"model_path": "another"}
+
+    monkeypatch.setattr("urllib3.request", lambda *_, **__: Told)
+    base, small = launch("1x80").servers(Path())
+    with pytest.raises(SpecReasonError, match="the base server serves `another` instead of `Qwen/Qwen3-32B`"):
+        pairs._check(base, "key")
+    assert small.model == "Qwen/Qwen3-1.7B"
