@@ -43,6 +43,10 @@ Listen = Callable[[Model, str], None]
 """Told of text as it is generated: by which model, and the new piece."""
 
 
+class _NoSuchCall(ServerUnreachable):
+    """Somebody answers there who does not know the call."""
+
+
 class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
     """One model server in its role."""
 
@@ -64,6 +68,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         BaseBackend.__init__(self)
         self.role = role
         self.base_url = url.rstrip("/")
+        self._servers = [self.base_url]
         self.api_key = api_key
         self.verify = None
         self._listen: Listen | None = None
@@ -117,7 +122,8 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         An aborted generation still returns what it has, so that its tokens can be counted.
         """
         for rid in self._chance.give_up() if self._chance else ():
-            self._post("/abort_request", {"rid": rid})
+            for server in self._servers:  # one of a router's has it
+                self._send("POST", "/abort_request", {"rid": rid}, preload_content=True, at=server)
 
     def generate(self, s: StreamExecutor, sampling_params: SglSamplingParams) -> tuple[str, dict[str, Any]]:
         """Generate as SGLang's endpoint does; the meta information also has the role and the client's clock."""
@@ -175,9 +181,9 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         return answer
 
     def server_info(self) -> dict[str, Any]:
-        """The server's own account of itself."""
+        """The server's own account of itself; of one server behind a router, with ``replicas``, how many there are."""
         info: dict[str, Any] = self._request("GET", "/server_info")
-        return info
+        return info if len(self._servers) == 1 else {**info, "replicas": len(self._servers)}
 
     def tokens(self, text: str) -> list[int]:
         """The server's tokens of a text, control tokens recognised and nothing added."""
@@ -230,11 +236,26 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         return sampling
 
     def _greet(self) -> dict[str, Any]:
-        info: dict[str, Any] = self._request("GET", "/model_info")
+        try:
+            info: dict[str, Any] = self._request("GET", "/model_info")
+        except _NoSuchCall as error:
+            self._servers = self._routed_to(error)
+            info = self._request("GET", "/model_info")
         if "model_path" not in info:
             msg = f"the {self.role} server at {self.base_url} is not an SGLang server"
             raise ServerUnreachable(msg, hint=self._launch_hint)
         return info
+
+    def _routed_to(self, error: _NoSuchCall) -> list[str]:
+        """The servers behind SGLang's router, which are alike; raises the error if this is none."""
+        try:
+            workers = self._request("GET", "/workers")["workers"]
+            found = [worker["url"].rstrip("/") for worker in workers]
+        except (ServerUnreachable, CallFailed, LookupError, TypeError):
+            raise error from None
+        if not found:
+            raise ServerUnreachable(f"the router at {self.base_url} has no {self.role} server yet", hint="try again")
+        return found
 
     def _render(self, messages: Sequence[Message]) -> str:
         tokens = self._post("/tokenize", {"messages": list(messages), "add_generation_prompt": True})["tokens"]
@@ -297,7 +318,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         return last
 
     def _send(
-        self, method: str, path: str, body: dict[str, Any] | None, *, preload_content: bool
+        self, method: str, path: str, body: dict[str, Any] | None, *, preload_content: bool, at: str | None = None
     ) -> urllib3.BaseHTTPResponse:
         data = None if body is None else json.dumps(body).encode()
         limits: dict[str, Any] = {}
@@ -306,7 +327,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         try:
             response = self._pool.request(
                 method,
-                self.base_url + path,
+                (at or (self.base_url if path in _ROUTED else self._servers[0])) + path,
                 body=data,
                 headers=self._headers,
                 preload_content=preload_content,
@@ -347,7 +368,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
                 f"the {self.role} server at {self.base_url} refuses the API key", hint="give it with `--api-key`"
             )
         if response.status == HTTPStatus.NOT_FOUND:
-            return ServerUnreachable(
+            return _NoSuchCall(
                 f"the {self.role} server at {self.base_url} has no `{path}`: it is no SGLang server, or an old one",
                 hint=self._launch_hint,
             )
@@ -386,5 +407,8 @@ def _left(deadline: float) -> float:
         raise CallFailed(OUT_OF_TIME)
     return left
 
+
+_ROUTED = {"/generate", "/workers"}
+"""What SGLang's router passes on or answers; the rest is asked of its servers themselves (sglang-router 0.3.2)."""
 
 _COUNTS = ("id", "prompt_tokens", "completion_tokens", "cached_tokens", "e2e_latency", "finish_reason")

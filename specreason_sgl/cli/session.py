@@ -28,6 +28,7 @@ REPORTED = (
     "attention_backend",
     "dtype",
     "tp_size",
+    "replicas",
     "context_length",
     "mem_fraction_static",
     "max_total_tokens",

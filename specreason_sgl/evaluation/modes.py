@@ -78,10 +78,11 @@ def fitting(servers: Iterable[Mapping[str, Any]], job: Job) -> int:
     longest = max(mode.settings.budget + mode.settings.answer_tokens for mode in job.modes) + PROMPT_TOKENS
     room = [MOST_AT_ONCE]
     for told in servers:
+        replicas = int(told.get("replicas", 1))
         if cache := told.get("max_total_num_tokens") or told.get("max_total_tokens"):
-            room.append(int(cache) // longest)
+            room.append(int(cache) // longest * replicas)
         if requests := told.get("max_running_requests"):
-            room.append(int(requests))
+            room.append(int(requests) * replicas)
     return max(1, min(room))
 
 

@@ -146,7 +146,9 @@ def routers(servers: Sequence[Plan], ports: Iterator[int], logs: Path) -> list[P
     return found
 
 
-def launch(base_model: Path, small_model: Path, logs: Path, on_progress: Say = lambda _: None) -> RunningPair:
+def launch(
+    base_model: Path, small_model: Path, logs: Path, on_progress: Say = lambda _: None, *, replicas: int = 1
+) -> RunningPair:
     """Start the embedded kind of pair for this process; it ends with it, however it ends.
 
     Args:
@@ -154,12 +156,13 @@ def launch(base_model: Path, small_model: Path, logs: Path, on_progress: Say = l
         small_model: the small model's folder.
         logs: the folder for the servers' logs.
         on_progress: told in a line what happens.
+        replicas: servers of each model, behind a router of its own if there are several.
 
     Raises:
         SpecReasonError: there is no such model.
         ServerDied: a server does not start; the message ends with its last log lines.
     """
-    return _start(embedded(base_model, small_model), logs, on_progress, owned=True)
+    return _start(embedded(base_model, small_model, replicas), logs, on_progress, owned=True)
 
 
 def up(wanted: Wanted, on_progress: Say = lambda _: None) -> tuple[RunningPair, bool]:
