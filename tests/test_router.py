@@ -228,7 +228,7 @@ def test_without_the_router_replicas_are_refused_in_a_line(monkeypatch: pytest.M
 
 def test_every_role_gets_a_router_of_its_own() -> None:
     planned = pairs.embedded(*embedded_models(), replicas=3).lay_out(Path("logs"))
-    routers = {server.name: server.arguments for server in planned if server.is_router}
+    routers = {server.name: server.arguments[-3:] for server in planned if server.is_router}
     by_name = {server.name: server for server in planned}
 
     assert routers == {

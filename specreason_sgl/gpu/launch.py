@@ -58,7 +58,7 @@ class Launch:
             for role, (model, share, stage) in sides.items()
             for replica in range(self.replicas)
         ]
-        return [*found, *routers(found, iter(range(self.port, self.port + 2)), logs)]
+        return [*found, *routers(found, iter((self.port, self.port + 2, self.port + 1, self.port + 3)), logs)]
 
     def commands(self) -> list[str]:
         """The servers as commands for a shell, each to be given when the one before answers."""
@@ -179,7 +179,5 @@ def prepare(spec: PairSpec, cards: Sequence[Card], *, replicas: int = 1, port: i
 
 def _command(server: servers.Plan) -> str:
     key = f'--api-key "${API_KEY}"'
-    if server.is_router:
-        router = ["python", "-m", "sglang_router.launch_router", "--host", "127.0.0.1", "--port", str(server.port)]
-        return f"{shlex.join([*router, '--policy', 'cache_aware', '--worker-urls', *server.arguments])} {key}"
-    return f"{shlex.join(['python', '-m', 'sglang.launch_server', *server.arguments])} {key}"
+    module = "sglang_router.launch_router" if server.is_router else "sglang.launch_server"
+    return f"{shlex.join(['python', '-m', module, *server.arguments])} {key}"

@@ -120,7 +120,7 @@ def embedded(base_model: Path, small_model: Path, replicas: int = 1) -> Wanted:
 
     def lay_out(logs: Path) -> list[Plan]:
         usable = dict(zip(models, cores(sorted(os.sched_getaffinity(0))), strict=True))
-        ports = iter(free_ports(2 * replicas + 2))
+        ports = iter(free_ports(2 * replicas + 4))
         servers = [
             plan(numbered(role, replica), model.resolve(), port=next(ports), core=usable[role], logs=logs)
             for replica in range(replicas)
@@ -142,7 +142,7 @@ def routers(servers: Sequence[Plan], ports: Iterator[int], logs: Path) -> list[P
     for role in ("base", "small"):
         own = [one for one in servers if one.name.partition("-")[0] == role]
         if len(own) > 1:
-            found.append(router(f"{role}-router", own, port=next(ports), logs=logs))
+            found.append(router(f"{role}-router", own, port=next(ports), metrics_port=next(ports), logs=logs))
     return found
 
 

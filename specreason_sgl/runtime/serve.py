@@ -164,21 +164,9 @@ def _serve(plan: Plan, api_key: str, scratch: Path) -> NoReturn:
 
 def _route(plan: Plan, api_key: str) -> NoReturn:
     """Become a router."""
-    from sglang_router.launch_router import launch_router
-    from sglang_router.router_args import RouterArgs
+    from sglang_router.launch_router import launch_router, parse_router_args
 
-    launch_router(
-        RouterArgs(
-            host="127.0.0.1",
-            port=plan.port,
-            worker_urls=plan.arguments,
-            policy="cache_aware",
-            api_key=api_key,
-            log_level="warn",
-            # A call that failed is the caller's to repeat, who counts it.
-            disable_retries=True,
-        )
-    )
+    launch_router(parse_router_args([*plan.arguments, f"--api-key={api_key}"]))
     sys.exit(0)
 
 

@@ -58,7 +58,7 @@ class Plan:
     name: str
     """Its role, and its number where there are several: ``base``, ``base-2``, ``base-router``."""
     arguments: list[str]
-    """SGLang's server arguments, or the addresses that a router routes to."""
+    """SGLang's server arguments, or its router's."""
     port: int
     log: str
     """The file for its output."""
@@ -116,17 +116,29 @@ def plan(name: str, model: Path, *, port: int, core: int, logs: Path, extra: Seq
     return Plan(name, [*arguments, *extra], port, str(logs / f"{name}.log"), core)
 
 
-def router(name: str, servers: Sequence[Plan], *, port: int, logs: Path) -> Plan:
+def router(name: str, servers: Sequence[Plan], *, port: int, metrics_port: int, logs: Path) -> Plan:
     """Plan a router over servers of the same model, which keeps requests with the same beginning on the same server.
 
     Args:
         name: the router's name.
         servers: what it routes to.
         port: a free port of 127.0.0.1.
+        metrics_port: another one, for the figures that it offers to Prometheus whether anybody wants them or not.
         logs: the folder its log goes to.
     """
+    arguments = [
+        "--host", "127.0.0.1",
+        "--port", str(port),
+        "--prometheus-host", "127.0.0.1",
+        "--prometheus-port", str(metrics_port),
+        "--policy", "cache_aware",
+        # A call that failed is the caller's to repeat, who counts it.
+        "--disable-retries",
+        "--log-level", "warn",
+        "--worker-urls", *(one.url for one in servers),
+    ]  # fmt: skip
     stage = max(one.stage for one in servers) + 1
-    return Plan(name, [one.url for one in servers], port, str(logs / f"{name}.log"), stage=stage, is_router=True)
+    return Plan(name, arguments, port, str(logs / f"{name}.log"), stage=stage, is_router=True)
 
 
 def environment(inherited: Mapping[str, str]) -> dict[str, str]:
@@ -277,7 +289,7 @@ class Servers:
             if time.monotonic() - began > limit_s:
                 raise _died(waiting[0], f"was not ready after {limit_s:.0f} s")
             for one in waiting:
-                if _TAKEN in _said(one):  # SGLang itself would go on for minutes
+                if _TAKEN in _said(one).lower():  # SGLang itself would go on for minutes
                     raise PortTaken(
                         f"port {one.port} of the {one.name} server was taken by another program", hint="try again"
                     )
