@@ -97,7 +97,9 @@ def test_help_and_package_import_neither_torch_nor_sglang() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", ["run", "up", "status", "down", "replay", "list", "import-trace", "eval", "report"])
+@pytest.mark.parametrize(
+    "command", ["run", "up", "status", "down", "doctor", "replay", "list", "import-trace", "eval", "report"]
+)
 def test_every_command_has_help(call: object, command: str) -> None:
     code, out, _ = call(command, "--help")  # type: ignore[operator]
 

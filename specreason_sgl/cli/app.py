@@ -10,6 +10,7 @@ import typer
 from specreason_sgl import __version__
 from specreason_sgl.cli.audit import audit
 from specreason_sgl.cli.bench import bench
+from specreason_sgl.cli.doctor import doctor
 from specreason_sgl.cli.evaluate import evaluate
 from specreason_sgl.cli.import_trace import import_trace
 from specreason_sgl.cli.listing import list_runs
@@ -57,6 +58,7 @@ app.command("import-trace")(import_trace)
 app.command("up")(up)
 app.command("status")(status)
 app.command("down")(down)
+app.command("doctor")(doctor)
 
 
 def main() -> int:
