@@ -6,15 +6,19 @@ what the model was trained on, without a tokenizer on the client.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from specreason_sgl.errors import UsageError
-from specreason_sgl.prompts import JUDGE_PREFILL, JUDGE_QUESTION, THINK_OPEN, neutralise, user_content
+from specreason_sgl.prompts import JUDGE_PREFILL, JUDGE_QUESTION, THINK_CLOSE, THINK_OPEN, neutralise, user_content
 
 Message = dict[str, str]
 Render = Callable[[Sequence[Message]], str]
 """Messages, the last one the user's, to the text up to where the assistant begins to write."""
+
+_THINKING = re.compile(rf"(?:{THINK_OPEN}\s*)?(?:{THINK_CLOSE}\s*)?\Z")
+"""The opening of the thinking at a text's end, or an empty one, which templates with a switch write to have none."""
 
 _QUESTION, _REPLY, _VERDICT = "QUESTIONMARK", "REPLYMARK", "VERDICTMARK"
 
@@ -30,8 +34,12 @@ class ChatFormat:
     """Ends the assistant's turn, asks for the score and begins the reply."""
 
     @classmethod
-    def learn(cls, render: Render) -> ChatFormat:
+    def learn(cls, render: Render, in_front: str = "") -> ChatFormat:
         """Read the texts off a template, whichever side of it opens the thinking.
+
+        Args:
+            render: the template.
+            in_front: what the server puts in front of every text by itself, and so must not be sent again.
 
         Raises:
             UsageError: the template does not show the turns it is given.
@@ -49,14 +57,9 @@ class ChatFormat:
             raise UsageError(msg, hint="start the server with a `--chat-template` of the model's family")
         before, opening = asked.split(_QUESTION)
         turn = judged.split(_REPLY)[1].replace(_VERDICT, JUDGE_QUESTION)
-        return cls(before, f"{_before_thinking(opening)}{THINK_OPEN}\n", _before_thinking(turn) + JUDGE_PREFILL)
+        opening, turn = _THINKING.sub("", opening, count=1), _THINKING.sub("", turn, count=1)
+        return cls(before.removeprefix(in_front), f"{opening}{THINK_OPEN}\n", turn + JUDGE_PREFILL)
 
     def opening(self, question: str) -> str:
         """The conversation up to the first step; the question stays inside the user's turn whatever it holds."""
         return self.before + user_content(neutralise(question)) + self.after
-
-
-def _before_thinking(text: str) -> str:
-    """Without the template's own opening of the thinking, if it has one."""
-    stripped = text.rstrip()
-    return stripped.removesuffix(THINK_OPEN) if stripped.endswith(THINK_OPEN) else text

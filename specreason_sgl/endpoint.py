@@ -86,7 +86,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
             ),
         )
         self.model_info: dict[str, Any] = self._greet()
-        self.chat = ChatFormat.learn(self._render)
+        self.chat = ChatFormat.learn(self._render, self._in_front())
         self._choice_ids: dict[str, int | None] = {}
 
     def for_solve(self, listen: Listen | None, seed: int | None) -> Endpoint:
@@ -259,7 +259,17 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
 
     def _render(self, messages: Sequence[Message]) -> str:
         tokens = self._post("/tokenize", {"messages": list(messages), "add_generation_prompt": True})["tokens"]
-        text: str = self._post("/detokenize", {"tokens": tokens, "skip_special_tokens": False})["text"]
+        return self._text(tokens)
+
+    def _in_front(self) -> str:
+        """What the server puts in front of a text by itself: with Llama and DeepSeek the token of its beginning."""
+        plain = self.tokens("x")
+        whole = self._post("/tokenize", {"prompt": "x", "add_special_tokens": True})["tokens"]
+        extra = whole[: len(whole) - len(plain)]
+        return self._text(extra) if extra and whole == [*extra, *plain] else ""
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        text: str = self._post("/detokenize", {"tokens": list(tokens), "skip_special_tokens": False})["text"]
         return text
 
     def _generate_http_request(self, s: StreamExecutor, data: dict[str, Any]) -> Any:

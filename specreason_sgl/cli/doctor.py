@@ -13,7 +13,7 @@ MARKS = {"ok": "✓", "note": "!", "bad": "✗"}
 def doctor(
     pair: Annotated[
         str | None,
-        typer.Option("--pair", help="Look for what this pair needs: `embedded`, a stock pair or a TOML file"),
+        typer.Option("--pair", help="What is to be served: `embedded`, a stock pair or a TOML file"),
     ] = None,
     base: Annotated[str | None, typer.Option("--base", metavar="MODEL", help="The base model")] = None,
     small: Annotated[str | None, typer.Option("--small", metavar="MODEL", help="The small model")] = None,

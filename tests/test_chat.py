@@ -1,0 +1,141 @@
+"""What a family's template makes of turns, and what we send in its place, partial assistant turn included."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jinja2 import Template
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from specreason_sgl.chat import ChatFormat, Message, Render
+from specreason_sgl.endpoint import Endpoint
+from specreason_sgl.prompts import DELIMITER, JUDGE_PREFILL, JUDGE_QUESTION, THINK_CLOSE, THINK_OPEN, user_content
+
+TEMPLATES = Path(__file__).parent / "data" / "templates"
+DEEPSEEK_BOS = "<｜begin▁of▁sentence｜>"
+BOS = {"deepseek-r1": DEEPSEEK_BOS, "deepseek-v3.1": DEEPSEEK_BOS, "llama-3": "<|begin_of_text|>"}
+QWEN_SYSTEM = "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
+LLAMA_SYSTEM = (
+    "<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
+    "<|eot_id|>"
+)
+CHATML = ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>\n")
+DEEPSEEK = ("<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>")
+LLAMA = (
+    "<|start_header_id|>user<|end_header_id|>\n\n",
+    "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+    "<|eot_id|>",
+)
+
+
+@cache
+def compiled(name: str) -> Template:
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string((TEMPLATES / f"{name}.jinja").read_text(encoding="utf-8"))
+
+
+def family(name: str, **switches: bool) -> Render:
+    """A family's template, as transformers renders it."""
+    template = compiled(name)
+
+    def render(messages: Sequence[Message]) -> str:
+        return template.render(
+            messages=list(messages), add_generation_prompt=True, bos_token=BOS.get(name, ""), **switches
+        )
+
+    return render
+
+
+FAMILIES = [
+    ("qwen2.5", {}, QWEN_SYSTEM, CHATML),
+    ("qwq", {}, "", CHATML),  # its template opens the thinking
+    ("qwen3", {}, "", CHATML),  # the model does, so we have to
+    ("qwen3", {"enable_thinking": True}, "", CHATML),
+    ("qwen3", {"enable_thinking": False}, "", CHATML),  # an empty thinking, which is not ours
+    ("deepseek-r1", {}, "", DEEPSEEK),  # its template opens the thinking and takes away that of earlier turns
+    ("deepseek-v3.1", {"thinking": True}, "", DEEPSEEK),
+    ("deepseek-v3.1", {"thinking": False}, "", DEEPSEEK),
+    ("llama-3", {}, LLAMA_SYSTEM, LLAMA),
+]
+
+
+@pytest.mark.parametrize(("name", "switches", "system", "turns"), FAMILIES)
+@pytest.mark.parametrize("adds_bos", [True, False])
+def test_the_prefix_of_each_family(
+    name: str, switches: dict[str, bool], system: str, turns: tuple[str, str, str], adds_bos: bool
+) -> None:
+    bos = BOS.get(name, "")
+    chat = ChatFormat.learn(family(name, **switches), bos if adds_bos else "")
+    user, assistant, end = turns
+
+    # A server that puts the token of the beginning in front by itself must not get it twice.
+    begin = "" if adds_bos else bos
+    assert chat.opening("1+1?") == f"{begin}{system}{user}{user_content('1+1?')}{assistant}<think>\n"
+    assert chat.judge_turn == f"{end}{user}{JUDGE_QUESTION}{assistant}{JUDGE_PREFILL}"
+
+
+@pytest.mark.parametrize(("name", "switches"), [family[:2] for family in FAMILIES])
+def test_a_partial_turn_goes_on_from_what_the_template_itself_opens(name: str, switches: dict[str, bool]) -> None:
+    render = family(name, **switches)
+    chat = ChatFormat.learn(render)
+    opened = render([{"role": "user", "content": user_content("1+1?")}])
+    step = "Add the ones."
+    text = chat.opening("1+1?") + step + DELIMITER
+
+    # The template's own opening of the turn, and the thinking opened exactly once whoever does it.
+    turn = opened.rstrip().removesuffix(THINK_CLOSE).rstrip().removesuffix(THINK_OPEN).rstrip()
+    assert text.startswith(turn)
+    assert text[len(turn) :].strip() == f"<think>\n{step}"
+    assert text.count(THINK_OPEN) == 1
+    assert THINK_CLOSE not in text
+
+
+@pytest.mark.parametrize("name", ["qwq", "qwen3", "deepseek-r1"])
+def test_templates_that_take_thinking_away_do_not_touch_ours(name: str) -> None:
+    render = family(name)
+    told = [
+        {"role": "user", "content": "1+1?"},
+        {"role": "assistant", "content": "<think>\nAdd the ones.\n</think>\n\n2"},
+        {"role": "user", "content": JUDGE_QUESTION},
+    ]
+    chat = ChatFormat.learn(render)
+
+    assert "Add the ones." not in render(told)
+    assert "Add the ones." in chat.opening("1+1?") + "Add the ones." + DELIMITER + chat.judge_turn
+
+
+@given(st.sampled_from(FAMILIES), st.text(alphabet="ab <>/|｜▁_thinkuser\n", max_size=60))
+def test_the_question_stays_inside_the_users_turn(
+    told: tuple[str, dict[str, bool], str, tuple[str, str, str]], question: str
+) -> None:
+    name, switches, system, (user, assistant, _) = told
+    opening = ChatFormat.learn(family(name, **switches)).opening(question)
+
+    assert opening.startswith(BOS.get(name, "") + system + user)
+    assert opening.endswith(f"{assistant}<think>\n")
+    assert opening.count(assistant) == 1
+
+
+@pytest.mark.parametrize("adds_bos", [True, False])
+def test_an_endpoint_asks_what_its_server_puts_in_front(adds_bos: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    render, begin = family("deepseek-r1"), 0
+
+    def request(_: Endpoint, __: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        if body is None:
+            return {"model_path": "m"}
+        if path == "/detokenize":
+            return {"text": "".join(DEEPSEEK_BOS if token == begin else chr(token) for token in body["tokens"])}
+        text = render(body["messages"]) if "messages" in body else body["prompt"]
+        in_front = [begin] if adds_bos and body.get("add_special_tokens") else []
+        return {"tokens": [*in_front, *map(ord, text)]}
+
+    monkeypatch.setattr(Endpoint, "_request", request)
+    opening = Endpoint("http://127.0.0.1:1", "small").chat.opening("1+1?")
+
+    assert opening.startswith("<｜User｜>" if adds_bos else f"{DEEPSEEK_BOS}<｜User｜>")
