@@ -95,6 +95,12 @@ def test_the_commands_of_the_papers_pair_on_one_card(
     assert "a secret" not in out
 
 
+def test_the_page_shows_what_is_printed() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "gpu.md").read_text(encoding="utf-8")
+
+    assert all(f"# {line}" in page for line in prepare(read("qwq", {}), detect.describe("1x80")).lines())
+
+
 @pytest.mark.parametrize("decode", ["off", "standalone", "ngram"])
 def test_sglang_understands_the_commands(decode: str) -> None:
     from sglang.srt.server_args import ServerArgs

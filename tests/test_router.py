@@ -87,13 +87,14 @@ def replicas() -> Iterator[tuple[Fake, Fake, Fake]]:
         one.stop()
 
 
+@sgl.function
+def program(s: Any) -> None:
+    s += sgl.gen("text", max_tokens=3)
+
+
 def test_what_the_router_does_not_pass_on_is_asked_of_a_server(replicas: tuple[Fake, Fake, Fake]) -> None:
     router, first, second = replicas
     endpoint = Endpoint(router.url, "base")
-
-    @sgl.function
-    def program(s: Any) -> None:
-        s += sgl.gen("text", max_tokens=3)
 
     assert program.run(backend=endpoint)["text"] == "hi"
     assert endpoint.model_info == {"model_path": "m"}
@@ -108,7 +109,7 @@ def test_a_call_is_given_up_on_all_servers_since_one_of_them_has_it(replicas: tu
     speculating = Endpoint(router.url, "base").on_a_chance()
     router.answers["/generate"] = lambda _: speculating.give_up() or {"text": "hi", "meta_info": META}
 
-    speculating.complete("1+1=", {})
+    program.run(backend=speculating)
 
     assert first.asked[-1] == second.asked[-1] == "/abort_request"
     assert "/abort_request" not in router.asked
