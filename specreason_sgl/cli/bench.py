@@ -57,7 +57,7 @@ def bench(
     from specreason_sgl.store import RunWriter, closing, new_folder, read_run
     from specreason_sgl.view.display import open_batch_display
 
-    options = PairOptions(pair, base, small, api_key)
+    options = PairOptions(pair, base, small, api_key).or_kept_up()
     if calibrate:
         _calibrate(options, predict, out, markdown=markdown, json=json)
         return

@@ -92,8 +92,8 @@ def run(
     from pydantic import ValidationError
 
     from specreason_sgl.cli import session
-    from specreason_sgl.tables import parse_override
     from specreason_sgl.settings import Settings
+    from specreason_sgl.tables import parse_override
 
     options = PairOptions(pair, base, small, api_key).or_kept_up()
     embedded = options.is_embedded
