@@ -380,7 +380,7 @@ def test_commands_begin_at_once_behind_the_door_of_a_pair_that_is_up(state: Path
         )
 
     (tmp_path / "sleeper.py").write_text(SLEEPER)
-    pair, _ = pairs.up(SMALL, SMALL)
+    pair, _ = pairs.up(pairs.embedded(SMALL, SMALL))
     try:
         assert until((state / "door").exists)
         assert stat.S_IMODE((state / "door").stat().st_mode) & 0o077 == 0
