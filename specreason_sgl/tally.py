@@ -140,7 +140,7 @@ class Tally:
     def speed_up(self) -> float | None:
         """Estimated time of the thinking had the base model written all of it, by the time it took."""
         each = self.base_seconds_per_token
-        spent = sum(seconds for kind, seconds in self.seconds.items() if kind != "answer")
+        spent: float = sum(seconds for kind, seconds in self.seconds.items() if kind != "answer")
         if self.thinking_s:
             spent = min(spent, self.thinking_s)  # calls at the same time count once
         return each * self.thinking_tokens / spent if each and spent and self.judged else None
