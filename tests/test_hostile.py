@@ -49,7 +49,7 @@ def frame(family: str) -> tuple[Tokenizer, ChatFormat, frozenset[int]]:
     def control_tokens(text: str) -> list[str]:
         return [special[i] for i in sorted(set(ids(made, text))) if i in special]
 
-    chat = ChatFormat.learn(render, control_tokens)  # type: ignore[arg-type]
+    chat = ChatFormat.learn(render, control_tokens=control_tokens)  # type: ignore[arg-type]
     return made, chat, frozenset(i for i in map(made.token_to_id, [*SPECIAL[family], *THOUGHTS]) if i is not None)
 
 

@@ -110,8 +110,8 @@ def markdown(report: Report) -> str:
 def as_markdown(table: Table) -> str:
     """A table with its title and note as Markdown."""
     rows = [table.columns, ("---", *("---:" for _ in table.columns[1:])), *table.rows]
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return "\n".join((f"### {table.title}", "", *lines, *(("", table.note) if table.note else ())))
+    lines = ["| " + " | ".join(one_line(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join((f"### {table.title}", "", *lines, *(("", visible(table.note)) if table.note else ())))
 
 
 def terminal(report: Report) -> Iterator[RenderableType]:
