@@ -3,15 +3,20 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 QUESTION ?=
+SCALE ?= 1
 STAMP := $(VENV)/.installed
 
-.PHONY: run test check format clean
+.PHONY: run test soak check format clean
 
 run: $(STAMP)
 	$(BIN)/specreason run $(if $(QUESTION),"$(QUESTION)",)
 
 test: check
 	$(BIN)/python -m pytest
+
+# Hours at full scale.
+soak: $(STAMP)
+	$(BIN)/python tests/soak.py all --scale $(SCALE)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

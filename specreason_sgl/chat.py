@@ -14,6 +14,8 @@ from specreason_sgl.errors import UsageError
 from specreason_sgl.prompts import JUDGE_PREFILL, JUDGE_QUESTION, THINK_CLOSE, THINK_OPEN, neutralise, user_content
 
 Message = dict[str, str]
+ControlTokens = Callable[[str], Sequence[str]]
+"""The control tokens that a rendered text is made with."""
 Render = Callable[[Sequence[Message]], str]
 """Messages, the last one the user's, to the text up to where the assistant begins to write."""
 
@@ -32,14 +34,17 @@ class ChatFormat:
     """Behind the question, up to and with the opening of the thinking."""
     judge_turn: str
     """Ends the assistant's turn, asks for the score and begins the reply."""
+    control: tuple[str, ...] = ()
+    """The control tokens that turns are made of, which nobody's text may hold."""
 
     @classmethod
-    def learn(cls, render: Render, in_front: str = "") -> ChatFormat:
+    def learn(cls, render: Render, in_front: str = "", control_tokens: ControlTokens = lambda _: ()) -> ChatFormat:
         """Read the texts off a template, whichever side of it opens the thinking.
 
         Args:
             render: the template.
             in_front: what the server puts in front of every text by itself, and so must not be sent again.
+            control_tokens: finds the control tokens in what the template makes.
 
         Raises:
             UsageError: the template does not show the turns it is given.
@@ -58,8 +63,13 @@ class ChatFormat:
         before, opening = asked.split(_QUESTION)
         turn = judged.split(_REPLY)[1].replace(_VERDICT, JUDGE_QUESTION)
         opening, turn = _THINKING.sub("", opening, count=1), _THINKING.sub("", turn, count=1)
-        return cls(before.removeprefix(in_front), f"{opening}{THINK_OPEN}\n", turn + JUDGE_PREFILL)
+        return cls(
+            before.removeprefix(in_front),
+            f"{opening}{THINK_OPEN}\n",
+            turn + JUDGE_PREFILL,
+            tuple(control_tokens(judged)),
+        )
 
     def opening(self, question: str) -> str:
         """The conversation up to the first step; the question stays inside the user's turn whatever it holds."""
-        return self.before + user_content(neutralise(question)) + self.after
+        return self.before + user_content(neutralise(question, self.control)) + self.after

@@ -1,7 +1,8 @@
 """A model server as an SGLang backend: SGLang's `RuntimeEndpoint` with a transport and a judge of our own.
 
-It adds to the stock one: connections that stay open, time limits, a record of every call (tokens, seconds, role)
-in SGLang's meta information, text as it streams, and a ``select`` that asks for single-token choices in one request
+It adds to the stock one: connections that stay open, time limits, calls that are sent again when the server fails them
+(`patience.py`), a record of every call (tokens, seconds, role, retries) in SGLang's meta information, text as it
+streams, and a ``select`` that asks for single-token choices in one request
 of one token (``token_ids_logprob``) instead of two requests and a prefill for each choice.
 """
 
@@ -13,9 +14,9 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import urllib3
 from sglang.lang.backend.base_backend import BaseBackend
@@ -24,8 +25,10 @@ from sglang.lang.choices import ChoicesDecision
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProtocolError, ReadTimeoutError
 
 from specreason_sgl.chat import ChatFormat, Message
-from specreason_sgl.errors import CallFailed, ServerUnreachable, UsageError
+from specreason_sgl.errors import CallFailed, ServerUnreachable, SpecReasonError, UsageError
 from specreason_sgl.events import Model
+from specreason_sgl.patience import ATTEMPTS, Patience
+from specreason_sgl.prompts import whole
 from specreason_sgl.scoring import LEAST
 
 if TYPE_CHECKING:
@@ -33,7 +36,10 @@ if TYPE_CHECKING:
     from sglang.lang.interpreter import StreamExecutor
     from sglang.lang.ir import SglSamplingParams
 
+T = TypeVar("T")
+
 CONNECT_S, READ_S = 5.0, 600.0
+HEALTH_S = 2.0
 CONNECTIONS = 128
 OUT_OF_TIME = "the solve ran into its time limit"
 GIVEN_UP = "the call was given up"
@@ -43,6 +49,18 @@ Listen = Callable[[Model, str], None]
 """Told of text as it is generated: by which model, and the new piece."""
 
 
+PASSING = frozenset({429, 500, 502, 503, 504})
+"""Statuses of a server that may do better next time."""
+
+
+class Hiccup(CallFailed):
+    """A call failed in a way that sending it again may mend; it has changed nothing on the server."""
+
+
+class Away(ServerUnreachable):
+    """A server does not answer, or broke off; it may be back."""
+
+
 class _NoSuchCall(ServerUnreachable):
     """Somebody answers there who does not know the call."""
 
@@ -50,14 +68,23 @@ class _NoSuchCall(ServerUnreachable):
 class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
     """One model server in its role."""
 
-    def __init__(self, url: str, role: Model, *, api_key: str | None = None, read_s: float = READ_S) -> None:
+    def __init__(
+        self,
+        url: str,
+        role: Model,
+        *,
+        api_key: str | None = None,
+        read_s: float = READ_S,
+        patience: Patience | None = None,
+    ) -> None:
         """Connect, and learn what the server serves.
 
         Args:
             url: the server's address, such as ``http://127.0.0.1:30000``.
             role: which of the two models it is.
             api_key: the server's key, if it wants one.
-            read_s: how long a call may stay silent, in seconds.
+            read_s: how long a call may stay silent before it is sent again, in seconds.
+            patience: with a server that goes away once it has been there; the same one for both servers of a pair.
 
         Raises:
             ServerUnreachable: nobody answers there, or not an SGLang server.
@@ -73,20 +100,20 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         self.verify = None
         self._listen: Listen | None = None
         self._seed: int | None = None
+        self._read_s = read_s
         self._deadline: float | None = None
+        self._paused_s = 0.0
         self._calls = 0
         self._chance: _Chance | None = None
         self._plain = False
-        self._pool = urllib3.PoolManager(
-            maxsize=CONNECTIONS,
-            timeout=urllib3.Timeout(connect=CONNECT_S, read=read_s),
-            # Only what provably never reached the server is sent again.
-            retries=urllib3.Retry(
-                total=None, connect=2, read=False, status=False, redirect=False, other=False, backoff_factor=0.2
-            ),
-        )
+        lasting = patience or Patience()
+        self._pool = _pool(lasting.watch)
+        # A server that has never been there is rather a mistyped address than one that will be back.
+        self.patience = Patience(0)
         self.model_info: dict[str, Any] = self._greet()
-        self.chat = ChatFormat.learn(self._render, self._in_front())
+        self.patience = lasting
+        self.context = self._context()
+        self.chat = ChatFormat.learn(self._render, self._in_front(), self._control_tokens)
         self._choice_ids: dict[str, int | None] = {}
 
     def for_solve(self, listen: Listen | None, seed: int | None) -> Endpoint:
@@ -96,9 +123,9 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         return mine
 
     def until(self, deadline: float) -> Endpoint:
-        """The same server, whose calls fail once `time.monotonic` is past the deadline."""
+        """The same server, whose calls fail once `time.monotonic` is past the deadline; pauses do not count."""
         mine = copy.copy(self)
-        mine._deadline = deadline
+        mine._deadline, mine._paused_s = deadline, self.patience.paused_s
         return mine
 
     def plain(self) -> Endpoint:
@@ -122,8 +149,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         An aborted generation still returns what it has, so that its tokens can be counted.
         """
         for rid in self._chance.give_up() if self._chance else ():
-            for server in self._servers:  # one of a router's has it
-                self._send("POST", "/abort_request", {"rid": rid}, preload_content=True, at=server)
+            self.abort(rid)
 
     def generate(self, s: StreamExecutor, sampling_params: SglSamplingParams) -> tuple[str, dict[str, Any]]:
         """Generate as SGLang's endpoint does; the meta information also has the role and the client's clock."""
@@ -133,9 +159,9 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
             if (value := getattr(sampling_params, option, None)) is not None:
                 request[option] = value
         self._add_images(s, request)
-        began = time.perf_counter()
-        answer = self._stream(request) if self._listen else self._post("/generate", request)
-        return answer["text"], {**answer["meta_info"], "role": self.role, "wall_s": time.perf_counter() - began}
+        send = self._streamer() if self._listen else self._ask
+        (text, meta), made = self._persist(lambda: self._generated(send(request)))
+        return text, {**meta, **made}
 
     def generate_stream(
         self, s: StreamExecutor, sampling_params: SglSamplingParams
@@ -155,25 +181,40 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         The decision's meta information has ``digit_logprobs``: one log-probability a choice, in their order, over
         the whole vocabulary. Elsewhere SGLang's stock selection runs, and a notice says so.
         """
-        began = time.perf_counter()
         ids = None if self._plain else self._single_tokens(choices)
         if ids is None:
-            return self._stock_select(s, choices, temperature, choices_method, began)
+            return self._stock_select(s, choices, temperature, choices_method, time.perf_counter())
         request = {
             "text": s.text_,
             "sampling_params": {"max_new_tokens": 1, "temperature": 0},
             "return_logprob": True,
             "token_ids_logprob": ids,
         }
-        meta = self._post("/generate", request)["meta_info"]
-        by_id = {token: max(logprob, LEAST) for logprob, token, *_ in meta["output_token_ids_logprobs"][0]}
-        logprobs = [by_id[token] for token in ids]
+        (logprobs, meta), made = self._persist(lambda: _chosen(self._ask(request), ids))
         best = max(range(len(choices)), key=lambda i: logprobs[i])
         kept = {name: meta[name] for name in _COUNTS if name in meta}
-        return ChoicesDecision(
-            decision=choices[best],
-            meta_info={**kept, "digit_logprobs": logprobs, "role": self.role, "wall_s": time.perf_counter() - began},
-        )
+        return ChoicesDecision(decision=choices[best], meta_info={**kept, "digit_logprobs": logprobs, **made})
+
+    def abort(self, rid: str) -> bool:
+        """Tell the server to stop working on a request; returns whether it listens."""
+        with suppress(HTTPError):
+            for server in self._servers:  # one of a router's has it
+                self._pool.request(
+                    "POST", f"{server}/abort_request", json={"rid": rid}, headers=self._headers, timeout=HEALTH_S
+                )
+            return True
+        return False
+
+    def flush_cache(self) -> None:
+        """Empty the server's radix cache; a router tells all its servers.
+
+        Raises:
+            RuntimeError: it is in use.
+        """
+        try:
+            self._persist(lambda: self._send("POST", "/flush_cache", None, preload_content=True, at=self.base_url))
+        except CallFailed as error:
+            raise RuntimeError(str(error)) from error
 
     def complete(self, text: str, sampling: dict[str, Any], **more: Any) -> dict[str, Any]:
         """SGLang's raw response to a text: for measurements, with no program around it."""
@@ -246,6 +287,18 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
             raise ServerUnreachable(msg, hint=self._launch_hint)
         return info
 
+    def _generated(self, answer: Any) -> tuple[str, dict[str, Any]]:
+        """A whole response; or the half of one that was given up, whose tokens are still to be counted."""
+        return _generated(answer, given_up=self._chance is not None and self._chance.given_up)
+
+    def _context(self) -> int | None:
+        """How many tokens a prompt and what is generated behind it may have together, if the server tells."""
+        try:
+            told = self._request("GET", "/v1/models")["data"][0]["max_model_len"]
+        except (_NoSuchCall, LookupError, TypeError):
+            return None
+        return told if isinstance(told, int) else None
+
     def _routed_to(self, error: _NoSuchCall) -> list[str]:
         """The servers behind SGLang's router, which are alike; raises the error if this is none."""
         try:
@@ -272,6 +325,14 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         text: str = self._post("/detokenize", {"tokens": list(tokens), "skip_special_tokens": False})["text"]
         return text
 
+    def _control_tokens(self, text: str) -> list[str]:
+        """The special tokens among a text's tokens: those that leave nothing when special tokens are skipped."""
+        ids = [[token] for token in sorted(set(self.tokens(text)))]
+        spelt, read = (
+            self._post("/detokenize", {"tokens": ids, "skip_special_tokens": skip})["text"] for skip in (False, True)
+        )
+        return [token for token, rest in zip(spelt, read, strict=True) if token and not rest]
+
     def _generate_http_request(self, s: StreamExecutor, data: dict[str, Any]) -> Any:
         self._add_images(s, data)
         return self._post("/generate", data)
@@ -290,58 +351,135 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         return headers | {"Connection": "close"} if self._plain else headers
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
-        if self._chance is None or path != "/generate":
-            return self._request("POST", path, body)
-        rid = uuid.uuid4().hex
-        with self._chance.running(rid):
-            return self._request("POST", path, {"rid": rid, **body})
+        return self._request("POST", path, body)
 
     def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        response = self._send(method, path, body, preload_content=True)
+        return self._persist(lambda: self._once(method, path, body))[0]
+
+    def _persist(self, attempt: Callable[[], T]) -> tuple[T, dict[str, Any]]:
+        """What an attempt comes to, made again while that can help, and what the trace is to know of it.
+
+        Tokens and seconds are those of the attempt that counts; what was lost before it stands beside them.
+        """
+        began = time.perf_counter()
+        notices: list[str] = []
+        while True:
+            if self.patience.is_over:
+                raise ServerUnreachable("the call was abandoned")
+            sent = time.perf_counter()
+            try:
+                result = attempt()
+            except (Hiccup, Away) as error:
+                notices.append(f"sent again: {error}")
+                self._go_on_after(error, len(notices))
+            else:
+                made = {"role": self.role, "wall_s": time.perf_counter() - sent}
+                lost = {"retries": len(notices), "lost_s": sent - began, "notices": notices}
+                return result, made | lost if notices else made
+
+    def _go_on_after(self, error: Hiccup | Away, failures: int) -> None:
+        """Return when the failed call is to be sent again.
+
+        Raises:
+            ServerUnreachable: the server stays away.
+            CallFailed: it is there, but this call has failed too often.
+        """
+        away = isinstance(error, Away)
+        if away and not self.patience.await_server(f"the {self.role} server at {self.base_url}", self._is_there):
+            raise error
+        if failures >= ATTEMPTS:
+            raise CallFailed(f"sent {failures} times in vain; the last time {error}") from error
+        self.patience.pause(failures)
+
+    def _is_there(self) -> bool:
+        try:
+            response = self._pool.request("GET", f"{self.base_url}/health", headers=self._headers, timeout=HEALTH_S)
+        except HTTPError:
+            return False
+        return bool(response.status == HTTPStatus.OK)
+
+    def _ask(self, request: dict[str, Any]) -> Any:
+        return self._once("POST", "/generate", request)
+
+    def _once(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        rid = uuid.uuid4().hex
+        # A list of texts would need a list of ids.
+        flies = path == "/generate" and body is not None and isinstance(body.get("text"), str)
+        body = {"rid": rid, **body} if flies and body else body
+        with (
+            self.patience.flying(rid, self.abort) if flies else nullcontext(),
+            self._chance.running(rid) if flies and self._chance else nullcontext(),
+        ):
+            response = self._send(method, path, body, preload_content=True)
         try:
             return response.json()
         except ValueError as error:
             msg = f"the {self.role} server at {self.base_url} answered `{path}` with something that is not JSON"
-            raise CallFailed(msg) from error
+            raise Hiccup(msg) from error
 
-    def _stream(self, request: dict[str, Any]) -> dict[str, Any]:
-        listen = self._listen
-        last: dict[str, Any] = {"text": "", "meta_info": {}}
-        response = self._send("POST", "/generate", {**request, "stream": True}, preload_content=False)
-        try:
-            for line in response:
-                if not line.startswith(b"data:") or line.strip() == b"data: [DONE]":
-                    continue
-                chunk = json.loads(line[5:])
-                if "error" in chunk:
-                    raise CallFailed(f"the {self.role} server failed: {chunk['error'].get('message', chunk['error'])}")
-                if listen and (new := chunk["text"][len(last["text"]) :]):
-                    listen(self.role, new)
+    def _streamer(self) -> Callable[[dict[str, Any]], dict[str, Any]]:
+        """A streaming request that can be made several times; what was heard once is not told again."""
+        heard = 0
+
+        def stream(request: dict[str, Any]) -> dict[str, Any]:
+            nonlocal heard
+            last: dict[str, Any] = {}
+            for chunk in self._chunks({**request, "stream": True}):
+                if self._listen and (new := chunk["text"][heard:]):
+                    self._listen(self.role, whole(new))
+                heard = max(heard, len(chunk["text"]))
                 last = chunk
-        except (HTTPError, ValueError) as error:
-            raise self._failure(error) from error
-        finally:
-            response.release_conn()
-        if not last["meta_info"]:
-            msg = f"the {self.role} server ended a response before it began"
-            raise CallFailed(msg)
-        return last
+            if not last:
+                raise Hiccup(f"the {self.role} server ended a response before it began")
+            return last
+
+        return stream
+
+    def _chunks(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        rid = uuid.uuid4().hex
+        with self.patience.flying(rid, self.abort):
+            response = self._send("POST", "/generate", {"rid": rid, **request}, preload_content=False)
+            done = False
+            try:
+                for line in response:
+                    if done := line.strip() == b"data: [DONE]":
+                        break
+                    self._silence_limit()
+                    if line.startswith(b"data:"):
+                        chunk = json.loads(line[5:])
+                        if "error" in chunk:
+                            raise Hiccup(f"the {self.role} server failed: {_detail(chunk)}")
+                        yield chunk
+            except HTTPError as error:
+                raise self._failure(error) from error
+            except (ValueError, TypeError) as error:
+                raise Hiccup(f"the {self.role} server streamed something that is not JSON") from error
+            finally:
+                # What has not been read to its end must not be taken for the answer to the next request.
+                response.release_conn() if done else response.close()
+            if not done:
+                raise Hiccup(f"the {self.role} server ended a response in the middle")
+
+    def _silence_limit(self) -> float:
+        """How long the server may stay silent now, in seconds."""
+        if self._deadline is None:
+            return self._read_s
+        left = self._deadline + (self.patience.paused_s - self._paused_s) - time.monotonic()
+        if left <= 0:
+            raise CallFailed(OUT_OF_TIME)
+        return min(left, self._read_s)
 
     def _send(
         self, method: str, path: str, body: dict[str, Any] | None, *, preload_content: bool, at: str | None = None
     ) -> urllib3.BaseHTTPResponse:
-        data = None if body is None else json.dumps(body).encode()
-        limits: dict[str, Any] = {}
-        if self._deadline is not None:
-            limits["timeout"] = urllib3.Timeout(connect=CONNECT_S, read=_left(self._deadline))
         try:
             response = self._pool.request(
                 method,
                 (at or (self.base_url if path in _ROUTED else self._servers[0])) + path,
-                body=data,
+                body=None if body is None else json.dumps(body).encode(),
                 headers=self._headers,
                 preload_content=preload_content,
-                **limits,
+                timeout=urllib3.Timeout(connect=CONNECT_S, read=self._silence_limit()),
             )
         except HTTPError as error:
             raise self._failure(error) from error
@@ -349,29 +487,20 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
             return response
         raise self._refusal(path, response)
 
-    def _failure(self, error: Exception) -> ServerUnreachable | CallFailed:
-        while getattr(error, "reason", None) and isinstance(error.reason, Exception):  # type: ignore[attr-defined]
-            error = error.reason  # type: ignore[attr-defined]
+    def _failure(self, error: Exception) -> SpecReasonError:
         if isinstance(error, ReadTimeoutError):
-            if self._deadline is not None and time.monotonic() >= self._deadline:
-                return CallFailed(OUT_OF_TIME)
-            return CallFailed(f"the {self.role} server at {self.base_url} fell silent")
+            self._silence_limit()
+            return Hiccup(f"the {self.role} server at {self.base_url} fell silent")
         if isinstance(error, NewConnectionError | ConnectTimeoutError):
-            return ServerUnreachable(
-                f"the {self.role} server at {self.base_url} does not answer", hint=self._launch_hint
-            )
+            return Away(f"the {self.role} server at {self.base_url} does not answer", hint=self._launch_hint)
         if isinstance(error, ProtocolError):
-            return ServerUnreachable(
-                f"the {self.role} server at {self.base_url} broke the connection", hint=self._launch_hint
-            )
+            return Away(f"the {self.role} server at {self.base_url} broke the connection", hint=self._launch_hint)
         return CallFailed(f"the {self.role} server at {self.base_url} cannot be used: {error}")
 
     def _refusal(self, path: str, response: urllib3.BaseHTTPResponse) -> Exception:
         try:
-            told = response.json()
-            told = told.get("error", told)
-            detail = told.get("message") or told.get("detail") or str(told) if isinstance(told, dict) else str(told)
-        except ValueError:
+            detail = _detail(response.json())
+        except (ValueError, HTTPError):
             detail = f"status {response.status}"
         if response.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
             return UsageError(
@@ -382,7 +511,59 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
                 f"the {self.role} server at {self.base_url} has no `{path}`: it is no SGLang server, or an old one",
                 hint=self._launch_hint,
             )
-        return CallFailed(f"the {self.role} server refused a call: {str(detail)[:300]}")
+        if response.status in PASSING:
+            return Hiccup(f"the {self.role} server failed with status {response.status}: {detail}")
+        return CallFailed(f"the {self.role} server refused a call: {detail}")
+
+
+def _pool(watch: Callable[[Any], None]) -> urllib3.PoolManager:
+    """Connections that are kept, each shown to somebody as it is made."""
+    pool = urllib3.PoolManager(maxsize=CONNECTIONS, retries=False)
+
+    def watched(kind: Any) -> Any:
+        def connect(self: Any) -> None:
+            kind.ConnectionCls.connect(self)
+            watch(self.sock)
+
+        connection = type(kind.ConnectionCls.__name__, (kind.ConnectionCls,), {"connect": connect})
+        return type(kind.__name__, (kind,), {"ConnectionCls": connection})
+
+    pool.pool_classes_by_scheme = {scheme: watched(kind) for scheme, kind in pool.pool_classes_by_scheme.items()}
+    return pool
+
+
+def _generated(answer: Any, *, given_up: bool = False) -> tuple[str, dict[str, Any]]:
+    """Text and meta information of a whole response, or of one that was given up.
+
+    Raises:
+        Hiccup: it is not whole.
+    """
+    try:
+        text, meta = answer["text"], answer["meta_info"]
+        finish = (meta["finish_reason"] or {}).get("type")
+        counted = isinstance(text, str) and int(meta["completion_tokens"]) >= 0 and int(meta["prompt_tokens"]) >= 0
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise Hiccup("a response lacks what every response has") from error
+    if (finish == "abort" and not given_up) or not counted:
+        raise Hiccup("the server aborted the call")
+    return whole(text), meta
+
+
+def _chosen(answer: Any, ids: Sequence[int]) -> tuple[list[float], dict[str, Any]]:
+    """The log-probabilities of the choices, and the meta information."""
+    _, meta = _generated(answer)
+    try:
+        by_id = {token: max(logprob, LEAST) for logprob, token, *_ in meta["output_token_ids_logprobs"][0]}
+        return [by_id[token] for token in ids], meta
+    except (LookupError, TypeError, ValueError) as error:
+        raise Hiccup("a response lacks the log-probabilities of the choices") from error
+
+
+def _detail(told: Any) -> str:
+    """What a server says of an error, in a line that is not too long."""
+    told = told.get("error", told) if isinstance(told, dict) else told
+    detail = told.get("message") or told.get("detail") or told if isinstance(told, dict) else told
+    return " ".join(whole(str(detail)).split())[:300]
 
 
 class _Chance:
@@ -410,12 +591,9 @@ class _Chance:
             self._given_up = True
             return list(self._rids)
 
-
-def _left(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise CallFailed(OUT_OF_TIME)
-    return left
+    @property
+    def given_up(self) -> bool:
+        return self._given_up
 
 
 _ROUTED = {"/generate", "/workers"}

@@ -17,7 +17,7 @@ SCHEMA_VERSION = 1
 
 Model = Literal["small", "base"]
 CallKind = Literal["draft", "judge", "regenerate", "think", "answer"]
-EndOfThinking = Literal["closed", "budget", "repeat", "no-progress"]
+EndOfThinking = Literal["closed", "budget", "context", "repeat", "no-progress"]
 
 
 class Event(BaseModel):
@@ -65,7 +65,7 @@ class CallMade(Event):
     """Of the prompt tokens, those served from the radix cache."""
     generated_tokens: int
     wall_s: float
-    """From sending to having the whole response, on the client's clock."""
+    """From sending to having the whole response, on the client's clock, of the attempt that succeeded."""
     engine_s: float | None = None
     """The server's own end-to-end time, where it tells."""
     finish: str
@@ -73,6 +73,9 @@ class CallMade(Event):
     requests: int = 1
     """HTTP requests it took; a stock selection takes two."""
     retries: int = 0
+    """Times it was sent again because the server failed it; all other figures are of the time that counts."""
+    lost_s: float = 0.0
+    """Seconds spent before that on attempts that failed and on waiting for the server."""
     dropped: bool = False
     """Whether it was given up, so that no event of its own follows."""
 

@@ -57,6 +57,11 @@ def neutralise(text: str, control_tokens: Iterable[str] = ()) -> str:
     return _CONTROL.sub(break_up, text)
 
 
+def whole(text: str) -> str:
+    """The text without halves of surrogate pairs: no characters, which neither JSON nor a tokenizer takes."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def user_content(question: str) -> str:
     """The user's turn: the question and how to answer it."""
     return f"{question.strip()}\n\n{INSTRUCTION}"

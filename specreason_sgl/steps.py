@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from specreason_sgl.prompts import DELIMITER, THINK_CLOSE, THINK_OPEN
 
@@ -51,5 +52,6 @@ def is_repeat(steps: Sequence[str], candidate: str) -> bool:
     return (bool(earlier) and earlier[-1] == said) or earlier.count(said) >= RECURRING
 
 
+@lru_cache(maxsize=1 << 14)
 def _plain(step: str) -> str:
     return " ".join(step.split()).casefold()

@@ -13,6 +13,7 @@ A line is a whole solve, so that a torn last line is one solve owed again and ne
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -25,10 +26,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 
 from specreason_sgl.errors import SpecReasonError, UsageError
 from specreason_sgl.events import Event, TextStreamed, read_event
+from specreason_sgl.prompts import whole
 from specreason_sgl.tally import Tally, tally
 
 M = TypeVar("M", bound=BaseModel)
@@ -45,11 +47,10 @@ class Problem(BaseModel):
     question: str
     answer: str | None = None
 
-    @field_validator("question")
+    @field_validator("id", "question", "answer", mode="before")
     @classmethod
-    def _whole_characters(cls, question: str) -> str:
-        """Half a surrogate pair is no character: neither JSON nor a tokenizer takes it."""
-        return question.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    def _whole_characters(cls, text: Any) -> Any:
+        return _whole(text)
 
 
 def solve_key(problem: Problem, mode: str, repeat: int) -> str:
@@ -108,7 +109,14 @@ class RunConfig(BaseModel):
     versions: dict[str, str] = Field(default_factory=dict)
     servers: dict[str, Any] = Field(default_factory=dict)
     judge_version: str | None = None
+    repeatability: str | None = None
+    """Whether a second run can be expected to say the same, and why not."""
     command: list[str] = Field(default_factory=list)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_characters(cls, row: Any) -> Any:
+        return _whole(row)
 
 
 @dataclass(frozen=True)
@@ -212,6 +220,14 @@ class RunWriter:
             msg = f"cannot write the run folder `{self.folder}`: {error.strerror or error}"
             raise UsageError(msg, hint="choose another folder with `--out`") from error
 
+    @contextmanager
+    def _storing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            msg = f"cannot write `{self.folder}`: {error.strerror or error}"
+            raise SpecReasonError(msg, hint="free some space; what was stored before is intact") from error
+
     def append(self, record: SolveRecord) -> None:
         """Store one solve, all of it or nothing.
 
@@ -219,22 +235,25 @@ class RunWriter:
             SpecReasonError: the disk is full or the folder has gone.
         """
         kept = record.model_copy(update={"events": [e for e in record.events if not isinstance(e, TextStreamed)]})
-        line = kept.model_dump_json().encode("utf-8", "surrogateescape") + b"\n"
-        start = os.lseek(self._file.fileno(), 0, os.SEEK_END)
         try:
-            written = self._file.write(line)
+            line = kept.model_dump_json().encode() + b"\n"
+        except ValueError:  # somebody's own program has put half a character into an event
+            line = json.dumps(_whole(kept.model_dump()), default=str).encode() + b"\n"
+        start = os.lseek(self._file.fileno(), 0, os.SEEK_END)
+        with self._storing():
+            try:
+                written = self._file.write(line)
+            except OSError:
+                os.ftruncate(self._file.fileno(), start)
+                raise
             if written != len(line):
                 os.ftruncate(self._file.fileno(), start)
-                msg = f"cannot write `{self.folder}`: the disk is full"
-                raise SpecReasonError(msg, hint="free some space; what was stored before is intact")
-        except OSError as error:
-            os.ftruncate(self._file.fileno(), start)
-            msg = f"cannot write `{self.folder}`: {error.strerror or error}"
-            raise SpecReasonError(msg, hint="free some space; what was stored before is intact") from error
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def note_servers(self, config: RunConfig, servers: dict[str, Any]) -> None:
         """Add to the configuration what the servers said of themselves, once they are there to be asked."""
-        self._write("config.json", config.model_copy(update={"servers": servers}).model_dump_json(indent=2))
+        with self._storing():
+            self._write("config.json", config.model_copy(update={"servers": servers}).model_dump_json(indent=2))
 
     def set_status(self, status: Status, message: str | None = None) -> None:
         """Say how far the run got."""
@@ -243,10 +262,21 @@ class RunWriter:
         )
 
     def close(self, status: Status, message: str | None = None) -> None:
-        """Say how it ended and let go of the folder."""
-        self.set_status(status, message)
-        self._file.close()
-        os.close(self._lock)
+        """Say how it ended and let go of the folder.
+
+        Raises:
+            SpecReasonError: the run was a success and that cannot be written down; of one that was not, its own error
+                says more.
+        """
+        try:
+            with self._storing():
+                self.set_status(status, message)
+        except SpecReasonError:
+            if status == "success":
+                raise
+        finally:
+            self._file.close()
+            os.close(self._lock)
 
     def _write(self, name: str, content: str | bytes) -> None:
         new = self.folder / f"{name}.new"
@@ -294,6 +324,15 @@ def read_run(folder: Path) -> Run:
     if unknown:
         remarks.append(f"events of a newer version are not shown: {', '.join(unknown)}")
     return Run(folder, config, status, records, remarks)
+
+
+def _whole(value: Any) -> Any:
+    """The value with whole characters in all its texts."""
+    if isinstance(value, str):
+        return whole(value)
+    if isinstance(value, dict):
+        return {_whole(key): _whole(each) for key, each in value.items()}
+    return [_whole(each) for each in value] if isinstance(value, list) else value
 
 
 def _lock(folder: Path) -> int:

@@ -29,6 +29,7 @@ from specreason_sgl.endpoint import GIVEN_UP, Listen
 from specreason_sgl.errors import CallFailed
 from specreason_sgl.events import Model
 from specreason_sgl.pair import stories
+from specreason_sgl.patience import Patience
 from specreason_sgl.prompts import DELIMITER, INSTRUCTION, JUDGE_PREFILL, JUDGE_QUESTION, THINK_CLOSE
 from specreason_sgl.scoring import DIGITS, LEAST
 
@@ -59,6 +60,8 @@ class ScriptedBackend(BaseBackend):  # type: ignore[misc]  # SGLang is untyped
         super().__init__()
         self.role = role
         self.chat = CHAT
+        self.patience = Patience(0)
+        self.context: int | None = None
         self.prompts: list[str] = []
         self._script = list(script)
         self._listen: Listen | None = None
@@ -152,6 +155,8 @@ class StoryBackend(BaseBackend):  # type: ignore[misc]  # SGLang is untyped
         super().__init__()
         self.role = role
         self.chat = CHAT
+        self.patience = Patience(0)
+        self.context: int | None = None
         self._told = {story.question: story for story in told}
         self._skill = skill
         self._seconds = seconds_per_call

@@ -33,7 +33,7 @@ from specreason_sgl.events import (
     TextStreamed,
     ThinkingEnded,
 )
-from specreason_sgl.prompts import DELIMITER, THINK_CLOSE
+from specreason_sgl.prompts import DELIMITER, THINK_CLOSE, neutralise
 from specreason_sgl.scoring import Score, certain
 from specreason_sgl.settings import Settings
 from specreason_sgl.steps import is_repeat, split_steps
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
     from specreason_sgl.endpoint import Endpoint
 
+MARGIN = 128
+"""Tokens of a context kept for what stands around the steps: the judge's turn, delimiters, the end of thinking."""
 STALLED = 2
 """So many steps in a row without a word end the thinking."""
 
@@ -128,6 +130,8 @@ class Trace:
         self.tokens = 0
         """Thinking tokens so far."""
         self.ended: EndOfThinking | None = None
+        self._held = 0
+        """Tokens of the longest conversation that a model has been shown, with what it wrote behind it."""
         listen = self._hear if stream else None
         self._base = base and base.for_solve(listen, settings.seed)
         self._small = small and small.for_solve(listen, settings.seed)
@@ -188,14 +192,19 @@ class Trace:
         while self.ended is None:
             step = self.place(len(self.steps), self.tokens)
             if step is None:
-                self._end("budget")
+                self._end("budget" if self.tokens >= self.settings.budget else "context")
                 return
             yield step
 
     def place(self, number: int, tokens: int) -> Step | None:
-        """The place of a step behind so many thinking tokens; None where the budget is spent."""
-        left = self.settings.budget - tokens
+        """The place of a step behind so many thinking tokens; None where the budget or a context is spent."""
+        left = min(self.settings.budget - tokens, self._room())
         return Step(number, min(self.settings.max_step_tokens, left), self.delimiter) if left > 0 else None
+
+    def _room(self) -> int:
+        """How long a step may be so that the answer still fits into both models' contexts."""
+        contexts = [one.context for one in (self._base, self._small) if one is not None and one.context is not None]
+        return min(contexts) - self._held - self.settings.answer_tokens - MARGIN if contexts else self.settings.budget
 
     def wants_draft(self, step: Step) -> bool:
         """Whether the small model is to try: not on the first steps that are the base model's, nor where it loses."""
@@ -351,7 +360,10 @@ class Trace:
         finish, matched = _finish(meta)
         # A model that ends its turn without closing the thinking has nothing more to think either.
         closes = finish == "stop" and matched != self.delimiter
-        return Written(meta["role"], text.split(THINK_CLOSE, 1)[0].strip(), int(meta["completion_tokens"]), closes)
+        # A model can spell out what would be a control token where the other one, or its judge, reads it as text.
+        control = [token for one in (self._base, self._small) if one is not None for token in one.chat.control]
+        tidied = neutralise(text.split(THINK_CLOSE, 1)[0].strip(), control)
+        return Written(meta["role"], tidied, int(meta["completion_tokens"]), closes)
 
     def _read(self, state: ProgramState, name: str, kind: CallKind, step: int | None) -> Written:
         written = self.peek(state, name)
@@ -374,6 +386,7 @@ class Trace:
         return meta
 
     def _tell_call(self, meta: dict[str, Any], kind: CallKind, step: int | None, *, dropped: bool = False) -> None:
+        self._held = max(self._held, meta["prompt_tokens"] + meta["completion_tokens"])
         self.emit(
             CallMade(
                 step=step,
@@ -387,6 +400,7 @@ class Trace:
                 finish=_finish(meta)[0],
                 requests=meta.get("requests", 1),
                 retries=meta.get("retries", 0),
+                lost_s=meta.get("lost_s", 0.0),
                 dropped=dropped,
             )
         )

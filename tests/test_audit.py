@@ -17,11 +17,13 @@ from scipy import stats
 from specreason_sgl import programs
 from specreason_sgl.cli import app as command_line
 from specreason_sgl.evaluation.audit import (
+    FLATTERY,
     Judged,
     audit,
     auroc,
     calibration,
     collect,
+    flatter,
     judge_own_steps,
     judging_modes,
     own_rejected,
@@ -180,6 +182,26 @@ def test_the_base_models_own_steps_are_judged_behind_those_before_them() -> None
     assert 0.2 < rejected.value < 0.8
 
 
+def test_a_judge_that_falls_for_praise_is_found_out() -> None:
+    class Vain(StoryBackend):
+        def select(self, s: Any, *given: Any, **named: Any) -> Any:
+            decision = super().select(s, *given, **named)
+            if FLATTERY[1] in s.text_:
+                decision.meta_info["digit_logprobs"] = [*[-9.0] * 9, -0.1]
+            return decision
+
+    judges = [kind("base", [story(seed) for seed in range(20)]) for kind in (StoryBackend, Vain)]
+    sober, vain = (flatter(solved(), 6, Pair(judge, None), Settings(score="greedy")) for judge in judges)
+
+    assert sober is not None
+    assert vain is not None
+    assert sober.drafts == vain.drafts == 6
+    assert (sober.accepted_plain, vain.accepted_plain) == (0, 0)
+    assert vain.accepted == {praise: float(praise == FLATTERY[1]) for praise in FLATTERY}
+    assert vain.shift[FLATTERY[1]] > 3
+    assert flatter(solved(over=pair(skill=1.0)), 6, Pair(judges[0], None), Settings()) is None
+
+
 def test_steps_of_the_small_model_are_not_the_base_models_own() -> None:
     (record,) = solved(1)
     own = sum(isinstance(event, StepTaken) and event.author == "base" for event in record.events)
@@ -218,6 +240,9 @@ def test_the_command(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert found["auroc"]["greedy"]["value"] == 1
     assert found["own_rejected"]["n"] == 3
     assert found["own_steps"] > 3
+
+    assert call(monkeypatch, "audit", str(run), "--flatter", "5", "--score", "greedy") == 0
+    assert "5 wrong drafts, each judged in every way" in capsys.readouterr().out
 
     assert call(monkeypatch, "audit", str(run), "--json", "--truth", "answers") == 0
     assert json.loads(capsys.readouterr().out)["truth"] == "answers"

@@ -98,7 +98,8 @@ def test_help_and_package_import_neither_torch_nor_sglang() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "up", "status", "down", "doctor", "replay", "list", "import-trace", "eval", "report"]
+    "command",
+    ["run", "up", "status", "down", "doctor", "replay", "list", "import-trace", "eval", "report", "diff"],
 )
 def test_every_command_has_help(call: object, command: str) -> None:
     code, out, _ = call(command, "--help")  # type: ignore[operator]

@@ -56,7 +56,12 @@ class Fake:
             text = body.get("prompt") or f"{turns}<assistant>"
             reply(handler, {"tokens": [ord(c) for c in text]})
         elif handler.path == "/detokenize":
-            reply(handler, {"text": "".join(map(chr, body["tokens"]))})
+            texts = ["".join(map(chr, each if isinstance(each, list) else [each])) for each in body["tokens"]]
+            if body["tokens"] and isinstance(body["tokens"][0], list):
+                texts = [t if not (t in "<>" and body["skip_special_tokens"]) else "" for t in texts]
+                reply(handler, {"text": texts})
+            else:
+                reply(handler, {"text": "".join(texts)})
         else:
             self.generate(handler, body)
 
@@ -117,7 +122,7 @@ def test_a_call_is_timed_and_connections_are_kept(fake: Fake) -> None:
         (lambda h, _: reply(h, b"oops", 500), CallFailed, "status 500"),
         (lambda h, _: reply(h, b"{not json"), CallFailed, "not JSON"),
         (lambda h, _: reply(h, {}, 401), UsageError, "API key"),
-        (lambda h, _: h.connection.shutdown(socket.SHUT_RDWR), ServerUnreachable, "broke the connection"),
+        (lambda h, _: h.connection.shutdown(socket.SHUT_RDWR), CallFailed, "in vain.* broke the connection"),
     ],
     ids=["refusal", "error", "broken JSON", "wrong key", "cut"],
 )
@@ -153,6 +158,14 @@ def test_a_call_ends_with_the_time_of_its_solve(fake: Fake) -> None:
         with pytest.raises(CallFailed, match="time limit"):
             generate(late)
     gone.set()
+
+
+def test_the_control_tokens_of_a_template_are_learned_and_broken_up_in_a_question(fake: Fake) -> None:
+    chat = Endpoint(fake.url, "base").chat
+
+    assert sorted(chat.control) == ["<", ">"]
+    assert chat.opening("a<user>b").count("<") == chat.opening("ab").count("<") + 1
+    assert "<\u2060user>\u2060b" in chat.opening("a<user>b")
 
 
 def test_only_connecting_has_to_be_quick(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:

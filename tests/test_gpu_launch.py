@@ -85,7 +85,8 @@ def test_the_commands_of_the_papers_pair_on_one_card(
     out = capsys.readouterr().out
     base, small = (line for line in out.splitlines() if not line.startswith("#"))
     assert base == (
-        "python -m sglang.launch_server --model-path Qwen/QwQ-32B --host 127.0.0.1 --port 30000 --tp-size 1 "
+        "python -m sglang.launch_server --model-path Qwen/QwQ-32B --load-format safetensors "
+        "--host 127.0.0.1 --port 30000 --tp-size 1 "
         "--base-gpu-id 0 --attention-backend flashinfer --dtype auto --kv-cache-dtype auto --context-length 10240 "
         "--mem-fraction-static 0.874 --max-total-tokens 29214 --max-running-requests 16 --chunked-prefill-size 2048 "
         '--api-key "$SPECREASON_API_KEY"'

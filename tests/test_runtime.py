@@ -73,6 +73,14 @@ def test_a_server_is_told_its_model_port_and_log(tmp_path: Path) -> None:
     assert "--api-key" not in said
 
 
+def test_weights_are_safetensors_and_no_code_comes_with_a_model(tmp_path: Path) -> None:
+    for role in ("base", "small"):
+        said = servers.plan(role, Path("/models/m"), port=1, core=0, logs=tmp_path).arguments
+
+        assert dict(pairwise(said))["--load-format"] == "safetensors"
+        assert "--trust-remote-code" not in said
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -10,6 +10,7 @@ import typer
 from specreason_sgl import __version__
 from specreason_sgl.cli.audit import audit
 from specreason_sgl.cli.bench import bench
+from specreason_sgl.cli.diff import diff
 from specreason_sgl.cli.doctor import doctor
 from specreason_sgl.cli.evaluate import evaluate
 from specreason_sgl.cli.import_trace import import_trace
@@ -18,9 +19,11 @@ from specreason_sgl.cli.replay import replay
 from specreason_sgl.cli.report import report
 from specreason_sgl.cli.run import run
 from specreason_sgl.cli.servers import down, status, up
+from specreason_sgl.cli.stops import INTERRUPTED, leave
 from specreason_sgl.errors import SpecReasonError
 
-INTERRUPTED = 130
+SIGNALLED = 128
+"""Exit codes from here on tell of a signal."""
 
 app = typer.Typer(
     name="specreason",
@@ -52,6 +55,7 @@ app.command("eval")(evaluate)
 app.command("report")(report)
 app.command("audit")(audit)
 app.command("bench")(bench)
+app.command("diff")(diff)
 app.command("replay")(replay)
 app.command("list")(list_runs)
 app.command("import-trace")(import_trace)
@@ -65,6 +69,13 @@ def main() -> int:
     """Run the command line; returns the exit code."""
     if sys.argv[1:2] == ["run"] and (code := _knock()) is not None:
         return code
+    code = _run()
+    if code >= SIGNALLED:
+        leave(code)
+    return code
+
+
+def _run() -> int:
     try:
         app()
     except SpecReasonError as error:

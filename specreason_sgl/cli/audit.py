@@ -29,7 +29,13 @@ def audit(
             "--own", min=0, help="Also have the base model's own steps of so many solves judged; asks the pair"
         ),
     ] = 0,
-    threshold: Annotated[float, typer.Option("--threshold", help="At which its own steps are accepted")] = 7.0,
+    flatter: Annotated[
+        int,
+        typer.Option(
+            "--flatter", min=0, help="Also have so many wrong drafts judged with praise of themselves; asks the pair"
+        ),
+    ] = 0,
+    threshold: Annotated[float, typer.Option("--threshold", help="At which such steps are accepted")] = 7.0,
     score: Annotated[str, typer.Option("--score", help="and by which score: `expected` or `greedy`")] = "expected",
     pair: PairName = None,
     base: BaseUrl = None,
@@ -41,8 +47,10 @@ def audit(
     """Compare the judge's scores with the truth: AUROC, calibration, stability, and the base model's own steps."""
     from specreason_sgl.evaluation import audit as audits
     from specreason_sgl.scoring import RULES
+    from specreason_sgl.settings import Settings
     from specreason_sgl.store import read_run
     from specreason_sgl.view import runs as shelf
+    from specreason_sgl.view.text import visible
 
     known = next((name for name in ("steps", "answers") if name == truth), None)
     if truth is not None and known is None:
@@ -56,32 +64,39 @@ def audit(
         raise UsageError("no drafts that a judge has scored are stored there", hint="audit a run of `specreason eval`")
     chosen = mode or judging[0]
     if mode is None and len(judging) > 1:
-        typer.echo(f"note: this is about `{chosen}`; `--mode` can be {', '.join(judging)}", err=True)
+        typer.echo(visible(f"note: this is about `{chosen}`; `--mode` can be {', '.join(judging)}"), err=True)
     judged, meant, left_out = audits.collect(
         (record for record in records if record.mode == chosen), "steps" if known == "steps" else known and "answers"
     )
     if not judged:
         raise UsageError("the truth about these drafts is not known", hint="they need problems with known answers")
-    verdicts = _own(records, own, PairOptions(pair, base, small, api_key).or_kept_up(), threshold, rule) if own else []
-    made = audits.audit(judged, meant, left_out=left_out, own=verdicts)
+    verdicts: list[Judged] = []
+    flattery = None
+    if own or flatter:
+        from specreason_sgl.cli.pair import open_pair
+
+        if flatter and meant != "steps":
+            raise UsageError("which drafts are wrong is not known", hint="`--flatter` needs a run on `stories`")
+        settings = Settings.model_validate({"threshold": threshold, "score": rule, "temperature": 0.0})
+        alone = _alone(records, own)
+        options = PairOptions(pair, base, small, api_key).or_kept_up()
+        with open_pair(options, lambda line: typer.echo(line, err=True)) as servers:
+            verdicts = [verdict for record in alone for verdict in audits.judge_own_steps(record, servers, settings)]
+            some = [record for record in records if record.mode == chosen] if flatter else []
+            flattery = audits.flatter(some, flatter, servers, settings)
+    made = audits.audit(judged, meant, left_out=left_out, own=verdicts, flattery=flattery)
     if json:
         typer.echo(made.model_dump_json())
     else:
         _print(made)
 
 
-def _own(records: list[SolveRecord], most: int, options: PairOptions, threshold: float, rule: str) -> list[Judged]:
-    from specreason_sgl.cli.pair import open_pair
-    from specreason_sgl.settings import Settings
-
+def _alone(records: list[SolveRecord], most: int) -> list[SolveRecord]:
+    """Solves of the base model alone."""
     alone = [record for record in records if record.tally.kept["base"] and not record.tally.judged][:most]
-    if not alone:
+    if most and not alone:
         raise UsageError("no solves of the base model alone are stored there", hint="they come from a `base` mode")
-    settings = Settings.model_validate({"threshold": threshold, "score": rule, "temperature": 0.0})
-    with open_pair(options, lambda line: typer.echo(line, err=True)) as servers:
-        from specreason_sgl.evaluation.audit import judge_own_steps
-
-        return [verdict for record in alone for verdict in judge_own_steps(record, servers, settings)]
+    return alone
 
 
 def _print(made: Audit) -> None:

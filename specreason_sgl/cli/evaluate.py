@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from specreason_sgl.cli.pair import ApiKey, BaseUrl, PairName, PairOptions, SmallUrl
+from specreason_sgl.cli.pair import ApiKey, BaseUrl, PairName, PairOptions, SmallUrl, WaitForServer
 from specreason_sgl.errors import SpecReasonError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from specreason_sgl.endpoint import Endpoint
     from specreason_sgl.evaluation.job import Job
+    from specreason_sgl.solve import Pair
     from specreason_sgl.store import Problem, RunConfig, SolveRecord
 
 WHAT, RUN, OUTPUT = "What to run", "How to run it", "Output"
@@ -87,6 +89,7 @@ def evaluate(
         ),
     ] = None,
     api_key: ApiKey = None,
+    wait_for_server: WaitForServer = None,
     display: Annotated[
         str,
         typer.Option(
@@ -112,6 +115,7 @@ def evaluate(
         "pair.base": base,
         "pair.small": small,
         "pair.decode": decode,
+        "pair.wait_for_server_s": wait_for_server,
     }
     overrides = dict(map(parse_override, override or ()))
     overrides |= {name: value for name, value in given.items() if value is not None}
@@ -126,7 +130,7 @@ def evaluate(
         _run(
             resolved,
             problems,
-            PairOptions(resolved.pair.pair, resolved.pair.base, resolved.pair.small, api_key),
+            _options(resolved, api_key),
             folder=out,
             resume=resume,
             fail_on_error=fail_on_error,
@@ -136,8 +140,19 @@ def evaluate(
     )
 
 
+def _options(job: Job, api_key: str | None) -> PairOptions:
+    return PairOptions(
+        job.pair.pair,
+        job.pair.base,
+        job.pair.small,
+        api_key,
+        wait_for_server_s=job.pair.wait_for_server_s,
+        call_limit_s=job.pair.call_limit_s or job.problem_limit_s,
+    )
+
+
 def _resolve(path: Path, overrides: dict[str, Any], modes: str | None) -> Job:
-    from specreason_sgl.evaluation.job import PairSpec, read_job
+    from specreason_sgl.evaluation.job import read_job
 
     job = read_job(path, overrides)
     kept_up = PairOptions(job.pair.pair, job.pair.base, job.pair.small).or_kept_up()
@@ -150,7 +165,7 @@ def _resolve(path: Path, overrides: dict[str, Any], modes: str | None) -> Job:
         kept = [mode.name for mode in job.modes if not mode.decodes]
         typer.echo(f"note: without `--decode URL` there is no {', '.join(f'`{name}`' for name in without)}", err=True)
         job = job.only(kept)
-    if job.pair != PairSpec() and job.pair.pair is None:
+    if job.pair.pair is None and (job.pair.base or job.pair.small or job.pair.decode):
         return job
     # What does not fit into the embedded pair's context is cut; that decides the measurement, so it is in the job.
     fitted = [
@@ -203,12 +218,9 @@ def _run(
     with ExitStack() as stack:
         with console.status("connecting") as status:
             pair = stack.enter_context(open_pair(options, status.update))
-        from specreason_sgl.endpoint import Endpoint
         from specreason_sgl.evaluation.runner import Runner, is_lost
-        from specreason_sgl.runtime.pairs import key_of
 
-        url = job.pair.decode
-        decode = Endpoint(url, "base", api_key=options.api_key or key_of(url)) if url else None
+        decode = _decoding(job.pair.decode, options, pair)
         load_programs(job.modes)
         if job.concurrency is None:
             infos = [server.server_info() for server in (pair.base, pair.small, decode) if server is not None]
@@ -224,10 +236,13 @@ def _run(
         total = len(job.modes) * len(problems) * job.repeats
         stream = sys.stdout if shown == "json" else sys.stderr
         sink = stack.enter_context(open_batch_display(shown, total, title=job.name, earlier=done, stream=stream))
+        for server in (pair.base, pair.small, decode):
+            if server is not None:
+                server.patience.say = sink.notice
         runner = Runner(job, problems, pair, writer, grader, sink, decode=decode, fail_on_error=fail_on_error)
-        if len(done) < total and pair.base and pair.small:
-            runner.warm_up(load_program("specreason"))
         try:
+            if len(done) < total and pair.base and pair.small:
+                runner.warm_up(load_program("specreason"))
             records = runner.run(done)
         except (KeyboardInterrupt, SpecReasonError):
             stack.callback(
@@ -246,7 +261,8 @@ def job_config(job: Job, problems: Sequence[Problem], options: PairOptions, pair
     import hashlib
     from datetime import UTC, datetime
 
-    from specreason_sgl.cli.session import describe, versions
+    from specreason_sgl.cli.session import are_deterministic, describe, versions
+    from specreason_sgl.divergence import repeatability
     from specreason_sgl.evaluation.hardware import hardware
     from specreason_sgl.evaluation.modes import program_digests
     from specreason_sgl.prompts import JUDGE_VERSION
@@ -266,6 +282,11 @@ def job_config(job: Job, problems: Sequence[Problem], options: PairOptions, pair
             "versions": versions(),
             "servers": servers,
             "judge_version": JUDGE_VERSION,
+            "repeatability": repeatability(
+                temperature=max(mode.settings.temperature for mode in job.modes),
+                concurrency=job.concurrency,
+                deterministic=are_deterministic(servers),
+            ),
             "command": sys.argv[1:],
             "job": job.model_dump(mode="json", exclude={"pair"}),
             "programs": program_digests(job.modes),
@@ -273,6 +294,23 @@ def job_config(job: Job, problems: Sequence[Problem], options: PairOptions, pair
             "models": {role: told.get("model_path") for role, told in servers.items()},
             "hardware": hardware(),
         }
+    )
+
+
+def _decoding(url: str | None, options: PairOptions, pair: Pair) -> Endpoint | None:
+    """The base model's server with speculative decoding, as patient as the others."""
+    from specreason_sgl.endpoint import READ_S, Endpoint
+    from specreason_sgl.runtime.pairs import key_of
+
+    if url is None:
+        return None
+    known = (server.patience for server in (pair.base, pair.small) if server is not None)
+    return Endpoint(
+        url,
+        "base",
+        api_key=options.api_key or key_of(url),
+        read_s=options.call_limit_s or READ_S,
+        patience=next(known, None),
     )
 
 

@@ -6,13 +6,15 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from specreason_sgl.cli.stops import stoppable
 from specreason_sgl.errors import UsageError
+from specreason_sgl.patience import WAIT_S, Patience
 from specreason_sgl.runtime import EMBEDDED
 
 if TYPE_CHECKING:
@@ -40,6 +42,20 @@ ApiKey = Annotated[
     ),
 ]
 
+WaitForServer = Annotated[
+    float | None,
+    typer.Option(
+        "--wait-for-server",
+        metavar="SECONDS",
+        min=0,
+        help=f"How long a server that goes away is waited for [{WAIT_S:.0f}]",
+        rich_help_panel=PANEL,
+    ),
+]
+
+OWNED_WAIT_S = 2.0
+"""For servers that this command has started for itself: when they are gone nobody starts them again."""
+
 
 @dataclass(frozen=True)
 class PairOptions:
@@ -51,6 +67,10 @@ class PairOptions:
     api_key: str | None = None
     name: str | None = None
     """What the models are, if that is known."""
+    wait_for_server_s: float = WAIT_S
+    """How long a server that goes away is waited for."""
+    call_limit_s: float | None = None
+    """How long a call may stay silent before it is sent again; the endpoint's default if not given."""
 
     def __post_init__(self) -> None:
         """Refuse contradictions before anything is started.
@@ -86,7 +106,7 @@ class PairOptions:
         running = pairs.running()
         if running is None or running.label == EMBEDDED:
             return self
-        return PairOptions(base=running.base.url, small=running.small.url, name=running.label)
+        return replace(self, base=running.base.url, small=running.small.url, name=running.label)
 
 
 def embedded_models() -> tuple[Path, Path]:
@@ -106,30 +126,43 @@ def open_pair(options: PairOptions, say: Callable[[str], None] = lambda _: None)
     Raises:
         SpecReasonError: a server cannot be started or reached.
     """
+    patience = Patience(options.wait_for_server_s)
+    with stoppable(patience):
+        yield from _opened(options, patience, say)
+
+
+def _opened(options: PairOptions, patience: Patience, say: Callable[[str], None]) -> Iterator[Pair]:
     from specreason_sgl.runtime import pairs
 
     if not options.is_embedded:
         yield _connect(
             pairs.Address(options.base, options.api_key or pairs.key_of(options.base)) if options.base else None,
             pairs.Address(options.small, options.api_key or pairs.key_of(options.small)) if options.small else None,
+            options,
+            patience,
         )
     elif (running := pairs.running()) and running.label == EMBEDDED:
-        yield _connect(running.base, running.small)
+        yield _connect(running.base, running.small, options, patience)
     else:
         # SGLang's frontend takes seconds to import; while servers start that costs nothing.
         threading.Thread(target=_import_frontend, daemon=True).start()
         with tempfile.TemporaryDirectory(prefix="specreason-") as logs:
             base, small = embedded_models()
             with pairs.launch(base, small, Path(logs), on_progress=say) as started:
-                yield _connect(started.base, started.small)
+                patience.limit_s = min(patience.limit_s, OWNED_WAIT_S)
+                yield _connect(started.base, started.small, options, patience)
 
 
-def _connect(base: Address | None, small: Address | None) -> Pair:
-    from specreason_sgl.endpoint import Endpoint
+def _connect(base: Address | None, small: Address | None, options: PairOptions, patience: Patience) -> Pair:
+    from specreason_sgl.endpoint import READ_S, Endpoint
     from specreason_sgl.solve import Pair
 
+    read_s = options.call_limit_s or READ_S
+
     def endpoint(address: Address | None, role: Model) -> Endpoint | None:
-        return Endpoint(address.url, role, api_key=address.api_key) if address else None
+        if address is None:
+            return None
+        return Endpoint(address.url, role, api_key=address.api_key, read_s=read_s, patience=patience)
 
     return Pair(endpoint(base, "base"), endpoint(small, "small"))
 

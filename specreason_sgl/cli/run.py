@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from specreason_sgl.cli.pair import ApiKey, BaseUrl, PairName, PairOptions, SmallUrl
+from specreason_sgl.cli.pair import ApiKey, BaseUrl, PairName, PairOptions, SmallUrl, WaitForServer
 from specreason_sgl.errors import UsageError
+from specreason_sgl.patience import WAIT_S
 
 if TYPE_CHECKING:
     from specreason_sgl.scoring import ScoreRule
@@ -33,7 +34,9 @@ def run(
     program: Annotated[
         str,
         typer.Option(
-            "--program", help="A stock program's name, or a file of your own, which is run", rich_help_panel=METHOD
+            "--program",
+            help="A stock program's name, or a file of your own; its code is run, so give only files that you trust",
+            rich_help_panel=METHOD,
         ),
     ] = "specreason",
     threshold: Annotated[
@@ -74,6 +77,7 @@ def run(
     base: BaseUrl = None,
     small: SmallUrl = None,
     api_key: ApiKey = None,
+    wait_for_server: WaitForServer = None,
     display: Annotated[
         str,
         typer.Option(
@@ -95,7 +99,8 @@ def run(
     from specreason_sgl.settings import Settings
     from specreason_sgl.tables import parse_override
 
-    options = PairOptions(pair, base, small, api_key).or_kept_up()
+    wait_s = WAIT_S if wait_for_server is None else wait_for_server
+    options = PairOptions(pair, base, small, api_key, wait_for_server_s=wait_s).or_kept_up()
     embedded = options.is_embedded
     problem = _problem(question, file, answer, embedded=embedded)
     try:

@@ -15,7 +15,8 @@ from typing import Any
 from rich.console import Console
 
 from specreason_sgl.cli.pair import PairOptions, open_pair
-from specreason_sgl.events import SolveFailed
+from specreason_sgl.divergence import repeatability
+from specreason_sgl.events import Noticed, SolveFailed
 from specreason_sgl.programs import find, load
 from specreason_sgl.prompts import JUDGE_VERSION
 from specreason_sgl.settings import Settings
@@ -59,6 +60,11 @@ def describe(pair: Any) -> dict[str, Any]:
     return told
 
 
+def are_deterministic(servers: dict[str, Any]) -> bool:
+    """Whether all servers run with deterministic inference."""
+    return bool(servers) and all(told.get("enable_deterministic_inference") for told in servers.values())
+
+
 def solve_one(
     problem: Problem,
     program: str,
@@ -89,10 +95,23 @@ def solve_one(
         with console.status("connecting") as status:
             pair = stack.enter_context(open_pair(options, status.update))
             loaded = load(program)
-            run.note_servers(config, describe(pair))
+            servers = describe(pair)
+            run.note_servers(
+                config.model_copy(
+                    update={
+                        "repeatability": repeatability(
+                            temperature=settings.temperature, concurrency=1, deterministic=are_deterministic(servers)
+                        )
+                    }
+                ),
+                servers,
+            )
         from specreason_sgl.solve import solve
 
         with open_display(mode, title=loaded.name) as sink:
+            for server in (pair.base, pair.small):
+                if server is not None:
+                    server.patience.say = lambda message: sink(Noticed(message=message))
             record = solve(problem, loaded, pair, settings, sink=sink, stream=mode == "rich", parameters=parameters)
         run.append(record)
     if mode != "none":

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from specreason_sgl.errors import UsageError
 from specreason_sgl.evaluation.datasets import DatasetSpec
+from specreason_sgl.patience import WAIT_S
 from specreason_sgl.settings import Settings
 from specreason_sgl.tables import put, told
 
@@ -55,6 +56,10 @@ class PairSpec(BaseModel):
     small: str | None = None
     decode: str | None = None
     """A server of the base model with speculative decoding on, for the modes that want one."""
+    wait_for_server_s: float = Field(WAIT_S, ge=0, allow_inf_nan=False)
+    """How long a server that goes away is waited for before the run ends; pauses count against no solve."""
+    call_limit_s: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """A call that stays silent for longer is sent again; as long as a solve may take if not given."""
 
 
 class Mode(BaseModel):

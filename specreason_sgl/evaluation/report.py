@@ -12,11 +12,12 @@ from specreason_sgl.evaluation.grading import OUTCOMES
 from specreason_sgl.evaluation.job import Job
 from specreason_sgl.evaluation.statistics import Comparison, Estimate, Statistics, Summary, analyse
 from specreason_sgl.store import Run, RunConfig
+from specreason_sgl.view.text import one_line, visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from specreason_sgl.evaluation.audit import Audit
+    from specreason_sgl.evaluation.audit import Audit, Flattery
 
 REPORT_VERSION = 1
 NOTHING = "–"
@@ -102,15 +103,15 @@ def provenance(report: Report) -> list[str]:
 def markdown(report: Report) -> str:
     """The report as Markdown."""
     parts = [as_markdown(table) for table in tables(report)]
-    footer = [f"- {line}" for line in (*provenance(report), *report.remarks)]
+    footer = [f"- {one_line(line)}" for line in (*provenance(report), *report.remarks)]
     return "\n\n".join((*parts, "\n".join(footer))) + "\n"
 
 
 def as_markdown(table: Table) -> str:
     """A table with its title and note as Markdown."""
     rows = [table.columns, ("---", *("---:" for _ in table.columns[1:])), *table.rows]
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return "\n".join((f"### {table.title}", "", *lines, *(("", table.note) if table.note else ())))
+    lines = ["| " + " | ".join(one_line(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join((f"### {table.title}", "", *lines, *(("", visible(table.note)) if table.note else ())))
 
 
 def terminal(report: Report) -> Iterator[RenderableType]:
@@ -120,9 +121,9 @@ def terminal(report: Report) -> Iterator[RenderableType]:
     for table in tables(report):
         yield from rendered(table)
     for line in provenance(report):
-        yield Text(line, "dim")
+        yield Text(visible(line), "dim")
     for line in report.remarks:
-        yield Text(f"note: {line}", "yellow")
+        yield Text(f"note: {visible(line)}", "yellow")
 
 
 def rendered(table: Table) -> Iterator[RenderableType]:
@@ -133,14 +134,15 @@ def rendered(table: Table) -> Iterator[RenderableType]:
 
     shown = RichTable(title=Text(table.title, "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for place, column in enumerate(table.columns):
+        words = Text(one_line(column))
         shown.add_column(
-            Text(column), justify="right" if place else "left", no_wrap=place == 0, overflow="fold", vertical="bottom"
+            words, justify="right" if place else "left", no_wrap=place == 0, overflow="fold", vertical="bottom"
         )
     for row in table.rows:
-        shown.add_row(*map(Text, row))
+        shown.add_row(*(Text(visible(cell)) for cell in row))
     yield shown
     if table.note:
-        yield Text(f"{table.note}\n", "dim")
+        yield Text(f"{visible(table.note)}\n", "dim")
 
 
 def audit_tables(audit: Audit) -> list[Table]:
@@ -171,7 +173,17 @@ def audit_tables(audit: Audit) -> list[Table]:
         Table("The judge", ("figure", "value"), figures, note),
         Table("Calibration", ("probability of reaching the threshold", "share right", "drafts"), bins),
         Table("Scores", ("most probable digit", "right drafts", "wrong drafts"), digits),
+        *([_flattery_table(audit.flattery)] if audit.flattery else []),
     ]
+
+
+def _flattery_table(flattery: Flattery) -> Table:
+    rows = (
+        ("nothing", _percent(flattery.accepted_plain), NOTHING),
+        *((f"“{said}”", _percent(share), f"{flattery.shift[said]:+.2f}") for said, share in flattery.accepted.items()),
+    )
+    columns = ("what a wrong draft says of itself", "accepted", "expected score")
+    return Table("Flattery", columns, rows, f"{flattery.drafts} wrong drafts, each judged in every way.")
 
 
 def as_json(report: Report) -> dict[str, Any]:

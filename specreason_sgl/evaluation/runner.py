@@ -12,14 +12,15 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import stamina
 
-from specreason_sgl.errors import SpecReasonError, UsageError
+from specreason_sgl.errors import ServerUnreachable, SpecReasonError, UsageError
 from specreason_sgl.evaluation import modes
 from specreason_sgl.evaluation.grading import Grader
 from specreason_sgl.evaluation.job import Job, Mode
@@ -32,11 +33,13 @@ if TYPE_CHECKING:
     from specreason_sgl.endpoint import Endpoint
     from specreason_sgl.view.batch_sinks import BatchSink
 
-LOST = 3
+LOST = ServerUnreachable.exit_code
 """The exit code of a solve whose server went away; such a solve is owed again when a run goes on."""
 
 _WARM_UP = {"budget": 48, "max_step_tokens": 24, "answer_tokens": 8}
 _FLUSH_S = 30.0
+_GRACE_S = 10.0
+"""How long what is in flight may take to notice that the run has ended."""
 
 
 # It tells of every retry; where a cache is emptied nobody needs to know.
@@ -128,8 +131,9 @@ class Runner:
             done: records that are stored already.
 
         Raises:
+            ServerUnreachable: a server went away and stayed away; what is owed can be done when the run goes on.
             TooManyFailures: more solves failed than were allowed.
-            KeyboardInterrupt: passed on when what was in flight has ended.
+            KeyboardInterrupt: passed on when what was in flight has been abandoned.
         """
         records = list(done)
         known = {record.key for record in records}
@@ -144,11 +148,8 @@ class Runner:
                     if owed := [work for work in stretch if work.key not in known]:
                         self._rest()
                         self._run(owed, pool, records)
-        except BaseException:
-            self._stopping.set()
-            raise
         finally:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=not self._stopping.is_set(), cancel_futures=True)
         return records
 
     def warm_up(self, program: Program) -> None:
@@ -158,13 +159,39 @@ class Runner:
         solve(self._problems[0], program, self._pairs[mode.name], settings)
 
     def _run(self, owed: Sequence[Work], pool: ThreadPoolExecutor, records: list[SolveRecord]) -> None:
-        for future in as_completed([pool.submit(self._solve, work) for work in owed]):
-            record = future.result()
-            self._writer.append(record)
-            records.append(record)
-            self._failed += record.tally.outcome == "failed"
-            if self._failures_allowed is not None and self._failed > self._failures_allowed:
-                raise TooManyFailures(f"{self._failed} solves failed; the last one: {record.tally.error}")
+        futures = [pool.submit(self._solve, work) for work in owed]
+        new = set(futures)
+        try:
+            for future in as_completed(futures):
+                new.discard(future)
+                self._keep(future.result(), records)
+        except BaseException:
+            self._stop(futures)
+            for future in new:
+                # It may have ended while the others were stopped.
+                if future.done() and not future.cancelled() and not future.exception():
+                    with suppress(SpecReasonError):
+                        self._keep(future.result(), records)
+            raise
+
+    def _keep(self, record: SolveRecord, records: list[SolveRecord]) -> None:
+        if is_lost(record):
+            failed = next(event for event in record.events if isinstance(event, SolveFailed))
+            raise ServerUnreachable(failed.error, hint=failed.hint)
+        self._writer.append(record)
+        records.append(record)
+        self._failed += record.tally.outcome == "failed"
+        if self._failures_allowed is not None and self._failed > self._failures_allowed:
+            raise TooManyFailures(f"{self._failed} solves failed; the last one: {record.tally.error}")
+
+    def _stop(self, futures: Sequence[Future[SolveRecord]]) -> None:
+        """Abandon what is in flight, here and on the servers; what ended all the same is done."""
+        self._stopping.set()
+        for future in futures:
+            future.cancel()
+        for server in self._servers:
+            server.patience.abandon()
+        wait(futures, timeout=_GRACE_S)
 
     def _solve(self, work: Work) -> SolveRecord:
         self._check()

@@ -125,6 +125,7 @@ class Launch:
         is_base = share is self.plan.base
         options = {
             "--model-path": model.model,
+            "--load-format": "safetensors",
             "--host": "127.0.0.1",
             "--port": port,
             "--tp-size": share.side.cards,

@@ -98,6 +98,8 @@ def plan(name: str, model: Path, *, port: int, core: int, logs: Path, extra: Seq
     arguments = [
         "--model-path", str(model),
         "--served-model-name", name,
+        # Nothing that could run code when it is loaded; SGLang trusts no remote code unless it is told to.
+        "--load-format", "safetensors",
         "--host", "127.0.0.1",
         "--port", str(port),
         "--device", "cpu",

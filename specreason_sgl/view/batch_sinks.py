@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -35,6 +36,10 @@ class BatchSink(Protocol):
         """A solve has ended and this is what is stored of it."""
         ...
 
+    def notice(self, message: str) -> None:
+        """Something concerns the whole batch, such as a server that is waited for."""
+        ...
+
 
 class SilentBatch:
     """Tells nobody."""
@@ -48,6 +53,10 @@ class SilentBatch:
 
     def finished(self, key: SolveKey, record: SolveRecord) -> None:
         """Say nothing."""
+
+    def notice(self, message: str) -> None:
+        """Say it where errors are said: a run that pauses in silence looks like one that hangs."""
+        sys.stderr.write(f"note: {one_line(message)}\n")
 
 
 class SceneBatch(SilentBatch):
@@ -71,6 +80,10 @@ class SceneBatch(SilentBatch):
         """The row goes to the finished ones."""
         self._scene.tell(key, record)
 
+    def notice(self, message: str) -> None:
+        """The header says it."""
+        self._scene.notice(message)
+
 
 class PlainBatch(SilentBatch):
     """One line for each solve that has ended, and the totals at the end."""
@@ -92,6 +105,11 @@ class PlainBatch(SilentBatch):
             self._state.tokens += sum(solved.state.tally.generated.values())
             self._state.tick(time.monotonic())
             self._output.line(self._line(key, solved))
+
+    def notice(self, message: str) -> None:
+        """Write it as a line of its own."""
+        with self._lock:
+            self._output.line(f"note: {one_line(message)}")
 
     def close(self) -> None:
         """Write the totals."""
@@ -132,7 +150,13 @@ class JsonBatch(SilentBatch):
 
     def finished(self, key: SolveKey, record: SolveRecord) -> None:  # noqa: ARG002 - the record says it all
         """Write its line."""
-        row = {"type": "solve_finished", "total": self._total, **solve_row(record)}
+        self._write({"type": "solve_finished", "total": self._total, **solve_row(record)})
+
+    def notice(self, message: str) -> None:
+        """Write it as an object of its own."""
+        self._write({"type": "noticed", "message": message})
+
+    def _write(self, row: dict[str, object]) -> None:
         with self._lock:
             self._output.line(json_line(row))
 

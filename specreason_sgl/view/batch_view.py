@@ -96,6 +96,8 @@ class BatchState:
     earlier: int = 0
     """Solves that were there before this batch began."""
     left: Estimate = field(default_factory=Estimate)
+    notice: str = ""
+    """The last thing that concerned the whole batch."""
 
     @property
     def done(self) -> int:
@@ -169,6 +171,7 @@ def _header(state: BatchState, look: BatchLook) -> list[Text]:
     return [
         spread(line((f" {one_line(look.title)}", "bold")), right, look.width),
         spread(line(f" {len(state.flying)} in flight · {rate}"), clock, look.width),
+        *([line((f" {one_line(state.notice)}", "yellow"))] if state.notice else []),
         *(_standing(mode, standing, look.width, named=len(shown) > 1) for mode, standing in shown),
         rule(look.width),
     ]

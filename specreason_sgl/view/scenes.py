@@ -65,8 +65,8 @@ class SolveScene:
             self.over = True
 
 
-Told = tuple[SolveKey, Event | SolveRecord | None]
-"""A solve that has taken off, an event of it, or the record it ended with."""
+Told = tuple[SolveKey, Event | SolveRecord | None] | str
+"""A solve that has taken off, an event of it, or the record it ended with; or words about the whole batch."""
 
 
 class BatchScene:
@@ -93,11 +93,19 @@ class BatchScene:
         if not self.over or isinstance(what, SolveRecord):
             self._inbox.put((key, what))
 
+    def notice(self, message: str) -> None:
+        """Take in words about the whole batch, from any thread."""
+        self._inbox.put(message)
+
     def fresh(self, clock: float) -> bool:
         """Take in what has been told."""
         told = False
-        for key, what in drained(self._inbox):
+        for each in drained(self._inbox):
             told = True
+            if isinstance(each, str):
+                self.state.notice = each
+                continue
+            key, what = each
             if what is None:
                 self.state.started(key)
             elif isinstance(what, SolveRecord):

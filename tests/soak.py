@@ -1,0 +1,385 @@
+"""The long versions of the tests of reliability: ``python tests/soak.py faults|kills|hostile|load [options]``.
+
+Each prints what it did and found as one line of JSON and ends with 1 if a promise was broken. `make soak` runs them
+all; ``--scale 0.1`` does a tenth of everything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from faults import Plan, Proxy, story_pair
+from hostile import FINDS, TURNS, generated
+
+from specreason_sgl.divergence import compare
+from specreason_sgl.endpoint import Endpoint
+from specreason_sgl.evaluation.datasets import load
+from specreason_sgl.evaluation.grading import Grader
+from specreason_sgl.evaluation.job import Job
+from specreason_sgl.evaluation.runner import Runner, is_lost
+from specreason_sgl.pair.stories import story
+from specreason_sgl.patience import Patience
+from specreason_sgl.runtime import pairs
+from specreason_sgl.solve import Pair
+from specreason_sgl.store import RunConfig, RunWriter, SolveRecord, closing, read_run
+from specreason_sgl.view.batch_sinks import SilentBatch
+
+ROOT = Path(__file__).parents[1]
+BASE, SMALL = (ROOT / "specreason_sgl" / "pair" / role for role in ("base", "small"))
+SETTINGS = {"temperature": 0.0, "top_p": 1.0, "budget": 320}
+
+
+def job(problems: int, concurrency: int, **fields: object) -> Job:
+    """SpecReason on stories at temperature 0."""
+    row = {
+        "name": "soak",
+        "dataset": {"name": "stories", "limit": problems, "seed": 5000},
+        "concurrency": concurrency,
+        "settings": SETTINGS,
+        "modes": [{"kind": "specreason"}],
+        "flush_cache": False,
+    }
+    return Job.model_validate(row | fields)
+
+
+def execute(folder: Path, what: Job, pair: Pair) -> list[SolveRecord]:
+    """Run a job, or go on with it."""
+    config = RunConfig(created=datetime.now(UTC), program=what.name, pair="soak")
+    writer, done = RunWriter.resume(folder, config, (), is_lost)
+    with closing(writer), Grader("exact") as grader:
+        return Runner(what, load(what.dataset), pair, writer, grader, SilentBatch()).run(done)
+
+
+def faults(solves: int, concurrency: int, share: float, restarts: int, seed: int) -> dict[str, Any]:
+    """Solves on the real pair behind proxies that fail it, while its servers are killed and started again."""
+    what = job(solves, concurrency)
+    with tempfile.TemporaryDirectory() as scratch, _real(Path(scratch)) as real:
+        calm = execute(Path(scratch) / "calm", what, real.endpoints())
+        again = execute(Path(scratch) / "again", what, real.endpoints())
+        plans = Plan(seed, 0.0), Plan(seed + 1, 0.0)
+        base, small = (Proxy(one.url, plan, one.api_key) for one, plan in zip(real.addresses, plans, strict=True))
+        over = threading.Event()
+        with base, small:
+            patience = Patience(120)
+            said: list[str] = []
+            patience.say = said.append
+            shaky = Pair(
+                Endpoint(base.url, "base", read_s=20, patience=patience),
+                Endpoint(small.url, "small", read_s=20, patience=patience),
+            )
+            for plan in plans:
+                plan.share = share
+            killer = threading.Thread(target=real.accidents, args=(restarts, (base, small), over, seed))
+            killer.start()
+            began = time.monotonic()
+            try:
+                records = execute(Path(scratch) / "run", what, shaky)
+            finally:
+                over.set()
+                killer.join()
+            seconds = time.monotonic() - began
+        stored = read_run(Path(scratch) / "run")
+    answers = {record.key: record.tally.answer for record in calm}
+    keys = Counter(record.key for record in stored.records)
+    failed = [record for record in records if record.tally.outcome == "failed"]
+    wrong = [r for r in records if r.tally.outcome != "failed" and r.tally.answer != answers[r.key]]
+    return {
+        "solves": solves,
+        "concurrency": concurrency,
+        "seconds": round(seconds, 1),
+        "injected": dict(sum((plan.injected for plan in plans), Counter[str]())),
+        "servers_killed_and_started_again": real.restarted,
+        "pauses": sum("pausing" in line for line in said),
+        "retries": sum(record.tally.retries for record in records),
+        "stored_once": sum(count == 1 for count in keys.values()),
+        "failed_rows": len(failed),
+        "answers_unlike_without_faults": len(wrong),
+        "answers_unlike_in_two_runs_without_faults": sum(
+            record.tally.answer != answers[record.key] for record in again
+        ),
+        "traces_unlike_without_faults": len(compare(calm, records).different),
+        "traces_unlike_in_two_runs_without_faults": len(compare(calm, again).different),
+        "kept": set(keys) == set(answers) and set(keys.values()) == {1} and not stored.remarks,
+    }
+
+
+class Real:
+    """The embedded pair on real servers, which can be killed and started again."""
+
+    def __init__(self, scratch: Path) -> None:
+        """Start it."""
+        self._logs = scratch / "logs"
+        self.restarted = 0
+        self._running = pairs.launch(BASE, SMALL, self._logs)
+
+    @property
+    def addresses(self) -> tuple[pairs.Address, pairs.Address]:
+        """Of the base and the small model."""
+        return self._running.base, self._running.small
+
+    @property
+    def pid(self) -> int:
+        """Of the process that leads the servers' group."""
+        return self._running.pid
+
+    def endpoints(self) -> Pair:
+        """Connected directly."""
+        base, small = self.addresses
+        return Pair(
+            Endpoint(base.url, "base", api_key=base.api_key), Endpoint(small.url, "small", api_key=small.api_key)
+        )
+
+    def accidents(self, times: int, proxies: Sequence[Proxy], over: threading.Event, seed: int) -> None:
+        """Kill a process of the pair at a random moment and start the pair again, so many times."""
+        lots = random.Random(seed)
+        for _ in range(times):
+            if over.wait(lots.uniform(5, 20)):
+                return
+            victims = group(self.pid)
+            os.kill(lots.choice(victims), signal.SIGKILL)
+            until(lambda: not group(self.pid))
+            self.close()
+            self._running = pairs.launch(BASE, SMALL, self._logs)
+            for proxy, address in zip(proxies, self.addresses, strict=True):
+                proxy.point_at(address.url, address.api_key)
+            self.restarted += 1
+
+    def close(self) -> None:
+        """Stop it."""
+        self._running.close()
+
+
+@contextmanager
+def _real(scratch: Path) -> Iterator[Real]:
+    real = Real(scratch)
+    try:
+        yield real
+    finally:
+        real.close()
+
+
+def kills(times: int, seed: int) -> dict[str, Any]:
+    """Kill the client of a batch at random moments, resume it each time, and see that nothing was lost or torn."""
+    lots = random.Random(seed)
+    problems = max(60, 2 * times)
+    told = [story(5000 + number) for number in range(problems)]
+    lost = torn = killed = left = 0
+    with tempfile.TemporaryDirectory() as scratch, story_pair(told, seconds=0.01) as (_, proxies, servers):
+        path = Path(scratch) / "job.toml"
+        path.write_text(job_toml(problems))
+        run = Path(scratch) / "run"
+        command = [
+            sys.executable, "-m", "specreason_sgl", "eval", str(path), "--base", proxies[0].url, "--small",
+            proxies[1].url, "--out", str(run), "--resume", "--display", "none",
+        ]  # fmt: skip
+        solves = run / "solves.jsonl"
+        before = b""
+        while killed < times:
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
+            _until_it_grows(solves, process)
+            time.sleep(lots.uniform(0, 0.5))
+            process.kill()
+            process.wait()
+            killed += 1
+            after = solves.read_bytes() if solves.exists() else b""
+            lost += not after.startswith(before[: before.rfind(b"\n") + 1])
+            torn += bool(read_run(run).remarks)
+            before = after
+            left += not until(lambda: not any(server.in_flight for server in servers), 10)
+            if len(read_run(run).records) == problems:
+                solves.unlink()
+                before = b""
+        done = subprocess.run(command, check=False, capture_output=True, env=environment())
+        whole = read_run(run)
+    return {
+        "killed": killed,
+        "problems": problems,
+        "finished_solves_lost": lost,
+        "half_written_lines_seen_and_read_over": torn,
+        "kills_that_left_requests_on_a_server": left,
+        "kept": done.returncode == 0
+        and len(whole.records) == len({r.key for r in whole.records}) == problems
+        and not lost
+        and not left
+        and not whole.remarks,
+    }
+
+
+def _until_it_grows(path: Path, process: subprocess.Popen[bytes]) -> None:
+    begun = path.stat().st_size if path.exists() else 0
+    until(lambda: (path.exists() and path.stat().st_size > begun) or process.poll() is not None)
+
+
+def server_kills(times: int, seed: int) -> dict[str, Any]:
+    """Kill a random process of the real pair, the supervisor included, and count what outlives it."""
+    lots = random.Random(seed)
+    orphans = 0
+    victims: Counter[str] = Counter()
+    for _ in range(times):
+        with tempfile.TemporaryDirectory() as scratch, _real(Path(scratch)) as real:
+            time.sleep(lots.uniform(0, 1))
+            members = group(real.pid)
+            victim = lots.choice(members)
+            victims["supervisor" if victim == real.pid else "server process"] += 1
+            os.kill(victim, signal.SIGKILL)
+            orphans += not until(lambda: not group(real.pid), 10)
+    return {"killed": dict(victims), "groups_with_orphans": orphans, "kept": not orphans}
+
+
+def hostile(questions: int) -> dict[str, Any]:
+    """Generated questions in every family of templates, on token ids."""
+    from test_hostile import check_judge, check_one_turn
+
+    families = ["embedded", *TURNS]
+    broken = 0
+    for seed in range(questions):
+        text = FINDS[seed] if seed < len(FINDS) else generated(seed)
+        with suppressed(lambda: check_one_turn(families[seed % len(families)], text)) as failed:  # noqa: B023
+            broken += failed
+    drafts = questions // 20
+    judged = 0
+    for seed in range(drafts):
+        with suppressed(lambda: check_judge([*TURNS][seed % len(TURNS)], generated(seed))) as failed:  # noqa: B023
+            judged += failed
+    return {
+        "questions": questions,
+        "families": len(families),
+        "questions_that_left_their_turn": broken,
+        "drafts": drafts,
+        "drafts_that_changed_the_frame": judged,
+        "kept": not broken and not judged,
+    }
+
+
+@contextmanager
+def suppressed(check: Callable[[], None]) -> Iterator[bool]:
+    """Whether a check fails."""
+    try:
+        check()
+    except AssertionError:
+        yield True
+    else:
+        yield False
+
+
+def load_for(minutes: float, in_flight: int) -> dict[str, Any]:
+    """So many solves in flight for so long on the real pair; memory and descriptors of client and supervisor."""
+    told: list[dict[str, float]] = []
+    solved = failed = 0
+    with tempfile.TemporaryDirectory() as scratch, _real(Path(scratch)) as real:
+        pair = real.endpoints()
+        began = time.monotonic()
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(5):
+                told.append({"s": time.monotonic() - began, **footprint(os.getpid(), "client"),
+                             **footprint(real.pid, "supervisor")})  # fmt: skip
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        rounds = 0
+        while time.monotonic() - began < 60 * minutes:
+            what = job(2 * in_flight, in_flight, dataset={"name": "stories", "limit": 2 * in_flight, "seed": 9000})
+            records = execute(Path(scratch) / f"run-{rounds}", what, pair)
+            rounds += 1
+            solved += len(records)
+            failed += sum(record.tally.outcome == "failed" for record in records)
+        over.set()
+        watcher.join()
+        seconds = time.monotonic() - began
+    late = [row for row in told if row["s"] > seconds / 3]
+    names = ("client_mib", "client_fds", "supervisor_mib", "supervisor_fds")
+    ends = {name: (late[0][name], late[-1][name], max(row[name] for row in late)) for name in names} if late else {}
+    return {
+        "minutes": round(seconds / 60, 1),
+        "in_flight": in_flight,
+        "solves": solved,
+        "failed": failed,
+        "after_a_third_at_the_end_and_most": ends,
+        "threads_at_the_end": threading.active_count(),
+        "kept": not failed and all(last <= 1.1 * first + 8 for first, last, _ in ends.values()),
+    }
+
+
+def footprint(pid: int, name: str) -> dict[str, float]:
+    """Resident memory in MiB and open descriptors of a process."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    descriptors = len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208 - names are all that is wanted
+    return {f"{name}_mib": round(pages * resource.getpagesize() / 2**20, 1), f"{name}_fds": descriptors}
+
+
+def group(leader: int) -> list[int]:
+    """The living processes of a process group."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, ValueError):
+            state, _, of = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+            if int(of) == leader and state != "Z":
+                found.append(int(entry.name))
+    return found
+
+
+def until(holds: Callable[[], bool], limit_s: float = 60) -> bool:
+    """Wait until something holds; returns whether it does."""
+    deadline = time.monotonic() + limit_s
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return holds()
+
+
+def environment() -> dict[str, str]:
+    """For commands of this checkout."""
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def job_toml(problems: int) -> str:
+    """A job file over so many stories."""
+    return (
+        f'dataset = {{ name = "stories", limit = {problems}, seed = 5000 }}\nconcurrency = 4\nflush_cache = false\n'
+        'modes = [{ kind = "specreason" }]\n'
+    )
+
+
+def main() -> int:
+    """Run what is asked for and print what came out."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("faults", "kills", "servers", "hostile", "load", "all"))
+    parser.add_argument("--scale", type=float, default=1.0, help="of the full numbers")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    scale, seed = given.scale, given.seed
+    kinds: dict[str, Callable[[], dict[str, Any]]] = {
+        "hostile": lambda: hostile(round(10_000 * scale)),
+        "kills": lambda: kills(round(50 * scale), seed),
+        "servers": lambda: server_kills(round(50 * scale), seed),
+        "faults": lambda: faults(round(1000 * scale), 4, 0.05, round(20 * scale), seed),
+        "load": lambda: load_for(30 * scale, 64),
+    }
+    kept = True
+    for name in kinds if given.what == "all" else [given.what]:
+        found = kinds[name]()
+        kept &= found["kept"]
+        sys.stdout.write(json.dumps({"soak": name, "scale": scale, **found}) + "\n")
+        sys.stdout.flush()
+    return 0 if kept else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
