@@ -348,6 +348,8 @@ def _flat(values: dict[str, Any]) -> str:
 
 
 def _near(value: Any) -> str:
-    """A value as it is, but of a local path only the end, which means something elsewhere too."""
+    """A value on one line, but of a local path only the end, which means something elsewhere too."""
     path = Path(str(value))
-    return "/".join(path.parts[-2:]) if path.is_absolute() else str(value)
+    if path.is_absolute():
+        return "/".join(path.parts[-2:])
+    return str(value) if str(value).isprintable() else repr(value)
