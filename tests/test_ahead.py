@@ -83,7 +83,7 @@ def test_drafting_ahead_takes_less_time_where_drafts_are_accepted() -> None:
     ahead = solved(8, "lookahead", skill=1.0, seconds=0.02).tally
 
     assert ahead.calls["judge"] == sequential.calls["judge"]
-    assert ahead.elapsed < sequential.elapsed  # both only sleep, the one for half as long
+    assert ahead.elapsed < 0.85 * sequential.elapsed  # both sleep; nothing is computed
 
 
 def test_a_failing_draft_ends_the_solve_and_not_the_caller() -> None:
