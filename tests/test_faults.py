@@ -95,7 +95,9 @@ def test_every_problem_is_there_once_with_the_answer_it_has_without_faults(
     assert len(stored.records) == len(records) == len(calm)
     assert stored.remarks == []
     assert {key: row for key, row in told(records).items() if row[0] is not None} == calm
-    assert sum(r.tally.retries for r in records) > 0  # on a busy machine a slow answer is asked for again as well
+    seen = sum(proxy.requests["/generate"] for proxy in proxies)
+    made = sum(r.tally.calls.total() for r in records)
+    assert 0 < seen - made <= sum(r.tally.retries for r in records)  # a refused connection is not seen there
 
 
 @pytest.mark.parametrize(
