@@ -34,6 +34,7 @@ from specreason_sgl.prompts import whole
 from specreason_sgl.tally import Tally, tally
 
 M = TypeVar("M", bound=BaseModel)
+Kept = TypeVar("Kept")
 
 Status = Literal["started", "success", "error", "cancelled"]
 
@@ -84,6 +85,20 @@ class SolveRecord(BaseModel):
     def tally(self) -> Tally:
         """The totals of this solve."""
         return tally(list(self.events))
+
+
+@dataclass(frozen=True)
+class Done:
+    """A stored solve without its events: what a batch remembers of each, however many there are."""
+
+    key: str
+    mode: str
+    tally: Tally
+
+    @classmethod
+    def of(cls, record: SolveRecord) -> Done:
+        """What is remembered of a record."""
+        return cls(record.key, record.mode, record.tally)
 
 
 class RunStatus(BaseModel):
@@ -159,9 +174,9 @@ class RunWriter:
 
     @classmethod
     def resume(
-        cls, folder: Path, config: RunConfig, same: Sequence[str], owed: Callable[[SolveRecord], bool] = lambda _: False
-    ) -> tuple[RunWriter, list[SolveRecord]]:
-        """Go on with a run, or begin it if it is not there; returns what is done.
+        cls, folder: Path, config: RunConfig, same: Sequence[str], keep: Callable[[SolveRecord], Kept | None]
+    ) -> tuple[RunWriter, list[Kept]]:
+        """Go on with a run, or begin it if it is not there; returns what is kept in mind of the solves that are done.
 
         A half-written line is taken out of the file.
 
@@ -169,7 +184,7 @@ class RunWriter:
             folder: of the run.
             config: what the run would be given now.
             same: the fields in which the stored configuration must agree with it.
-            owed: solves to take out as well, because they are to be done again.
+            keep: what to keep in mind of a stored solve; None takes it out, because it is to be done again.
 
         Raises:
             UsageError: another process is writing there, or the configuration has changed; the message names the
@@ -182,14 +197,14 @@ class RunWriter:
         with self._complaining():
             self._lock = _lock(folder)
             try:
-                return self, self._take_up(config, same, owed)
+                return self, self._take_up(config, same, keep)
             except BaseException:
                 os.close(self._lock)
                 raise
 
     def _take_up(
-        self, config: RunConfig, same: Sequence[str], owed: Callable[[SolveRecord], bool]
-    ) -> list[SolveRecord]:
+        self, config: RunConfig, same: Sequence[str], keep: Callable[[SolveRecord], Kept | None]
+    ) -> list[Kept]:
         stored = json.loads((self.folder / "config.json").read_bytes())
         asked = json.loads(config.model_dump_json())
         if changes := [line for name in same for line in _changes(name, stored.get(name), asked.get(name))]:
@@ -197,12 +212,15 @@ class RunWriter:
             raise UsageError(msg, hint="change it back, or begin another run with `--out`")
         path = self.folder / "solves.jsonl"
         stored_lines = path.read_bytes() if path.exists() else b""
-        read = [(line + b"\n", _read_record(line)) for line in stored_lines.split(b"\n")]
-        kept = [(line, record) for line, record in read if record is not None and not owed(record)]
-        if (lines := b"".join(line for line, _ in kept)) != stored_lines:
-            self._write("solves.jsonl", lines)
+        done, lines = [], []
+        for line in stored_lines.split(b"\n"):
+            if (record := _read_record(line)) and (kept := keep(record)) is not None:
+                done.append(kept)
+                lines.append(line + b"\n")
+        if (whole_lines := b"".join(lines)) != stored_lines:
+            self._write("solves.jsonl", whole_lines)
         self._open()
-        return [record for _, record in kept]
+        return done
 
     def _open(self) -> None:
         self.set_status("started")

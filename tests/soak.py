@@ -32,7 +32,7 @@ from specreason_sgl.endpoint import Endpoint
 from specreason_sgl.evaluation.datasets import load
 from specreason_sgl.evaluation.grading import Grader
 from specreason_sgl.evaluation.job import Job
-from specreason_sgl.evaluation.runner import Runner, is_lost
+from specreason_sgl.evaluation.runner import Runner, done
 from specreason_sgl.pair.stories import story
 from specreason_sgl.patience import Patience
 from specreason_sgl.runtime import pairs
@@ -61,9 +61,10 @@ def job(problems: int, concurrency: int, **fields: object) -> Job:
 def execute(folder: Path, what: Job, pair: Pair) -> list[SolveRecord]:
     """Run a job, or go on with it."""
     config = RunConfig(created=datetime.now(UTC), program=what.name, pair="soak")
-    writer, done = RunWriter.resume(folder, config, (), is_lost)
+    writer, earlier = RunWriter.resume(folder, config, (), done)
     with closing(writer), Grader("exact") as grader:
-        return Runner(what, load(what.dataset), pair, writer, grader, SilentBatch()).run(done)
+        Runner(what, load(what.dataset), pair, writer, grader, SilentBatch()).run(earlier)
+    return read_run(folder).records
 
 
 def faults(solves: int, concurrency: int, share: float, restarts: int, seed: int) -> dict[str, Any]:

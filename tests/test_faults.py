@@ -17,7 +17,7 @@ from specreason_sgl.errors import ServerUnreachable
 from specreason_sgl.evaluation.datasets import load
 from specreason_sgl.evaluation.grading import Grader
 from specreason_sgl.evaluation.job import Job
-from specreason_sgl.evaluation.runner import Runner, is_lost
+from specreason_sgl.evaluation.runner import Runner, done
 from specreason_sgl.events import CallMade, Noticed, StepTaken, TextStreamed
 from specreason_sgl.pair.stories import story
 from specreason_sgl.patience import Patience
@@ -46,9 +46,10 @@ def job(limit: int, **fields: object) -> Job:
 
 def execute(folder: Path, what: Job, pair: Pair) -> list[SolveRecord]:
     config = RunConfig(created=datetime.now(UTC), program=what.name, pair="faults")
-    writer, done = RunWriter.resume(folder, config, (), is_lost)
+    writer, earlier = RunWriter.resume(folder, config, (), done)
     with closing(writer), Grader("exact") as grader:
-        return Runner(what, load(what.dataset), pair, writer, grader, SilentBatch()).run(done)
+        Runner(what, load(what.dataset), pair, writer, grader, SilentBatch()).run(earlier)
+    return read_run(folder).records
 
 
 def told(records: Sequence[SolveRecord]) -> dict[str, tuple[object, ...]]:

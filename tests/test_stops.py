@@ -19,7 +19,7 @@ from faults import Listener, story_pair
 
 from specreason_sgl.errors import SpecReasonError
 from specreason_sgl.pair.stories import story
-from specreason_sgl.store import RunConfig, RunWriter, SolveRecord, closing, read_run
+from specreason_sgl.store import Done, RunConfig, RunWriter, SolveRecord, closing, read_run
 
 ROOT = Path(__file__).parents[1]
 STORIES = [story(seed) for seed in range(60)]
@@ -170,7 +170,7 @@ def test_a_disk_that_fills_up_is_one_line_whatever_is_being_written(
     with pytest.raises(SpecReasonError, match=r"cannot write `.*run`: No space left on device$"):
         write()
     monkeypatch.undo()
-    again, done = RunWriter.resume(tmp_path / "run", CONFIG, ())
+    again, done = RunWriter.resume(tmp_path / "run", CONFIG, (), Done.of)
     again.close("success")
 
     assert done == []

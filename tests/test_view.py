@@ -31,7 +31,7 @@ from specreason_sgl.events import (
     UnknownEvent,
 )
 from specreason_sgl.scoring import Score
-from specreason_sgl.store import SolveRecord
+from specreason_sgl.store import Done, SolveRecord
 from specreason_sgl.view import figures
 from specreason_sgl.view.batch_sinks import JsonBatch, PlainBatch
 from specreason_sgl.view.batch_view import BatchLook, BatchState, Estimate, SolveKey, batch_frame
@@ -579,7 +579,7 @@ def test_the_time_left_is_smoothed() -> None:
 
 def test_a_plain_batch_writes_a_line_for_each_solve_and_the_totals() -> None:
     stream = io.StringIO()
-    batch = PlainBatch(3, stored()[:1], stream)
+    batch = PlainBatch(3, [Done.of(stored()[0])], stream)
     batch.finished(batch.started("story-7", 0, "base"), stored()[1])
     batch.close()
     lines = stream.getvalue().splitlines()

@@ -83,12 +83,14 @@ def bench(
             )
             runner = Runner(job, problems, opened, writer, grader, sink)
             runner.warm_up(program)
-            records = runner.run()
+            runner.run()
+        stored = read_run(folder)
+        settings = job.modes[0].settings
         made = benches.measure(
-            opened, records, program, job.modes[0].settings, more, lambda line: console.print(f"measuring {line}")
+            opened, stored.records, program, settings, more, lambda line: console.print(f"measuring {line}")
         )
     (folder / RESULT).write_text(made.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    footer = [f"- {line}" for line in provenance(report_run(read_run(folder)))]
+    footer = [f"- {line}" for line in provenance(report_run(stored))]
     _show(made, benches.tables(made), footer, markdown=markdown, json=json)
     typer.echo(f"run: {folder}", err=True)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from specreason_sgl.endpoint import Endpoint
     from specreason_sgl.evaluation.job import Job
     from specreason_sgl.solve import Pair
-    from specreason_sgl.store import Problem, RunConfig, SolveRecord
+    from specreason_sgl.store import Done, Problem, RunConfig
 
 WHAT, RUN, OUTPUT = "What to run", "How to run it", "Output"
 EMBEDDED_BUDGET = 1024
@@ -214,11 +214,11 @@ def _run(
 
     console = Console(stderr=True, highlight=False)
     shown = choose(cast("DisplayMode", display), stdout_isatty=sys.stderr.isatty(), env=os.environ)
-    folder = folder or new_folder(Path("runs"), job.name)
+    folder = folder or new_folder(Path(os.environ.get("SPECREASON_RUNS") or "runs"), job.name)
     with ExitStack() as stack:
         with console.status("connecting") as status:
             pair = stack.enter_context(open_pair(options, status.update))
-        from specreason_sgl.evaluation.runner import Runner, is_lost
+        from specreason_sgl.evaluation import runner as runners
 
         decode = _decoding(job.pair.decode, options, pair)
         load_programs(job.modes)
@@ -226,9 +226,9 @@ def _run(
             infos = [server.server_info() for server in (pair.base, pair.small, decode) if server is not None]
             job = job.model_copy(update={"concurrency": fitting(infos, job)})
         config = job_config(job, problems, options, pair, decode)
-        done: list[SolveRecord] = []
+        done: list[Done] = []
         if resume:
-            writer, done = RunWriter.resume(folder, config, SAME, is_lost)
+            writer, done = RunWriter.resume(folder, config, SAME, runners.done)
         else:
             writer = RunWriter(folder, config)
         stack.enter_context(closing(writer))
@@ -239,20 +239,20 @@ def _run(
         for server in (pair.base, pair.small, decode):
             if server is not None:
                 server.patience.say = sink.notice
-        runner = Runner(job, problems, pair, writer, grader, sink, decode=decode, fail_on_error=fail_on_error)
+        runner = runners.Runner(job, problems, pair, writer, grader, sink, decode=decode, fail_on_error=fail_on_error)
         try:
             if len(done) < total and pair.base and pair.small:
                 runner.warm_up(load_program("specreason"))
-            records = runner.run(done)
+            ended = runner.run(done)
         except (KeyboardInterrupt, SpecReasonError):
             stack.callback(
                 typer.echo, f"hint: the same command with `--out {folder} --resume` goes on from here", err=True
             )
             raise
     _tell(folder, as_json=as_json, quiet=shown == "json")
-    failed = sum(record.tally.outcome == "failed" for record in records)
+    failed = sum(one.tally.outcome == "failed" for one in ended)
     if failed:
-        console.print(f"note: {failed} of {len(records)} solves failed; their rows say why", markup=False)
+        console.print(f"note: {failed} of {len(ended)} solves failed; their rows say why", markup=False)
     return 1 if failed and fail_on_error is None else 0
 
 

@@ -10,11 +10,12 @@ from specreason_sgl.errors import UsageError
 from specreason_sgl.evaluation.datasets import step_checker
 from specreason_sgl.evaluation.job import Job, Kind, Mode
 from specreason_sgl.programs import Program, find, load
-from specreason_sgl.store import Problem, SolveRecord
+from specreason_sgl.store import Problem
 
 if TYPE_CHECKING:
     from specreason_sgl.endpoint import Endpoint
     from specreason_sgl.solve import Pair
+    from specreason_sgl.tally import Tally
 
 
 ALONE: frozenset[Kind] = frozenset({"base", "base+decode"})
@@ -86,11 +87,13 @@ def fitting(servers: Iterable[Mapping[str, Any]], job: Job) -> int:
     return max(1, min(room))
 
 
-def acceptance(records: Iterable[SolveRecord]) -> float | None:
-    """Accepted drafts as a share of the judged ones, over all the records together."""
-    totals = [record.tally for record in records]
-    judged = sum(total.judged for total in totals)
-    return sum(total.accepted for total in totals) / judged if judged else None
+def acceptance(solves: Iterable[Tally]) -> float | None:
+    """Accepted drafts as a share of the judged ones, over all the solves together."""
+    judged = accepted = 0
+    for solve in solves:
+        judged += solve.judged
+        accepted += solve.accepted
+    return accepted / judged if judged else None
 
 
 def pair_for(mode: Mode, pair: Pair, decode: Endpoint | None) -> Pair:

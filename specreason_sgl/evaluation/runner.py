@@ -11,7 +11,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from specreason_sgl.evaluation.job import Job, Mode
 from specreason_sgl.events import Event, SolveEnded, SolveFailed, TextStreamed
 from specreason_sgl.programs import Program
 from specreason_sgl.solve import Pair, solve
-from specreason_sgl.store import Problem, RunWriter, SolveRecord, solve_key
+from specreason_sgl.store import Done, Problem, RunWriter, SolveRecord, solve_key
 
 if TYPE_CHECKING:
     from specreason_sgl.endpoint import Endpoint
@@ -77,6 +77,11 @@ def stretches(job: Job, problems: Sequence[Problem], wave: Sequence[Mode]) -> It
             yield [Work(problem, mode, repeat) for repeat in repeats]
 
 
+def done(record: SolveRecord) -> Done | None:
+    """What is kept in mind of a stored solve; None if it is owed again, because a server had gone away."""
+    return None if is_lost(record) else Done.of(record)
+
+
 def is_lost(record: SolveRecord) -> bool:
     """Whether a solve failed because a server went away, which says nothing about the mode."""
     return any(isinstance(event, SolveFailed) and event.exit_code == LOST for event in record.events)
@@ -124,33 +129,34 @@ class Runner:
         self._stopping = threading.Event()
         self._rates: dict[str, float | None] = {}
 
-    def run(self, done: Sequence[SolveRecord] = ()) -> list[SolveRecord]:
-        """Solve what is owed and return all records, the earlier ones included.
+    def run(self, earlier: Sequence[Done] = ()) -> list[Done]:
+        """Solve what is owed and return what became of everything; the records are in the run folder only.
 
         Args:
-            done: records that are stored already.
+            earlier: solves that are stored already.
 
         Raises:
             ServerUnreachable: a server went away and stayed away; what is owed can be done when the run goes on.
             TooManyFailures: more solves failed than were allowed.
             KeyboardInterrupt: passed on when what was in flight has been abandoned.
         """
-        records = list(done)
-        known = {record.key for record in records}
-        self._failed = sum(record.tally.outcome == "failed" for record in records)
+        ended = list(earlier)
+        known = {one.key for one in ended}
+        self._failed = sum(one.tally.outcome == "failed" for one in ended)
         pool = ThreadPoolExecutor(self._job.concurrency or 1, thread_name_prefix="solve")
         try:
             for wave in modes.phases(self._job):
                 self._rates = {
-                    mode.of: modes.acceptance(r for r in records if r.mode == mode.of) for mode in wave if mode.of
+                    of: modes.acceptance(one.tally for one in ended if one.mode == of)
+                    for of in {mode.of for mode in wave if mode.of}
                 }
                 for stretch in stretches(self._job, self._problems, wave):
                     if owed := [work for work in stretch if work.key not in known]:
                         self._rest()
-                        self._run(owed, pool, records)
+                        self._run(owed, pool, ended)
         finally:
             pool.shutdown(wait=not self._stopping.is_set(), cancel_futures=True)
-        return records
+        return ended
 
     def warm_up(self, program: Program) -> None:
         """Take both servers through a short solve that nobody counts."""
@@ -158,33 +164,32 @@ class Runner:
         settings = mode.settings.model_copy(update=_WARM_UP)
         solve(self._problems[0], program, self._pairs[mode.name], settings)
 
-    def _run(self, owed: Sequence[Work], pool: ThreadPoolExecutor, records: list[SolveRecord]) -> None:
-        futures = [pool.submit(self._solve, work) for work in owed]
-        new = set(futures)
+    def _run(self, owed: Sequence[Work], pool: ThreadPoolExecutor, ended: list[Done]) -> None:
+        futures = {pool.submit(self._solve, work) for work in owed}
         try:
             for future in as_completed(futures):
-                new.discard(future)
-                self._keep(future.result(), records)
+                futures.discard(future)  # and its record with it
+                self._keep(future.result(), ended)
         except BaseException:
             self._stop(futures)
-            for future in new:
+            for future in futures:
                 # It may have ended while the others were stopped.
                 if future.done() and not future.cancelled() and not future.exception():
                     with suppress(SpecReasonError):
-                        self._keep(future.result(), records)
+                        self._keep(future.result(), ended)
             raise
 
-    def _keep(self, record: SolveRecord, records: list[SolveRecord]) -> None:
+    def _keep(self, record: SolveRecord, ended: list[Done]) -> None:
         if is_lost(record):
             failed = next(event for event in record.events if isinstance(event, SolveFailed))
             raise ServerUnreachable(failed.error, hint=failed.hint)
         self._writer.append(record)
-        records.append(record)
-        self._failed += record.tally.outcome == "failed"
+        ended.append(one := Done.of(record))
+        self._failed += one.tally.outcome == "failed"
         if self._failures_allowed is not None and self._failed > self._failures_allowed:
-            raise TooManyFailures(f"{self._failed} solves failed; the last one: {record.tally.error}")
+            raise TooManyFailures(f"{self._failed} solves failed; the last one: {one.tally.error}")
 
-    def _stop(self, futures: Sequence[Future[SolveRecord]]) -> None:
+    def _stop(self, futures: Collection[Future[SolveRecord]]) -> None:
         """Abandon what is in flight, here and on the servers; what ended all the same is done."""
         self._stopping.set()
         for future in futures:

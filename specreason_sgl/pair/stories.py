@@ -272,15 +272,20 @@ def story(seed: int, split: Split = "test") -> Story:
     return invent(rng)
 
 
-LONGEST = 10
-"""The most steps a solution has."""
+SHORTEST, LONG, LONGEST = 3, 7, 10
+"""How many steps a solution has at least, from where on it is called long, and at most."""
 
 
-def invent(rng: Random, longest: int = LONGEST, families: Sequence[Callable[[_Draft], Story]] = FAMILIES) -> Story:
-    """A story of a random family with a solution of at most ``longest`` steps."""
+def invent(
+    rng: Random,
+    longest: int = LONGEST,
+    families: Sequence[Callable[[_Draft], Story]] = FAMILIES,
+    shortest: int = SHORTEST,
+) -> Story:
+    """A story of a random family with a solution of ``shortest`` to ``longest`` steps."""
     while True:
         told = rng.choice(families)(_Draft(rng, rng.choice(NAMES), rng.choice(THINGS)))
-        if 3 <= len(told.steps) <= longest:
+        if shortest <= len(told.steps) <= longest:
             return told
 
 

@@ -69,6 +69,8 @@ class Stage:
     """Whether the small model's own wrong drafts are among the candidates."""
     hard: float = 0.0
     """Share of the stories that are of the hard families only."""
+    long: float = 0.0
+    """Share of the stories that are long ones: finding the next sentence among many is what goes wrong last."""
     final: float = 0.1
     """The learning rate at the end, as a share of the peak; it falls over the last 40 %."""
 
@@ -100,6 +102,7 @@ SHAPES = {
             Stage("polish", 340, 7e-4, layers=16, judgements=3, judged=0.2, drafts=True, final=0.02),
             Stage("strengthen", 300, 1e-3, layers=16, judgements=4, judged=0.3, drafts=True, hard=0.4, final=0.7),
             Stage("finish", 400, 7e-4, layers=16, judgements=4, judged=0.5, drafts=True, hard=0.3, final=0.01),
+            Stage("lengthen", 600, 7e-4, layers=24, judgements=4, judged=0.3, drafts=True, long=0.5, final=0.01),
         ),
     ),
 }
@@ -254,7 +257,9 @@ def _sample(encoder: Encoder, stage: Stage, rng: random.Random, drafted: Drafted
 
 
 def _invented(stage: Stage, rng: random.Random) -> stories.Story:
-    return stories.invent(rng, stage.longest, stories.HARD if rng.random() < stage.hard else stories.FAMILIES)
+    families = stories.HARD if rng.random() < stage.hard else stories.FAMILIES
+    shortest = stories.LONG if rng.random() < stage.long else stories.SHORTEST
+    return stories.invent(rng, stage.longest, families, shortest)
 
 
 def run_stage(learner: Learner, stage: Stage, encoder: Encoder, folder: Path, device: str, seed: int) -> None:

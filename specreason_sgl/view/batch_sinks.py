@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol, TextIO
 
 from specreason_sgl.events import Event
-from specreason_sgl.store import SolveRecord
+from specreason_sgl.store import Done, SolveRecord
 from specreason_sgl.view import figures
 from specreason_sgl.view.batch_view import BatchState, SolveKey, standing_lines
 from specreason_sgl.view.json_lines import json_line
@@ -88,14 +88,12 @@ class SceneBatch(SilentBatch):
 class PlainBatch(SilentBatch):
     """One line for each solve that has ended, and the totals at the end."""
 
-    def __init__(self, total: int, earlier: Sequence[SolveRecord] = (), stream: TextIO | None = None) -> None:
+    def __init__(self, total: int, earlier: Sequence[Done] = (), stream: TextIO | None = None) -> None:
         """Begin with what there was before."""
         self._output = Output(stream)
         self._state = BatchState(total, time.monotonic())
         self._lock = threading.Lock()
-        for record in earlier:
-            self._state.finished(Solved.of(record))
-        self._state.earlier = len(earlier)
+        self._state.resumed(earlier)
 
     def finished(self, key: SolveKey, record: SolveRecord) -> None:
         """Write its line."""

@@ -6,6 +6,7 @@ The state is fed by `BatchState.started`, `heard` and `finished`, and `batch_fra
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -13,6 +14,8 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from specreason_sgl.events import CallMade, Event
+from specreason_sgl.store import Done
+from specreason_sgl.tally import Tally
 from specreason_sgl.view import figures
 from specreason_sgl.view.lines import columns, flow, keys_help, label, legend, line, page, rule, spread
 from specreason_sgl.view.listing import OUTCOME, ROOMY, Solved, scrolled, solved_line
@@ -69,9 +72,8 @@ class Standing:
     judged: int = 0
     accepted: int = 0
 
-    def add(self, solved: SolveState) -> None:
+    def add(self, tally: Tally) -> None:
         """Count one."""
-        tally = solved.tally
         self.done += 1
         self.right += tally.correct is True
         # Where answers are known a failed solve is a wrong one.
@@ -104,6 +106,12 @@ class BatchState:
         """Solves that have ended, the earlier ones included."""
         return sum(standing.done for standing in self.modes.values())
 
+    def resumed(self, earlier: Sequence[Done]) -> None:
+        """These were done before."""
+        for one in earlier:
+            self.modes.setdefault(one.mode, Standing()).add(one.tally)
+        self.earlier = len(earlier)
+
     def started(self, key: SolveKey) -> None:
         """A solve takes off."""
         self.flying[key] = SolveState()
@@ -118,7 +126,7 @@ class BatchState:
         """A solve has ended."""
         self.flying.pop(SolveKey(solved.problem_id, solved.repeat, solved.mode), None)
         self.ended.appendleft(solved)
-        self.modes.setdefault(solved.mode, Standing()).add(solved.state)
+        self.modes.setdefault(solved.mode, Standing()).add(solved.state.tally)
 
     def tick(self, clock: float) -> None:
         """Look at the clock."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from specreason_sgl.events import Event, Sink
-    from specreason_sgl.store import SolveRecord
+    from specreason_sgl.store import Done
     from specreason_sgl.view.batch_sinks import BatchSink
 
 DisplayMode = Literal["auto", "rich", "plain", "json", "none"]
@@ -92,7 +92,7 @@ def open_batch_display(
     total: int,
     *,
     title: str = "specreason",
-    earlier: Sequence[SolveRecord] = (),
+    earlier: Sequence[Done] = (),
     stream: TextIO | None = None,
 ) -> Iterator[BatchSink]:
     """Show many solves while the block runs; what stays is what they came to.
@@ -122,7 +122,7 @@ def open_batch_display(
 
 
 @contextmanager
-def _rich_batch(title: str, total: int, earlier: Sequence[SolveRecord], terminal: Console) -> Iterator[BatchSink]:
+def _rich_batch(title: str, total: int, earlier: Sequence[Done], terminal: Console) -> Iterator[BatchSink]:
     from specreason_sgl.view.batch_sinks import SceneBatch
     from specreason_sgl.view.batch_view import standing_lines
     from specreason_sgl.view.lines import page

@@ -10,7 +10,7 @@ from typing import TypeVar
 from rich.text import Text
 
 from specreason_sgl.events import Event, SolveStarted, TextStreamed
-from specreason_sgl.store import SolveRecord
+from specreason_sgl.store import Done, SolveRecord
 from specreason_sgl.view.batch_view import BatchLook, BatchState, SolveKey, batch_frame
 from specreason_sgl.view.browse import KEYS, Browser
 from specreason_sgl.view.compare import Side, compare_frame
@@ -72,15 +72,11 @@ Told = tuple[SolveKey, Event | SolveRecord | None] | str
 class BatchScene:
     """A batch that is going on in other threads."""
 
-    def __init__(
-        self, title: str, total: int, *, colour: bool, began: float, earlier: Sequence[SolveRecord] = ()
-    ) -> None:
+    def __init__(self, title: str, total: int, *, colour: bool, began: float, earlier: Sequence[Done] = ()) -> None:
         """Begin with what there was before."""
         self.over = False
         self.state = BatchState(total, began)
-        for record in earlier:
-            self.state.finished(Solved.of(record))
-        self.state.earlier = len(earlier)
+        self.state.resumed(earlier)
         self._title = title
         self._colour = colour
         self._inbox: SimpleQueue[Told] = SimpleQueue()
