@@ -20,56 +20,29 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+from batches import ROOT, execute, holds, make_job, start
 from faults import Plan, Proxy, story_pair
 from hostile import FINDS, TURNS, generated
 
 from specreason_sgl.divergence import compare
 from specreason_sgl.endpoint import Endpoint
-from specreason_sgl.evaluation.datasets import load
-from specreason_sgl.evaluation.grading import Grader
-from specreason_sgl.evaluation.job import Job
-from specreason_sgl.evaluation.runner import Runner, done
 from specreason_sgl.pair.stories import story
 from specreason_sgl.patience import Patience
 from specreason_sgl.runtime import pairs
 from specreason_sgl.solve import Pair
-from specreason_sgl.store import RunConfig, RunWriter, SolveRecord, closing, read_run
-from specreason_sgl.view.batch_sinks import SilentBatch
+from specreason_sgl.store import read_run
 
-ROOT = Path(__file__).parents[1]
 BASE, SMALL = (ROOT / "specreason_sgl" / "pair" / role for role in ("base", "small"))
-SETTINGS = {"temperature": 0.0, "top_p": 1.0, "budget": 320}
-
-
-def job(problems: int, concurrency: int, **fields: object) -> Job:
-    """SpecReason on stories at temperature 0."""
-    row = {
-        "name": "soak",
-        "dataset": {"name": "stories", "limit": problems, "seed": 5000},
-        "concurrency": concurrency,
-        "settings": SETTINGS,
-        "modes": [{"kind": "specreason"}],
-        "flush_cache": False,
-    }
-    return Job.model_validate(row | fields)
-
-
-def execute(folder: Path, what: Job, pair: Pair) -> list[SolveRecord]:
-    """Run a job, or go on with it."""
-    config = RunConfig(created=datetime.now(UTC), program=what.name, pair="soak")
-    writer, earlier = RunWriter.resume(folder, config, (), done)
-    with closing(writer), Grader("exact") as grader:
-        Runner(what, load(what.dataset), pair, writer, grader, SilentBatch()).run(earlier)
-    return read_run(folder).records
+BUDGET = 320
 
 
 def faults(solves: int, concurrency: int, share: float, restarts: int, seed: int) -> dict[str, Any]:
     """Solves on the real pair behind proxies that fail it, while its servers are killed and started again."""
-    what = job(solves, concurrency)
+    what = make_job(solves, concurrency=concurrency, budget=BUDGET, seed=5000)
     with tempfile.TemporaryDirectory() as scratch, _real(Path(scratch)) as real:
         calm = execute(Path(scratch) / "calm", what, real.endpoints())
         again = execute(Path(scratch) / "again", what, real.endpoints())
@@ -154,7 +127,7 @@ class Real:
                 return
             victims = group(self.pid)
             os.kill(lots.choice(victims), signal.SIGKILL)
-            until(lambda: not group(self.pid))
+            holds(lambda: not group(self.pid))
             self.close()
             self._running = pairs.launch(BASE, SMALL, self._logs)
             for proxy, address in zip(proxies, self.addresses, strict=True):
@@ -185,14 +158,14 @@ def kills(times: int, seed: int) -> dict[str, Any]:
         path = Path(scratch) / "job.toml"
         path.write_text(job_toml(problems))
         run = Path(scratch) / "run"
-        command = [
-            sys.executable, "-m", "specreason_sgl", "eval", str(path), "--base", proxies[0].url, "--small",
-            proxies[1].url, "--out", str(run), "--resume", "--display", "none",
-        ]  # fmt: skip
+        arguments = (
+            "eval", str(path), "--base", proxies[0].url, "--small", proxies[1].url, "--out", str(run), "--resume",
+            "--display", "none",
+        )  # fmt: skip
         solves = run / "solves.jsonl"
         before = b""
         while killed < times:
-            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
+            process = start(*arguments, quiet=True)
             _until_it_grows(solves, process)
             time.sleep(lots.uniform(0, 0.5))
             process.kill()
@@ -202,11 +175,11 @@ def kills(times: int, seed: int) -> dict[str, Any]:
             lost += not after.startswith(before[: before.rfind(b"\n") + 1])
             torn += bool(read_run(run).remarks)
             before = after
-            left += not until(lambda: not any(server.in_flight for server in servers), 10)
+            left += not holds(lambda: not any(server.in_flight for server in servers), 10)
             if len(read_run(run).records) == problems:
                 solves.unlink()
                 before = b""
-        done = subprocess.run(command, check=False, capture_output=True, env=environment())
+        code = start(*arguments, quiet=True).wait()
         whole = read_run(run)
     return {
         "killed": killed,
@@ -214,7 +187,7 @@ def kills(times: int, seed: int) -> dict[str, Any]:
         "finished_solves_lost": lost,
         "half_written_lines_seen_and_read_over": torn,
         "kills_that_left_requests_on_a_server": left,
-        "kept": done.returncode == 0
+        "kept": code == 0
         and len(whole.records) == len({r.key for r in whole.records}) == problems
         and not lost
         and not left
@@ -222,9 +195,9 @@ def kills(times: int, seed: int) -> dict[str, Any]:
     }
 
 
-def _until_it_grows(path: Path, process: subprocess.Popen[bytes]) -> None:
+def _until_it_grows(path: Path, process: subprocess.Popen[str]) -> None:
     begun = path.stat().st_size if path.exists() else 0
-    until(lambda: (path.exists() and path.stat().st_size > begun) or process.poll() is not None)
+    holds(lambda: (path.exists() and path.stat().st_size > begun) or process.poll() is not None)
 
 
 def server_kills(times: int, seed: int) -> dict[str, Any]:
@@ -239,7 +212,7 @@ def server_kills(times: int, seed: int) -> dict[str, Any]:
             victim = lots.choice(members)
             victims["supervisor" if victim == real.pid else "server process"] += 1
             os.kill(victim, signal.SIGKILL)
-            orphans += not until(lambda: not group(real.pid), 10)
+            orphans += not holds(lambda: not group(real.pid), 10)
     return {"killed": dict(victims), "groups_with_orphans": orphans, "kept": not orphans}
 
 
@@ -280,9 +253,10 @@ def suppressed(check: Callable[[], None]) -> Iterator[bool]:
 
 
 def load_for(minutes: float, in_flight: int) -> dict[str, Any]:
-    """So many solves in flight for so long on the real pair; memory and descriptors of client and supervisor."""
+    """So many solves in flight for so long on the real pair: memory, descriptors, the pace, and who had to wait."""
     told: list[dict[str, float]] = []
-    solved = failed = 0
+    solves: list[tuple[float, float]] = []  # how long each took, and per token
+    failed = 0
     with tempfile.TemporaryDirectory() as scratch, _real(Path(scratch)) as real:
         pair = real.endpoints()
         began = time.monotonic()
@@ -297,11 +271,13 @@ def load_for(minutes: float, in_flight: int) -> dict[str, Any]:
         watcher.start()
         rounds = 0
         while time.monotonic() - began < 60 * minutes:
-            what = job(2 * in_flight, in_flight, dataset={"name": "stories", "limit": 2 * in_flight, "seed": 9000})
-            records = execute(Path(scratch) / f"run-{rounds}", what, pair)
+            problems = 8 * in_flight
+            what = make_job(problems, concurrency=in_flight, budget=BUDGET, seed=9000 + problems * rounds)
+            for record in execute(Path(scratch) / f"run-{rounds}", what, pair):
+                tally = record.tally
+                failed += tally.outcome == "failed"
+                solves.append((tally.elapsed, tally.elapsed / max(1, sum(tally.generated.values()))))
             rounds += 1
-            solved += len(records)
-            failed += sum(record.tally.outcome == "failed" for record in records)
         over.set()
         watcher.join()
         seconds = time.monotonic() - began
@@ -311,8 +287,14 @@ def load_for(minutes: float, in_flight: int) -> dict[str, Any]:
     return {
         "minutes": round(seconds / 60, 1),
         "in_flight": in_flight,
-        "solves": solved,
+        "solves": len(solves),
         "failed": failed,
+        "slowest_solve_against_the_median": round(max(solves)[0] / median(s for s, _ in solves), 1),
+        "time_per_token_in_the_last_third_against_the_first": round(
+            median(each for _, each in solves[-len(solves) // 3 :])
+            / median(each for _, each in solves[: len(solves) // 3 + 1]),
+            2,
+        ),
         "after_a_third_at_the_end_and_most": ends,
         "threads_at_the_end": threading.active_count(),
         "kept": not failed and all(last <= 1.1 * first + 8 for first, last, _ in ends.values()),
@@ -335,19 +317,6 @@ def group(leader: int) -> list[int]:
             if int(of) == leader and state != "Z":
                 found.append(int(entry.name))
     return found
-
-
-def until(holds: Callable[[], bool], limit_s: float = 60) -> bool:
-    """Wait until something holds; returns whether it does."""
-    deadline = time.monotonic() + limit_s
-    while not holds() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return holds()
-
-
-def environment() -> dict[str, str]:
-    """For commands of this checkout."""
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def job_toml(problems: int) -> str:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from batches import execute, make_job, stored_lines, wait_for
 from faults import FAULTS, EveryOther, Fault, Plan, Proxy, story_pair
 
 from specreason_sgl.endpoint import Endpoint
 from specreason_sgl.errors import ServerUnreachable
 from specreason_sgl.evaluation.datasets import load
-from specreason_sgl.evaluation.grading import Grader
-from specreason_sgl.evaluation.job import Job
-from specreason_sgl.evaluation.runner import Runner, done
 from specreason_sgl.events import CallMade, Noticed, StepTaken, TextStreamed
 from specreason_sgl.pair.stories import story
 from specreason_sgl.patience import Patience
@@ -25,31 +22,10 @@ from specreason_sgl.programs import load as load_program
 from specreason_sgl.runtime.pairs import RunningPair
 from specreason_sgl.settings import Settings
 from specreason_sgl.solve import Pair, solve
-from specreason_sgl.store import Problem, RunConfig, RunWriter, SolveRecord, closing, read_run
-from specreason_sgl.view.batch_sinks import SilentBatch
+from specreason_sgl.store import Problem, SolveRecord, read_run
 
 STORIES = [story(seed) for seed in range(60)]
-SETTINGS = {"temperature": 0.0, "top_p": 1.0, "budget": 1024}
-
-
-def job(limit: int, **fields: object) -> Job:
-    row = {
-        "name": "faults",
-        "dataset": {"name": "stories", "limit": limit},
-        "concurrency": 4,
-        "settings": SETTINGS,
-        "modes": [{"kind": "specreason"}],
-        "flush_cache": False,
-    }
-    return Job.model_validate(row | fields)
-
-
-def execute(folder: Path, what: Job, pair: Pair) -> list[SolveRecord]:
-    config = RunConfig(created=datetime.now(UTC), program=what.name, pair="faults")
-    writer, earlier = RunWriter.resume(folder, config, (), done)
-    with closing(writer), Grader("exact") as grader:
-        Runner(what, load(what.dataset), pair, writer, grader, SilentBatch()).run(earlier)
-    return read_run(folder).records
+SETTINGS = Settings(temperature=0.0, top_p=1.0, budget=1024)
 
 
 def told(records: Sequence[SolveRecord]) -> dict[str, tuple[object, ...]]:
@@ -65,30 +41,18 @@ def told(records: Sequence[SolveRecord]) -> dict[str, tuple[object, ...]]:
     }
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.01)
-
-
-def stored_lines(folder: Path) -> int:
-    path = folder / "solves.jsonl"
-    return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[object, ...]]:
     """The same solves when nothing goes wrong."""
     with story_pair(STORIES) as (pair, _, _):
-        return told(execute(tmp_path_factory.mktemp("calm") / "run", job(36), pair))
+        return told(execute(tmp_path_factory.mktemp("calm") / "run", make_job(36), pair))
 
 
 def test_every_problem_is_there_once_with_the_answer_it_has_without_faults(
     tmp_path: Path, calm: dict[str, tuple[object, ...]]
 ) -> None:
     with story_pair(STORIES, seed=3, share=0.15, read_s=0.7) as (pair, proxies, _):
-        records = execute(tmp_path / "run", job(36), pair)
+        records = execute(tmp_path / "run", make_job(36), pair)
         injected = proxies[0].plan.injected + proxies[1].plan.injected
     stored = read_run(tmp_path / "run")
 
@@ -108,10 +72,10 @@ def test_what_was_sent_again_is_in_the_trace_and_costs_no_tokens_twice(fault: Fa
     problem = Problem(id="0", question=STORIES[0].question, answer=str(STORIES[0].answer))
     heard: list[str] = []
     with story_pair(STORIES, faults=(fault,), read_s=0.3) as (pair, proxies, _):
-        calm = solve(problem, load_program("specreason"), pair, Settings.model_validate(SETTINGS))
+        calm = solve(problem, load_program("specreason"), pair, SETTINGS)
         proxies[1].plan = EveryOther(1, 0.5, (fault,))
         record = solve(
-            problem, load_program("specreason"), pair, Settings.model_validate(SETTINGS), stream=stream,
+            problem, load_program("specreason"), pair, SETTINGS, stream=stream,
             sink=lambda e: heard.append(e.text) if isinstance(e, TextStreamed) and e.model == "small" else None,
         )  # fmt: skip
     calls = [event for event in record.events if isinstance(event, CallMade)]
@@ -127,7 +91,7 @@ def test_what_was_sent_again_is_in_the_trace_and_costs_no_tokens_twice(fault: Fa
 
 def test_a_call_that_always_fails_is_an_error_row_and_the_others_go_on(tmp_path: Path) -> None:
     with story_pair(STORIES) as (pair, proxies, _):
-        poisoned = load(job(12).dataset)[5].question
+        poisoned = load(make_job(12).dataset)[5].question
         pass_on = Proxy.handle
 
         def poison(handler: object, body: bytes) -> None:
@@ -138,7 +102,7 @@ def test_a_call_that_always_fails_is_an_error_row_and_the_others_go_on(tmp_path:
                 pass_on(proxies[1], handler, body)  # type: ignore[arg-type]
 
         proxies[1].handle = poison  # type: ignore[method-assign]
-        records = execute(tmp_path / "run", job(12), pair)
+        records = execute(tmp_path / "run", make_job(12), pair)
     failed = [record for record in records if record.tally.outcome == "failed"]
 
     assert len(records) == 12
@@ -162,7 +126,7 @@ def test_a_server_that_comes_back_only_costs_time(tmp_path: Path, calm: dict[str
 
         accident = threading.Thread(target=outage)
         accident.start()
-        records = execute(tmp_path / "run", job(36), pair)
+        records = execute(tmp_path / "run", make_job(36), pair)
         accident.join()
 
     assert told(records) == calm
@@ -182,7 +146,7 @@ def test_a_server_that_stays_away_ends_the_run_and_the_rest_is_owed(
         accident = threading.Thread(target=outage)
         accident.start()
         with pytest.raises(ServerUnreachable, match=r"base server .*(does not answer|broke the connection)"):
-            execute(tmp_path / "run", job(36), pair)
+            execute(tmp_path / "run", make_job(36), pair)
         accident.join()
     stored = read_run(tmp_path / "run")
     assert 5 <= len(stored.records) < 36
@@ -190,7 +154,7 @@ def test_a_server_that_stays_away_ends_the_run_and_the_rest_is_owed(
     assert stored.status is not None
     assert stored.status.status == "error"
     with story_pair(STORIES) as (pair, _, _):
-        assert told(execute(tmp_path / "run", job(36), pair)) == calm
+        assert told(execute(tmp_path / "run", make_job(36), pair)) == calm
 
 
 def test_a_pause_counts_against_nobodys_time_limit() -> None:
@@ -229,9 +193,7 @@ def test_what_is_abandoned_is_aborted_on_its_server() -> None:
         problem = Problem(id="0", question=STORIES[0].question)
         done: list[SolveRecord] = []
         solving = threading.Thread(
-            target=lambda: done.append(
-                solve(problem, load_program("specreason"), pair, Settings.model_validate(SETTINGS))
-            )
+            target=lambda: done.append(solve(problem, load_program("specreason"), pair, SETTINGS))
         )
         solving.start()
         while not servers[1].in_flight:
@@ -247,7 +209,7 @@ def test_what_is_abandoned_is_aborted_on_its_server() -> None:
 
 @pytest.mark.server
 def test_real_servers_behind_faults_give_the_same_answers(tmp_path: Path, pair: Pair, servers: RunningPair) -> None:
-    what = job(6, concurrency=1, dataset={"name": "stories", "limit": 6, "seed": 40}, flush_cache=True)
+    what = make_job(6, concurrency=1, seed=40, flush_cache=True)
     calm = execute(tmp_path / "calm", what, pair)
     patience = Patience(20)
     with (

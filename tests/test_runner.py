@@ -8,12 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from batches import stored_lines, wait_for
 
 from specreason_sgl.errors import UsageError
 from specreason_sgl.evaluation.datasets import DatasetSpec, load, told_story
@@ -378,26 +378,14 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", code, str(folder)], env={**os.environ, "PYTHONHASHSEED": "0"})
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.02)
-
-
-def stored(folder: Path) -> int:
-    path = folder / "solves.jsonl"
-    return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
 def test_a_killed_run_goes_on_and_equals_one_that_was_not(tmp_path: Path) -> None:
     whole = execute(tmp_path / "whole", make_job(repeats=2))
     for enough in (3, 17):
         process = start(tmp_path / "run")
-        wait_for(lambda enough=enough: stored(tmp_path / "run") >= enough)  # type: ignore[misc]
+        wait_for(lambda enough=enough: stored_lines(tmp_path / "run") >= enough)  # type: ignore[misc]
         process.send_signal(signal.SIGKILL)
         process.wait()
-    assert 17 <= stored(tmp_path / "run") < 40
+    assert 17 <= stored_lines(tmp_path / "run") < 40
     resumed = execute(tmp_path / "run", make_job(repeats=2), resume=True)
 
     assert told(resumed) == told(whole)
@@ -405,7 +393,7 @@ def test_a_killed_run_goes_on_and_equals_one_that_was_not(tmp_path: Path) -> Non
 
 def test_an_interrupted_run_is_tidy_and_goes_on(tmp_path: Path) -> None:
     process = start(tmp_path / "run")
-    wait_for(lambda: stored(tmp_path / "run") >= 3)
+    wait_for(lambda: stored_lines(tmp_path / "run") >= 3)
     process.send_signal(signal.SIGINT)
 
     assert process.wait(timeout=30) == 130

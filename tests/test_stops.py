@@ -6,8 +6,6 @@ import errno
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from batches import start, stored_lines, wait_for
 from faults import Listener, story_pair
 
 from specreason_sgl.errors import SpecReasonError
 from specreason_sgl.pair.stories import story
 from specreason_sgl.store import Done, RunConfig, RunWriter, SolveRecord, closing, read_run
 
-ROOT = Path(__file__).parents[1]
 STORIES = [story(seed) for seed in range(60)]
 JOB = """
 dataset = { name = "stories", limit = 24 }
@@ -29,28 +27,6 @@ concurrency = 4
 flush_cache = false
 modes = [{ kind = "specreason" }]
 """
-
-
-def start(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "specreason_sgl", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.01)
-
-
-def stored_lines(folder: Path) -> int:
-    path = folder / "solves.jsonl"
-    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def test_interrupted_once_it_aborts_what_is_in_flight_and_can_go_on(tmp_path: Path) -> None:

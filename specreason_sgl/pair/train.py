@@ -102,7 +102,7 @@ SHAPES = {
             Stage("polish", 340, 7e-4, layers=16, judgements=3, judged=0.2, drafts=True, final=0.02),
             Stage("strengthen", 300, 1e-3, layers=16, judgements=4, judged=0.3, drafts=True, hard=0.4, final=0.7),
             Stage("finish", 400, 7e-4, layers=16, judgements=4, judged=0.5, drafts=True, hard=0.3, final=0.01),
-            Stage("lengthen", 600, 7e-4, layers=24, judgements=4, judged=0.3, drafts=True, long=0.5, final=0.01),
+            Stage("lengthen", 450, 7e-4, layers=24, judgements=4, judged=0.3, drafts=True, long=0.5, final=0.01),
         ),
     ),
 }
