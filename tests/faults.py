@@ -114,7 +114,12 @@ class Listener:
                 owner.handle(self, b"")
 
             def do_POST(self) -> None:
-                owner.handle(self, self.rfile.read(int(self.headers["Content-Length"] or 0)))
+                length = int(self.headers["Content-Length"] or 0)
+                body = self.rfile.read(length)
+                if len(body) < length:  # who asked was killed while asking
+                    self.close_connection = True
+                else:
+                    owner.handle(self, body)
 
             def log_message(self, *_: object) -> None:
                 pass
