@@ -18,7 +18,7 @@ _PIN = re.compile(
 def pins() -> dict[str, str]:
     """Versions by name; fails on any line that is not a pin with its hashes."""
     left = (ROOT / ".ci" / "requirements.txt").read_text(encoding="utf-8")
-    found = {}
+    found: dict[str, str] = {}
     while left:
         pin = _PIN.match(left)
         assert pin, left[:200]

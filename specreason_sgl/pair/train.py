@@ -86,7 +86,7 @@ class Shape:
 
 
 SHAPES = {
-    "small": Shape(96, 2, 256, (Stage("solve", 500, 4e-3, layers=2),)),
+    "small": Shape(96, 2, 256, (Stage("solve", 500, 4e-3, layers=2), Stage("settle", 60, 1e-3, layers=2, final=0.01))),
     "base": Shape(
         192,
         4,
@@ -376,7 +376,8 @@ def train(name: str, work: Path, device: str, seed: int, *, last: str | None = N
             model = LlamaForCausalLM.from_pretrained(folder / stage.name, dtype=torch.float32)
         else:
             if stage.drafts and not (work / "drafts.jsonl").exists():
-                write_drafts(load(work / "small" / "solve", device), encoder, work / "drafts.jsonl", DRAFTED, seed)
+                small = load(work / "small" / SHAPES["small"].stages[-1].name, device)
+                write_drafts(small, encoder, work / "drafts.jsonl", DRAFTED, seed)
             learner = Learner(model.to(device), encoder.digits).to(device)
             if compiled:
                 model.set_attn_implementation("eager")
