@@ -164,8 +164,11 @@ def test_log_probabilities_are_those_of_sglangs_own_model_and_attention(
         for wanted, got in takewhile(lambda both: both[0][1] == both[1][1], zip(*rows, strict=False))
     ]
     assert len(compared) >= 300
-    wanted, got = zip(*compared, strict=True)
-    assert got == pytest.approx(wanted, abs=0.25), "bfloat16 logits are this coarse"
+    apart = sorted(abs(wanted - got) for wanted, got in compared)
+    # Logits of bfloat16 come in steps of an eighth, and 24 layers round differently on the way there.
+    assert apart[len(apart) // 2] <= 0.02
+    assert apart[-len(apart) // 100] <= 0.25
+    assert apart[-1] <= 0.5
 
 
 def told_by(url: str, servers: RunningPair) -> list[list[Any]]:

@@ -86,7 +86,7 @@ class Shape:
 
 
 SHAPES = {
-    "small": Shape(96, 2, 256, (Stage("solve", 500, 4e-3, layers=2), Stage("settle", 60, 1e-3, layers=2, final=0.01))),
+    "small": Shape(96, 2, 256, (Stage("solve", 500, 4e-3, layers=2),)),
     "base": Shape(
         192,
         4,
