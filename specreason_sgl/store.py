@@ -34,7 +34,6 @@ from specreason_sgl.prompts import whole
 from specreason_sgl.tally import Tally, tally
 
 M = TypeVar("M", bound=BaseModel)
-Kept = TypeVar("Kept")
 
 Status = Literal["started", "success", "error", "cancelled"]
 
@@ -174,8 +173,8 @@ class RunWriter:
 
     @classmethod
     def resume(
-        cls, folder: Path, config: RunConfig, same: Sequence[str], keep: Callable[[SolveRecord], Kept | None]
-    ) -> tuple[RunWriter, list[Kept]]:
+        cls, folder: Path, config: RunConfig, same: Sequence[str], keep: Callable[[SolveRecord], Done | None]
+    ) -> tuple[RunWriter, list[Done]]:
         """Go on with a run, or begin it if it is not there; returns what is kept in mind of the solves that are done.
 
         A half-written line is taken out of the file.
@@ -203,8 +202,8 @@ class RunWriter:
                 raise
 
     def _take_up(
-        self, config: RunConfig, same: Sequence[str], keep: Callable[[SolveRecord], Kept | None]
-    ) -> list[Kept]:
+        self, config: RunConfig, same: Sequence[str], keep: Callable[[SolveRecord], Done | None]
+    ) -> list[Done]:
         stored = json.loads((self.folder / "config.json").read_bytes())
         asked = json.loads(config.model_dump_json())
         if changes := [line for name in same for line in _changes(name, stored.get(name), asked.get(name))]:
