@@ -221,6 +221,18 @@ def test_servers_on_gpus_keep_the_environment_but_go_round_proxies() -> None:
     assert told["NO_PROXY"] == "here,127.0.0.1,localhost"
 
 
+@pytest.mark.parametrize(
+    ("inherited", "waits"),
+    [
+        ({}, "0"),
+        ({"CUDA_ENABLE_USER_TRIGGERED_COREDUMP": "1"}, "1"),
+        ({"SGLANG_CUDA_COREDUMP_BEFORE_CRASH": "1"}, "1"),
+    ],
+)
+def test_a_server_waits_for_a_dump_of_a_gpu_only_where_dumps_are_on(inherited: dict[str, str], waits: str) -> None:
+    assert servers.gpu_environment(inherited)["SGLANG_CUDA_COREDUMP_BEFORE_CRASH"] == waits
+
+
 def test_memory_of_a_gpu_that_ran_out_has_a_hint_of_its_own() -> None:
     assert "the GPU's memory ran out" in servers.hint("torch.OutOfMemoryError: CUDA out of memory.", Path("x.log"))
 

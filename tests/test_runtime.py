@@ -338,7 +338,10 @@ def test_no_server_outlives_its_owner(moment: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.server
-def test_a_pair_that_is_up_is_found_again_and_ends_whole(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("part", ["sglang::scheduler", "sglang::detokenizer"])
+def test_a_pair_that_is_up_is_found_again_and_ends_whole(
+    part: str, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("secrets.token_urlsafe", lambda _: "-a-key-may-begin-like-an-option")
     pair, started = pairs.up(pairs.embedded(SMALL, SMALL))
     try:
@@ -349,7 +352,7 @@ def test_a_pair_that_is_up_is_found_again_and_ends_whole(state: Path, monkeypatc
         assert stat.S_IMODE(state.stat().st_mode) == stat.S_IMODE((state / "logs").stat().st_mode) == 0o700
         assert stat.S_IMODE((state / "pair.json").stat().st_mode) == 0o600
 
-        os.kill(named(pair.pid, "sglang::scheduler"), signal.SIGKILL)
+        os.kill(named(pair.pid, part), signal.SIGKILL)
 
         assert ended(pair.pid)
         assert pairs.running() is None

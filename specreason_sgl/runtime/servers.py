@@ -158,6 +158,9 @@ def environment(inherited: Mapping[str, str]) -> dict[str, str]:
         "SGLANG_EXTERNAL_MODEL_PACKAGE": "specreason_sgl.runtime.models",
         # Otherwise being asked for its health makes a server generate, which disturbs what it serves.
         "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0",
+        # A server that has lost a part of itself ends at once, and not after 65 s of waiting for a GPU to dump its memory.
+        "SGLANG_PYSPY_DUMP_BEFORE_CRASH": "0",
+        "SGLANG_CUDA_COREDUMP_BEFORE_CRASH": "0",
         "GLOO_SOCKET_IFNAME": "lo",
         "HF_HUB_OFFLINE": "1",
         "no_proxy": "*",
@@ -170,6 +173,8 @@ def gpu_environment(inherited: Mapping[str, str]) -> dict[str, str]:
     outside = inherited.get("no_proxy") or inherited.get("NO_PROXY") or ""
     local = f"{outside},127.0.0.1,localhost".strip(",")
     return {
+        # A server that has lost a part of itself otherwise waits a minute for a dump that nobody has switched on.
+        "SGLANG_CUDA_COREDUMP_BEFORE_CRASH": inherited.get("CUDA_ENABLE_USER_TRIGGERED_COREDUMP", "0"),
         **inherited,
         "TOKENIZERS_PARALLELISM": "false",
         "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0",
