@@ -28,6 +28,7 @@ COSTS = Costs(
     small=[TokenCost(context=256, batch=1, seconds=0.002), TokenCost(context=256, batch=8, seconds=0.005)],
     judge_s={256: 0.020, 1024: 0.040},
     call_s=0.0,
+    crowding=1.0,
 )
 
 
@@ -36,6 +37,9 @@ def test_a_prediction_is_the_base_models_time_by_that_of_drafting_and_judging() 
 
     assert made.speed_up == pytest.approx(0.2 / (0.04 + 0.02 + 0.2 * 0.2))
     assert made.ahead == pytest.approx(0.2 / (0.04 + 0.2 * (0.2 + 0.02)))
+    assert COSTS.model_copy(update={"crowding": 1.5}).predict(0.8, 20, 300).ahead == pytest.approx(
+        0.2 / (1.5 * 0.04 + 0.2 * (0.2 + 0.02))
+    )
     assert made.break_even == pytest.approx(0.3)
     assert COSTS.predict(made.break_even, 20, 300).speed_up == pytest.approx(1)
     assert COSTS.predict(0.8, 20, 5000).speed_up > made.speed_up, "the nearest context is a slower base model's"
@@ -133,4 +137,5 @@ def test_the_command_measures_costs_and_predicts_from_them(servers: RunningPair,
     costs = Costs.model_validate(json.loads(done.stdout))
 
     assert costs.token_s("base", 256) > costs.token_s("small", 256) > 0
+    assert 0.5 < costs.crowding < 5
     assert costs.predict(1.0, 25, 256).speed_up > costs.predict(0.0, 25, 256).speed_up

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from specreason_sgl.evaluation.report import Table
 
 RESULT = "bench.json"
-STEP_TOKENS = 25.0
-"""Of a step, where no run says otherwise."""
 
 
 def bench(
@@ -104,7 +102,7 @@ def _calibrate(options: PairOptions, predict: str | None, out: Path | None, *, m
     from specreason_sgl.store import read_run
     from specreason_sgl.view import runs as shelf
 
-    acceptances, step_tokens = list(cost_model.ACCEPTANCES), STEP_TOKENS
+    acceptances, step_tokens = list(cost_model.ACCEPTANCES), cost_model.STEP_TOKENS
     if predict:
         try:
             own, step_tokens = cost_model.observed(read_run(shelf.find(predict, RUNS)).records)

@@ -59,6 +59,10 @@ def up(
             rich_help_panel=GPU,
         ),
     ] = None,
+    dummy: Annotated[
+        bool,
+        typer.Option("--dummy", help="Made-up weights of the real sizes: for `bench --calibrate`", rich_help_panel=GPU),
+    ] = False,
     gpus: Annotated[
         str | None,
         typer.Option("--gpus", help="Plan for these cards, such as 2x48 [those here]", rich_help_panel=GPU),
@@ -89,6 +93,7 @@ def up(
         "decode": decode,
         "draft_head": draft_head,
         "attention_backend": attention_backend,
+        "dummy": dummy or None,
     }
     overrides = dict(map(parse_override, override or ()))
     overrides |= {name: value for name, value in given.items() if value is not None}

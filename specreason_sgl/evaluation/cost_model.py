@@ -26,6 +26,8 @@ BATCHES = (1, 8)
 ROUNDS = 5
 SHORT, LONG = 4, 36
 """Tokens of two generations whose difference is free of everything but generating."""
+STEP_TOKENS = 25.0
+"""Of a step, where no run says otherwise."""
 ACCEPTANCES = (0.4, 0.6, 0.8)
 _FILLER = " and then one more"
 
@@ -53,6 +55,8 @@ class Costs(BaseModel):
     """By context: judging a fresh short step behind it."""
     call_s: float
     """What a call costs beyond its tokens."""
+    crowding: float
+    """A draft and a judgement at once, in times of the longer one alone: more than 1 where they share a card."""
 
     def token_s(self, model: str, context: int) -> float:
         """Seconds per token of one request alone, at the nearest context that was measured."""
@@ -74,7 +78,7 @@ class Costs(BaseModel):
         return Prediction(
             acceptance=acceptance,
             speed_up=alone / (draft + judge + (1 - acceptance) * base),
-            ahead=alone / (max(draft, judge) + (1 - acceptance) * (base + min(draft, judge))),
+            ahead=alone / (self.crowding * max(draft, judge) + (1 - acceptance) * (base + min(draft, judge))),
             break_even=1 - (alone - draft - judge) / base,
         )
 
@@ -113,7 +117,10 @@ def calibrate(base: Endpoint, small: Endpoint, say: Callable[[str], None] = lamb
     judge = {context: _judge_seconds(base, _text(base, context)) for context in CONTEXTS}
     one = statistics.median(_generation(small, _text(small, CONTEXTS[0]), 1, 1) for _ in range(4 * ROUNDS))
     token = next(row.seconds for row in tokens["small"] if row.batch == 1)
-    return Costs(base=tokens["base"], small=tokens["small"], judge_s=judge, call_s=max(0.0, one - token))
+    say("a draft and a judgement at the same time")
+    crowding = _crowding(base, small)
+    call_s = max(0.0, one - token)
+    return Costs(base=tokens["base"], small=tokens["small"], judge_s=judge, call_s=call_s, crowding=crowding)
 
 
 def observed(records: Iterable[SolveRecord]) -> tuple[float, float]:
@@ -141,6 +148,7 @@ def tables(costs: Costs, acceptances: Sequence[float], step_tokens: float, conte
     ]
     rows += [(f"judgement behind {context}", f"{seconds / token:.2f}") for context, seconds in costs.judge_s.items()]
     rows.append(("a call, beyond its tokens", f"{costs.call_s / token:.2f}"))
+    rows.append(("draft and judgement at once, against the longer alone", f"{costs.crowding:.2f}x"))
     predicted = [costs.predict(acceptance, step_tokens, context) for acceptance in acceptances]
     return [
         Table(
@@ -151,8 +159,11 @@ def tables(costs: Costs, acceptances: Sequence[float], step_tokens: float, conte
         ),
         Table(
             "Predicted speed-up against the base model alone",
-            ("acceptance", "sequential", "drafting ahead"),
-            tuple((f"{p.acceptance:.0%}", f"{p.speed_up:.2f}x", f"{p.ahead:.2f}x") for p in predicted),
+            ("acceptance", "sequential", "drafting ahead", "gain of drafting ahead"),
+            tuple(
+                (f"{p.acceptance:.0%}", f"{p.speed_up:.2f}x", f"{p.ahead:.2f}x", f"{p.ahead / p.speed_up:.2f}x")
+                for p in predicted
+            ),
             f"Steps of {step_tokens:.0f} tokens behind {context}; drafting pays from an acceptance of "
             f"{predicted[0].break_even:.0%} on.",
         ),
@@ -182,17 +193,40 @@ def _token_seconds(endpoint: Endpoint, text: str, batch: int) -> float:
 
 
 def _judge_seconds(base: Endpoint, text: str) -> float:
+    judge = _judge(base, text)
+    return statistics.median(_seconds(judge, number) for number in range(ROUNDS))
+
+
+def _judge(base: Endpoint, text: str) -> Callable[[int], object]:
+    """What judges the draft with a number behind a text that is cached from here on."""
     ids = [base.tokens(digit)[-1] for digit in DIGITS]
     base.complete(text, {"max_new_tokens": 1, "temperature": 0})
-    seconds = []
-    for number in range(ROUNDS):
-        draft = f"{_FILLER * 6} {number}\n\n{base.chat.judge_turn}"
-        began = time.perf_counter()
-        base.complete(
-            text + draft,
-            {"max_new_tokens": 1, "temperature": 0},
-            return_logprob=True,
-            token_ids_logprob=ids,
-        )
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds)
+    return lambda number: base.complete(
+        f"{text}{_FILLER * 6} {number}\n\n{base.chat.judge_turn}",
+        {"max_new_tokens": 1, "temperature": 0},
+        return_logprob=True,
+        token_ids_logprob=ids,
+    )
+
+
+def _crowding(base: Endpoint, small: Endpoint) -> float:
+    judge, drafted_behind = _judge(base, _text(base, CONTEXTS[0])), _text(small, CONTEXTS[0])
+
+    def draft() -> None:
+        _generation(small, drafted_behind, round(STEP_TOKENS), 1)
+
+    def both(number: int) -> None:
+        with ThreadPoolExecutor(2) as pool:
+            for one in (pool.submit(draft), pool.submit(judge, number)):
+                one.result()
+
+    draft()
+    return statistics.median(
+        _seconds(both, number) / max(_seconds(draft), _seconds(judge, number + ROUNDS)) for number in range(ROUNDS)
+    )
+
+
+def _seconds(work: Callable[..., object], *arguments: object) -> float:
+    began = time.perf_counter()
+    work(*arguments)
+    return time.perf_counter() - began

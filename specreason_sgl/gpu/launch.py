@@ -6,12 +6,13 @@ import os
 import secrets
 import shlex
 import socket
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from specreason_sgl.errors import SpecReasonError, UsageError
+from specreason_sgl.gpu import dummies
 from specreason_sgl.gpu.decode import Decode, choose
 from specreason_sgl.gpu.pairfile import ModelSpec, PairSpec
 from specreason_sgl.gpu.plan import CHUNK_TOKENS, GIB, Card, Plan, Share, Side, fit, spread
@@ -38,6 +39,8 @@ class Launch:
     """Cards of one replica."""
     replicas: int
     port: int
+    dummies: Mapping[str, Path] = field(default_factory=dict)
+    """By a model's name, the folder that is served in its stead."""
 
     def servers(self, logs: Path) -> list[servers.Plan]:
         """The servers, and the routers of replicas, in the order of their start.
@@ -124,7 +127,7 @@ class Launch:
         card = share.first_card + replica * self.cards
         is_base = share is self.plan.base
         options = {
-            "--model-path": model.model,
+            "--model-path": self.dummies.get(model.model, model.model),
             "--load-format": "safetensors",
             "--host": "127.0.0.1",
             "--port": port,
@@ -141,7 +144,8 @@ class Launch:
             "--chunked-prefill-size": CHUNK_TOKENS,
         }
         given = [part for name, value in options.items() if value is not None for part in (name, str(value))]
-        return [*given, *(self.decode.arguments if is_base else ()), *model.arguments]
+        decode = self.decode.arguments if is_base else ()
+        return [*given, *decode, *(dummies.ARGUMENTS if self.dummies else ()), *model.arguments]
 
 
 def prepare(spec: PairSpec, cards: Sequence[Card], *, replicas: int = 1, port: int = PORT) -> Launch:
@@ -158,6 +162,8 @@ def prepare(spec: PairSpec, cards: Sequence[Card], *, replicas: int = 1, port: i
         UsageError: there are too few cards, a model's configuration is not known, or the models do not allow the way of
             drafting tokens.
     """
+    if spec.dummy and spec.decode != "off":
+        raise UsageError("made-up weights say nothing about drafting tokens", hint="leave out `--dummy` or `--decode`")
     each = len(cards) // replicas
     if not each:
         raise UsageError(
@@ -175,7 +181,8 @@ def prepare(spec: PairSpec, cards: Sequence[Card], *, replicas: int = 1, port: i
     # One plan for all replicas, so each place has what its poorest card has.
     poorest = [min(cards[place : replicas * each : each], key=lambda card: card.free) for place in range(each)]
     plan = fit(replace(sides[0], draft=draft), sides[1], poorest, context=spec.context, concurrency=spec.concurrency)
-    return Launch(spec, plan, decode, each, replicas, port)
+    stand_ins = {model: dummies.dummy(model) for model in (spec.base.model, spec.small.model)} if spec.dummy else {}
+    return Launch(spec, plan, decode, each, replicas, port, stand_ins)
 
 
 def _command(server: servers.Plan) -> str:

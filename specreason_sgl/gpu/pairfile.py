@@ -55,11 +55,13 @@ class PairSpec(BaseModel):
     """How the base server drafts tokens for itself."""
     draft_head: str | None = None
     """A draft head for the base model, for EAGLE-3."""
+    dummy: bool = False
+    """Whether the models only have the real ones' sizes, with weights that SGLang makes up."""
 
     @property
     def label(self) -> str:
         """What a run on it is filed under."""
-        return f"{self.base.model} + {self.small.model}"
+        return f"{self.base.model} + {self.small.model}{' (made-up weights)' if self.dummy else ''}"
 
 
 def stock() -> dict[str, Path]:

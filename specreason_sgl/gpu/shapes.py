@@ -213,19 +213,35 @@ def find(model: str) -> Shape:
     Raises:
         UsageError: its configuration is nowhere on this machine.
     """
+    config = configuration(model)
+    shape = Shape.read(model, config)
+    folder = weights_folder(model)
+    if folder is None:
+        return shape
+    known = _known().get(model, {}).get("tokenizer")
+    # Files of 32 bits are twice what they become.
+    stored = None if config.get("torch_dtype", config.get("dtype")) == "float32" else _stored(folder)
+    return replace(shape, tokenizer=known or _fingerprint(folder), stored=stored)
+
+
+def configuration(model: str) -> Mapping[str, Any]:
+    """A model's ``config.json``, or for a stock model what is known of it.
+
+    Args:
+        model: a folder with ``config.json``, a stock model's name, or one that is in the hub's cache here.
+
+    Raises:
+        UsageError: its configuration is nowhere on this machine.
+    """
     folder = weights_folder(model)
     if folder is not None:
         try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UsageError(f"cannot read `{folder / 'config.json'}`: {error}") from error
-        known = _known().get(model, {}).get("tokenizer")
-        shape = Shape.read(model, config)
-        # Files of 32 bits are twice what they become.
-        stored = None if config.get("torch_dtype", config.get("dtype")) == "float32" else _stored(folder)
-        return replace(shape, tokenizer=known or _fingerprint(folder), stored=stored)
+        return config
     if fields := _known().get(model):
-        return Shape.read(model, fields)
+        return fields
     if Path(model).is_dir():
         raise UsageError(f"there is no `config.json` in `{model}`")
     raise UsageError(

@@ -158,7 +158,7 @@ def environment(inherited: Mapping[str, str]) -> dict[str, str]:
         "SGLANG_EXTERNAL_MODEL_PACKAGE": "specreason_sgl.runtime.models",
         # Otherwise being asked for its health makes a server generate, which disturbs what it serves.
         "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0",
-        # A server that has lost a part of itself ends at once, and not after 65 s of waiting for a GPU to dump its memory.
+        # A server that has lost a part of itself ends at once, not after 65 s of waiting for a GPU to dump its memory.
         "SGLANG_PYSPY_DUMP_BEFORE_CRASH": "0",
         "SGLANG_CUDA_COREDUMP_BEFORE_CRASH": "0",
         "GLOO_SOCKET_IFNAME": "lo",

@@ -1,0 +1,36 @@
+#!/bin/sh
+# What pairs cost on this machine, one after the other, as Markdown:
+#
+#   eval/measure.sh embedded qwq qwen3 > costs.md
+#
+# `embedded` is solved with as well, by every variant of the method (BENCH=no leaves that out; BENCH="--limit 40" says how
+# much). Of the other pairs only the sizes are real, so nothing is downloaded (WEIGHTS=real takes the models themselves).
+set -eu
+
+package=$(python -c 'import importlib.util, pathlib
+print(pathlib.Path(importlib.util.find_spec("specreason_sgl").origin).parent)')
+dummy=$([ "${WEIGHTS:-dummy}" = real ] || echo --dummy)
+bench=${BENCH:---limit 16 --load 48}
+trap 'specreason down >&2' EXIT
+
+up() {
+    if [ "$1" != embedded ]; then
+        specreason up --pair "$1" $dummy >&2
+    elif command -v nvidia-smi > /dev/null; then
+        specreason up --base "$package/pair/base" --small "$package/pair/small" --context 4096 >&2
+    else
+        specreason up --pair embedded >&2
+    fi
+}
+
+for pair in "$@"; do
+    up "$pair"
+    printf '## %s\n\n' "$pair"
+    specreason bench --calibrate --markdown
+    printf '\n'
+    if [ "$pair" = embedded ] && [ "$bench" != no ]; then
+        specreason bench --markdown $bench
+        printf '\n'
+    fi
+    specreason down >&2
+done
