@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import operator
 import re
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -49,6 +50,19 @@ def test_right_steps_score_nine_and_corrupted_ones_less(seed: int, data: st.Data
     assert stories.grade_step(told, done, told.steps[done]) == stories.RIGHT
     assert stories.grade_step(told, done, f" {told.steps[done]}\n") == stories.RIGHT
     assert stories.grade_step(told, done, wrong) < stories.RIGHT
+
+
+@given(seeds, st.sampled_from(stories.MISREADINGS), st.data())
+def test_misreadings_agree_with_themselves_but_not_with_the_story(
+    seed: int, misread: Callable[[Random, stories.Story, int], str], data: st.DataObject
+) -> None:
+    told = stories.story(seed)
+    done = data.draw(st.integers(0, len(told.steps) - 1))
+    text = misread(Random(seed), told, done)
+
+    for left, operation, right, result in re.findall(r"(\d+)([-+x])(\d+): .* so (\d+)", text):
+        assert OPERATIONS[operation](int(left), int(right)) == int(result)
+    assert text == told.steps[done] or stories.grade_step(told, done, text) < stories.RIGHT
 
 
 @pytest.mark.parametrize(

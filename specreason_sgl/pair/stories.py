@@ -324,20 +324,23 @@ def grade_step(told: Story, done: int, candidate: str) -> int:
 
 
 def corrupt(rng: Random, told: Story, done: int) -> str:
-    """A candidate for the next step that is not the right one: a slip, a skipped or repeated step, an idle remark."""
+    """A candidate for the next step that is not the right one: a slip, a misreading, a repetition, an idle remark."""
     wanted = told.steps[done]
     while True:
         kind = rng.random()
-        if kind < 0.5:
+        if kind < 0.25:
             text = flip_digit(rng, wanted)
-        elif kind < 0.65:
+        elif kind < 0.35:
             text = _slip(rng, wanted)
-        elif kind < 0.75:
+        elif kind < 0.4:
             text = rng.choice(told.steps)
-        elif kind < 0.9:
+        elif kind < 0.5:
             text = rng.choice(idle_steps(told, done))
-        else:
+        elif kind < 0.55:
             text = _other_operand(rng, told, wanted)
+        else:
+            (misread,) = rng.choices(MISREADINGS, HOW_OFTEN)
+            text = misread(rng, told, done)
         if text != wanted:
             return text
 
@@ -381,3 +384,72 @@ def _other_operand(rng: Random, told: Story, text: str) -> str:
     """Consistent arithmetic with another number of the story, a distractor perhaps."""
     numbers: Sequence[str] = re.findall(r"\d+", told.question)
     return _recompute(text, lambda a, operation, _: (a, operation, int(rng.choice(numbers))))
+
+
+def _other_word(rng: Random, told: Story, done: int) -> str:
+    """The step about somebody else, or with another verb or holder of the same sense."""
+    text = told.steps[done]
+    found = [(group, word) for group in (NAMES, GAINS, LOSSES, HOLDERS) for word in group if f"{word} " in text]
+    if not found:
+        return text
+    group, word = rng.choice(found)
+    others = [other for other in group if other != word]
+    named = [other for other in others if f"{other} " in told.question]
+    return text.replace(f"{word} ", f"{rng.choice(named if named and rng.random() < 0.5 else others)} ", 1)
+
+
+def _other_number(rng: Random, told: Story, done: int) -> str:
+    """The step with another number of the story, or with a digit too many or too few, from its first word on."""
+    text = told.steps[done]
+    match = _WRITTEN_OUT.search(text) or re.search(r"(starts) (with) (\d+)", text)
+    if not match:
+        return text
+    cut = match[3][: rng.randint(1, len(match[3]))] if rng.random() < 0.3 else f"{match[3]}{rng.randint(0, 9)}"
+    number = rng.choice(re.findall(r"\d+", told.question)) if rng.random() < 0.7 else cut
+    if match[2] == "with":
+        return text.replace(match[3], number)
+    changed = _recompute(text, lambda a, operation, _: (a, operation, int(number)))
+    head, comma, rest = changed.partition(", ")
+    return text if changed == text else re.sub(rf"\b{match[3]}\b", number, head) + comma + rest
+
+
+def _other_way(rng: Random, told: Story, done: int) -> str:
+    """A gain taken for a loss, or the other way round."""
+    text = told.steps[done]
+    match = re.match(rf"(\w+) ({'|'.join((*GAINS, *LOSSES))}) (\d+)(?: more)?, (\d+)[-+].*?( \w+\.)$", text)
+    if not match:
+        return text
+    name, verb, n, count, thing = match[1], match[2], int(match[3]), int(match[4]), match[5]
+    if verb in LOSSES and count + n <= MOST:
+        return f"{name} {rng.choice(GAINS)} {n} more, {add(count, n)}{thing}"
+    if verb in GAINS and count >= n:
+        return f"{name} {rng.choice(LOSSES)} {n}, {subtract(count, n)}{thing}"
+    return text
+
+
+def _left_out(rng: Random, told: Story, done: int) -> str:
+    """The change that comes later, made to what there is now."""
+    counts = re.findall(r"starts with (\d+)|\d+[-+]\d+: .* so (\d+)", "\n".join(told.steps[:done]))
+    later = [step for step in told.steps[done + 1 :] if (match := _WRITTEN_OUT.search(step)) and match[2] in "+-"]
+    if not counts or not later:
+        return told.steps[done]
+    step = later[0] if rng.random() < 0.7 else rng.choice(later)
+    now = int("".join(counts[-1]))
+    return _recompute(step, lambda _, operation, b: (now, operation, b))
+
+
+def _other_quotient(rng: Random, told: Story, done: int) -> str:
+    """A division with another result, checked by a multiplication that is made to fit or left as it is."""
+    text = told.steps[done]
+    match = re.search(r"(\d+)/(\d+): .* so (\d+)", text)
+    if not match:
+        return text
+    total, k, quotient = match[1], int(match[2]), rng.randint(2, 9)
+    product = total if rng.random() < 0.7 else k * quotient
+    return f"{text[: match.start()]}{total}/{k}: {k}x{quotient}={product}, so {quotient}{text[match.end() :]}"
+
+
+MISREADINGS = (_other_word, _other_number, _other_way, _left_out, _other_quotient)
+"""Steps that agree with themselves but not with the story, as a small model writes them."""
+HOW_OFTEN = (1, 2, 2, 2, 5)
+"""Each is tried; most find nothing to misread in most steps."""

@@ -15,7 +15,7 @@ import math
 import random
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,12 +67,17 @@ class Stage:
     """Stories with more steps are left out."""
     drafts: bool = False
     """Whether the small model's own wrong drafts are among the candidates."""
+    drafted: float = 0.6
+    """Share of the judged stories that are such as the small model drafted wrong steps of."""
     hard: float = 0.0
     """Share of the stories that are of the hard families only."""
     long: float = 0.0
     """Share of the stories that are long ones: finding the next sentence among many is what goes wrong last."""
     final: float = 0.1
     """The learning rate at the end, as a share of the peak; it falls over the last 40 %."""
+    blended: float = 1.0
+    """How far the weights go from where the stage began to where it ended: on the way what the stage taught is already
+    there, and what it disturbed is still there (arXiv 2109.01903)."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,31 @@ SHAPES = {
             Stage("strengthen", 300, 1e-3, layers=16, judgements=4, judged=0.3, drafts=True, hard=0.4, final=0.7),
             Stage("finish", 400, 7e-4, layers=16, judgements=4, judged=0.5, drafts=True, hard=0.3, final=0.01),
             Stage("lengthen", 450, 7e-4, layers=24, judgements=4, judged=0.3, drafts=True, long=0.5, final=0.01),
+            Stage(
+                "discern",
+                320,
+                7e-4,
+                layers=24,
+                judgements=5,
+                judged=0.75,
+                drafts=True,
+                long=0.25,
+                final=0.01,
+                blended=0.6,
+            ),
+            Stage(
+                "confirm",
+                160,
+                7e-4,
+                layers=24,
+                judgements=5,
+                judged=0.8,
+                drafts=True,
+                drafted=0.95,
+                long=0.25,
+                final=0.01,
+                blended=0.4,
+            ),
         ),
     ),
 }
@@ -243,7 +273,7 @@ def _sample(encoder: Encoder, stage: Stage, rng: random.Random, drafted: Drafted
         return encoder.drill(rng)
     if rng.random() >= stage.judged:
         return encoder.solved(_invented(stage, rng))
-    if drafted and rng.random() < 0.6:
+    if drafted and rng.random() < stage.drafted:
         seed = rng.choice(list(drafted))
         told = stories.story(seed, "train")
         while len(told.steps) > stage.longest:
@@ -266,6 +296,7 @@ def run_stage(learner: Learner, stage: Stage, encoder: Encoder, folder: Path, de
     """Train one stage, from its checkpoint if there is one, and save the result beside it."""
     checkpoint = folder / f"{stage.name}.checkpoint.pt"
     tools = optimisers(learner, stage)
+    begun = {name: value.clone() for name, value in learner.model.state_dict().items()}
     step = 0
     if checkpoint.exists():
         saved: dict[str, Any] = torch.load(checkpoint, map_location=device, weights_only=True)
@@ -311,8 +342,21 @@ def run_stage(learner: Learner, stage: Stage, encoder: Encoder, folder: Path, de
                 state = {"learner": learner.state_dict(), "tools": [tool.state_dict() for tool in tools], "step": step}
                 torch.save(state, checkpoint.with_suffix(".new"))
                 checkpoint.with_suffix(".new").replace(checkpoint)
+    blend(learner.model, begun, stage.blended)
     save(learner.model, folder / stage.name)
     checkpoint.unlink(missing_ok=True)
+
+
+def blend(model: LlamaForCausalLM, begun: Mapping[str, torch.Tensor], share: float) -> None:
+    """Leave a model so far on its way from other weights to its own.
+
+    Args:
+        model: the model.
+        begun: the weights at a share of 0.
+        share: from 0 to 1.
+    """
+    own = model.state_dict()
+    model.load_state_dict({name: torch.lerp(begun[name], own[name], share) for name in own})
 
 
 def save(model: LlamaForCausalLM, folder: Path) -> None:
