@@ -5,10 +5,12 @@
 #
 # `embedded` is solved with as well, by every variant of the method (BENCH=no leaves that out; BENCH="--limit 40" says how
 # much). Of the other pairs only the sizes are real, so nothing is downloaded (WEIGHTS=real takes the models themselves).
+# $PYTHON is the interpreter that the package is installed for.
 set -eu
 
-package=$(python -c 'import importlib.util, pathlib
-print(pathlib.Path(importlib.util.find_spec("specreason_sgl").origin).parent)')
+specreason() { "${PYTHON:-python}" -m specreason_sgl "$@"; }
+package=$("${PYTHON:-python}" -c 'import pathlib, specreason_sgl
+print(pathlib.Path(specreason_sgl.__file__).parent)')
 dummy=$([ "${WEIGHTS:-dummy}" = real ] || echo --dummy)
 bench=${BENCH:---limit 16 --load 48}
 trap 'specreason down >&2' EXIT

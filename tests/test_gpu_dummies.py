@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,7 +106,7 @@ def test_costs_are_measured_on_made_up_weights(served: pairs.RunningPair) -> Non
 def test_the_script_measures_one_pair_after_the_other_and_leaves_none_up(tmp_path: Path) -> None:
     done = subprocess.run(
         [MEASURE, "embedded", "embedded"], capture_output=True, text=True, check=False, cwd=tmp_path,
-        env={**os.environ, "BENCH": "no"},
+        env={**os.environ, "BENCH": "no", "PYTHON": sys.executable},
     )  # fmt: skip
 
     assert done.returncode == 0, done.stderr
