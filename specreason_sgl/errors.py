@@ -5,6 +5,9 @@ Exit codes: 0 done, 1 not solved or failed problems, 2 usage, 3 server unreachab
 
 from __future__ import annotations
 
+SIGNALLED = 128
+"""Exit codes from here on tell of a signal: this and its number."""
+
 
 class SpecReasonError(Exception):
     """A failure that is told in one line, with what to do about it."""

@@ -370,12 +370,22 @@ print("imported" if "sglang" in sys.modules else "knocked", file=sys.stderr)
 sys.exit(code)
 """
 SLEEPER = """
+import threading
 import time
 import sglang as sgl
 @sgl.function
 def sleeper(s, trace):
+    threading.Thread(target=time.sleep, args=(60,)).start()
     print("asleep", flush=True)
     time.sleep(60)
+"""
+KILLED = """
+import os
+import signal
+import sglang as sgl
+@sgl.function
+def killed(s, trace):
+    os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -391,6 +401,7 @@ def test_commands_begin_at_once_behind_the_door_of_a_pair_that_is_up(state: Path
         )
 
     (tmp_path / "sleeper.py").write_text(SLEEPER)
+    (tmp_path / "killed.py").write_text(KILLED)
     pair, _ = pairs.up(pairs.embedded(SMALL, SMALL))
     try:
         assert until((state / "door").exists)
@@ -407,6 +418,9 @@ def test_commands_begin_at_once_behind_the_door_of_a_pair_that_is_up(state: Path
             assert "asleep\n" in iter(sleeping.stdout.readline, "")
             sleeping.send_signal(signal.SIGINT)
             assert sleeping.wait(20) == 130
+
+        with run("--program", "killed.py", "--back-off") as killed:
+            assert killed.wait(20) == 128 + signal.SIGKILL
 
         with run("--program", "nothing", "--threshold", "3") as wrong:
             assert "there is no program `nothing`" in wrong.communicate(timeout=60)[1]

@@ -20,10 +20,7 @@ from specreason_sgl.cli.report import report
 from specreason_sgl.cli.run import run
 from specreason_sgl.cli.servers import down, status, up
 from specreason_sgl.cli.stops import INTERRUPTED, leave
-from specreason_sgl.errors import SpecReasonError
-
-SIGNALLED = 128
-"""Exit codes from here on tell of a signal."""
+from specreason_sgl.errors import SIGNALLED, SpecReasonError
 
 app = typer.Typer(
     name="specreason",
@@ -67,8 +64,6 @@ app.command("doctor")(doctor)
 
 def main() -> int:
     """Run the command line; returns the exit code."""
-    if sys.argv[1:2] == ["run"] and (code := _knock()) is not None:
-        return code
     code = _run()
     if code >= SIGNALLED:
         leave(code)
@@ -77,6 +72,8 @@ def main() -> int:
 
 def _run() -> int:
     try:
+        if sys.argv[1:2] == ["run"] and (code := _knock()) is not None:
+            return code
         app()
     except SpecReasonError as error:
         return _complain(error)

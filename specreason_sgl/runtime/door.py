@@ -10,11 +10,11 @@ from __future__ import annotations
 import array
 import json
 import os
+import select
 import signal
 import socket
 import sys
 import tempfile
-import threading
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,8 +22,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from specreason_sgl.errors import SIGNALLED
+
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGWINCH)
 COME_IN = b"\n"
+PATIENCE_S = 10.0
+"""Whoever is not let in for so long does without."""
+
 WAITING = 16
 FILES = 3
 
@@ -49,35 +54,47 @@ def knock(path: Path, argv: Sequence[str]) -> int | None:
         The exit code; None if nobody is there, or somebody with another version of this package.
     """
     with socket.socket(socket.AF_UNIX) as line:
+        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
         try:
-            line.connect(str(path))
-            umask = os.umask(0)
-            os.umask(umask)
-            order = {
-                "identity": identity(),
-                "argv": list(argv),
-                "cwd": str(Path.cwd()),
-                "env": dict(os.environ),
-                "umask": umask,
-            }
-            socket.send_fds(line, [b"!"], [0, 1, 2])
-            line.sendall(json.dumps(order).encode() + b"\n")
-            if line.recv(1) != COME_IN:
+            if not _is_let_in(line, path, argv):
                 return None
-        except OSError:
-            return None
 
-        def pass_on(number: int, _: FrameType | None) -> None:
-            with suppress(OSError):
-                line.sendall(bytes([number]))
+            def pass_on(number: int, _: FrameType | None) -> None:
+                with suppress(OSError):
+                    line.sendall(bytes([number]))
 
-        before = {number: signal.signal(number, pass_on) for number in PASSED_ON}
+            before = {number: signal.signal(number, pass_on) for number in PASSED_ON}
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         try:
             code = line.recv(1)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
         return code[0] if code else 1
+
+
+def _is_let_in(line: socket.socket, path: Path, argv: Sequence[str]) -> bool:
+    umask = os.umask(0)
+    os.umask(umask)
+    order = {
+        "identity": identity(),
+        "argv": list(argv),
+        "cwd": str(Path.cwd()),
+        "env": dict(os.environ),
+        "umask": umask,
+    }
+    try:
+        line.settimeout(PATIENCE_S)
+        line.connect(str(path))
+        socket.send_fds(line, [b"!"], [0, 1, 2])
+        line.sendall(json.dumps(order).encode() + b"\n")
+        if line.recv(1) != COME_IN:
+            return False
+        line.settimeout(None)
+    except OSError:
+        return False
+    return True
 
 
 def attend(path: Path) -> NoReturn:
@@ -121,7 +138,6 @@ def _load() -> None:
 
 def _become(line: socket.socket, ours: list[str]) -> NoReturn:
     global inside
-    inside, code = True, 1
     try:
         _, files, _, _ = socket.recv_fds(line, 1, FILES)
         order = json.loads(line.makefile("rb").readline())
@@ -129,7 +145,15 @@ def _become(line: socket.socket, ours: list[str]) -> NoReturn:
             os._exit(0)
         _settle(files, order)
         line.sendall(COME_IN)
-        threading.Thread(target=_obey, args=(line,), daemon=True).start()
+        command = os.fork()
+    except BaseException:  # noqa: BLE001 - the stack above is the door's
+        traceback.print_exc()
+        os._exit(1)
+    if command:
+        _attend_to(command, line)
+    line.close()
+    inside, code = True, 1
+    try:
         from specreason_sgl.cli.app import main
 
         code = main()
@@ -139,9 +163,23 @@ def _become(line: socket.socket, ours: list[str]) -> NoReturn:
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
                 stream.flush()
-        with suppress(OSError):
-            line.sendall(bytes([code]))
         os._exit(code)
+
+
+def _attend_to(command: int, line: socket.socket) -> NoReturn:
+    """Pass on the signals of whoever knocked, and to them the exit code, however the command comes to its end."""
+    try:
+        ended = os.pidfd_open(command)
+        while ended not in select.select([line.fileno(), ended], [], [])[0]:
+            if not (number := line.recv(1)):
+                os.kill(command, signal.SIGHUP)  # they are gone, and with them the terminal
+                break
+            os.kill(command, number[0])
+        code = os.waitstatus_to_exitcode(os.waitpid(command, 0)[1])
+        with suppress(OSError):
+            line.sendall(bytes([code if code >= 0 else SIGNALLED - code]))
+    finally:
+        os._exit(0)
 
 
 def _settle(files: array.array[int] | list[int], order: dict[str, Any]) -> None:
@@ -160,10 +198,3 @@ def _settle(files: array.array[int] | list[int], order: dict[str, Any]) -> None:
     sys.argv = ["specreason", *order["argv"]]
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _obey(line: socket.socket) -> None:
-    """Send ourselves the signals that whoever knocked was sent; when they are gone, the terminal is."""
-    while number := line.recv(1):
-        os.kill(os.getpid(), number[0])
-    os.kill(os.getpid(), signal.SIGHUP)
