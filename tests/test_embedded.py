@@ -139,6 +139,9 @@ def test_one_request_scores_like_sglangs_stock_selection(pair: Pair) -> None:
 def test_log_probabilities_are_those_of_sglangs_own_model_and_attention(
     servers: RunningPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    exact = ["--dtype", "float32"]
+    plain = served(tmp_path / "plain", servers, exact)
+
     package = tmp_path / "stock_models"
     package.mkdir()
     (package / "__init__.py").touch()
@@ -147,28 +150,38 @@ def test_log_probabilities_are_those_of_sglangs_own_model_and_attention(
     ours = runtime.environment
     stock = {"SGLANG_EXTERNAL_MODEL_PACKAGE": package.name}
     monkeypatch.setattr(runtime, "environment", lambda inherited: ours(inherited) | stock)
+    expected = served(tmp_path / "stock", servers, [*exact, "--attention-backend", "torch_native"])
+
+    assert apart(expected, plain)[-1] <= 1e-3
+    # Logits of bfloat16 come in steps of an eighth, and 24 layers round on the way there.
+    coarse = apart(expected, told_by(servers.base.url, servers))
+    assert coarse[len(coarse) // 2] <= 0.02
+    assert coarse[-len(coarse) // 100] <= 0.25
+
+
+def served(logs: Path, servers: RunningPair, extra: list[str]) -> list[list[Any]]:
+    """What the base model tells when it is served otherwise."""
+    logs.mkdir()
     port, core = runtime.free_ports(1)[0], min(os.sched_getaffinity(0))
-    native = ["--attention-backend", "torch_native"]
-    plan = runtime.plan("base", embedded_models()[0], port=port, core=core, logs=tmp_path, extra=native)
-    other = runtime.Servers.start([plan], servers.base.api_key or "", tmp_path, owned=True)
+    plan = runtime.plan("base", embedded_models()[0], port=port, core=core, logs=logs, extra=extra)
+    other = runtime.Servers.start([plan], servers.base.api_key or "", logs, owned=True)
     try:
         other.wait_until_ready(lambda _: None)
-        expected, found = told_by(plan.url, servers), told_by(servers.base.url, servers)
+        return told_by(plan.url, servers)
     finally:
         other.stop()
 
+
+def apart(expected: list[list[Any]], found: list[list[Any]]) -> list[float]:
+    """The differences of log-probabilities, smallest first."""
     # Where two tokens are as likely, either may come next, and nothing after it can be compared.
     compared = [
-        (wanted[0], got[0])
+        abs(wanted[0] - got[0])
         for rows in zip(expected, found, strict=True)
         for wanted, got in takewhile(lambda both: both[0][1] == both[1][1], zip(*rows, strict=False))
     ]
     assert len(compared) >= 300
-    apart = sorted(abs(wanted - got) for wanted, got in compared)
-    # Logits of bfloat16 come in steps of an eighth, and 24 layers round differently on the way there.
-    assert apart[len(apart) // 2] <= 0.02
-    assert apart[-len(apart) // 100] <= 0.25
-    assert apart[-1] <= 0.5
+    return sorted(compared)
 
 
 def told_by(url: str, servers: RunningPair) -> list[list[Any]]:
