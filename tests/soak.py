@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import resource
@@ -42,10 +43,13 @@ BUDGET = 320
 
 def faults(solves: int, concurrency: int, share: float, restarts: int, seed: int) -> dict[str, Any]:
     """Solves on the real pair behind proxies that fail it, while its servers are killed and started again."""
-    what = make_job(solves, concurrency=concurrency, budget=BUDGET, seed=5000)
+    what, part = (
+        make_job(problems, concurrency=concurrency, budget=BUDGET, seed=5000)
+        for problems in (solves, math.ceil(solves / 5))
+    )
     with tempfile.TemporaryDirectory() as scratch, _real(Path(scratch)) as real:
         calm = execute(Path(scratch) / "calm", what, real.endpoints())
-        again = execute(Path(scratch) / "again", what, real.endpoints())
+        again = execute(Path(scratch) / "again", part, real.endpoints())
         plans = Plan(seed, 0.0), Plan(seed + 1, 0.0)
         base, small = (Proxy(one.url, plan, one.api_key) for one, plan in zip(real.addresses, plans, strict=True))
         over = threading.Event()
@@ -84,6 +88,7 @@ def faults(solves: int, concurrency: int, share: float, restarts: int, seed: int
         "stored_once": sum(count == 1 for count in keys.values()),
         "failed_rows": len(failed),
         "answers_unlike_without_faults": len(wrong),
+        "solves_repeated_without_faults": len(again),
         "answers_unlike_in_two_runs_without_faults": sum(
             record.tally.answer != answers[record.key] for record in again
         ),

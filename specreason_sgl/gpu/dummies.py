@@ -33,14 +33,14 @@ def dummy(model: str) -> Path:
         UsageError: its configuration is nowhere on this machine, or its vocabulary is too small for the tokenizer.
     """
     known = {name: value for name, value in configuration(model).items() if name != "tokenizer"}
-    folder = state_folder() / "dummies" / model.strip("/").replace("/", "--")
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     embedded = Path(__file__).parents[1] / "pair" / "base"
     own = json.loads((embedded / "config.json").read_text(encoding="utf-8"))
     if known.get("vocab_size", own["vocab_size"]) < own["vocab_size"]:
         raise UsageError(f"`{model}` has fewer tokens than the embedded pair", hint="measure a larger model")
     ends = {name: own[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     named = {"architectures": [ARCHITECTURES[known["model_type"]]]} if known.get("model_type") in ARCHITECTURES else {}
+    folder = state_folder() / "dummies" / model.strip("/").replace("/", "--")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     (folder / "config.json").write_text(json.dumps({**named, **known, **ends}, indent=2) + "\n", encoding="utf-8")
     for name in TOKENIZER:
         shutil.copyfile(embedded / name, folder / name)
