@@ -185,7 +185,7 @@ class Trace:
             steps: the reasoning, if not the one that was kept so far.
         """
         opening = _needed(self._base if model == "base" else self._small, model).chat.opening(self.question)
-        return opening + "".join(step + self.delimiter for step in (self.steps if steps is None else steps))
+        return opening + self.delimiter.join([*(self.steps if steps is None else steps), ""])
 
     def next_steps(self) -> Iterator[Step]:
         """The places to fill, one after the other, until the thinking ends."""

@@ -1,4 +1,4 @@
-"""The long versions of the tests of reliability: ``python tests/soak.py faults|kills|hostile|load [options]``.
+"""The long versions of the tests of reliability: ``python tests/soak.py WHAT [--scale 0.1] [--seed 1]``.
 
 Each prints what it did and found as one line of JSON and ends with 1 if a promise was broken. `make soak` runs them
 all; ``--scale 0.1`` does a tenth of everything.
@@ -21,6 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -33,12 +34,28 @@ from specreason_sgl.divergence import compare
 from specreason_sgl.endpoint import Endpoint
 from specreason_sgl.pair.stories import story
 from specreason_sgl.patience import Patience
+from specreason_sgl.programs import load as load_program
 from specreason_sgl.runtime import pairs
-from specreason_sgl.solve import Pair
-from specreason_sgl.store import read_run
+from specreason_sgl.settings import Settings
+from specreason_sgl.solve import Pair, solve
+from specreason_sgl.store import Problem, RunConfig, read_run, writing
+from specreason_sgl.testing import Reply, ScriptedBackend
 
 BASE, SMALL = (ROOT / "specreason_sgl" / "pair" / role for role in ("base", "small"))
 BUDGET = 320
+LINE = "and so the next number is one more than the number before it, as \\(n + 1\\) says."
+MOST_CHARACTERS = 100_000
+CUBIC = 32
+"""Four times the steps cost 16 times as much where each one looks at all before it; beyond this it is worse."""
+STARVED = 10
+"""So many times the median, and a solve was kept waiting by the others."""
+MEASURE = """
+import json, resource, subprocess, sys, time
+began = time.monotonic()
+code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
+most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
+print(json.dumps({"exit": code, "seconds": round(time.monotonic() - began, 1), "mib": most}))
+"""
 
 
 def faults(solves: int, concurrency: int, share: float, restarts: int, seed: int) -> dict[str, Any]:
@@ -94,7 +111,7 @@ def faults(solves: int, concurrency: int, share: float, restarts: int, seed: int
         ),
         "traces_unlike_without_faults": len(compare(calm, records).different),
         "traces_unlike_in_two_runs_without_faults": len(compare(calm, again).different),
-        "kept": set(keys) == set(answers) and set(keys.values()) == {1} and not stored.remarks,
+        "kept": set(keys) == set(answers) and set(keys.values()) == {1} and not stored.remarks and not wrong,
     }
 
 
@@ -257,6 +274,105 @@ def suppressed(check: Callable[[], None]) -> Iterator[bool]:
         yield False
 
 
+def limits(steps: int, questions: int) -> dict[str, Any]:
+    """A trace of very many steps through everything that reads it, and questions up to and beyond the real context."""
+    with tempfile.TemporaryDirectory() as scratch:
+        written, quarter = (_long_trace(Path(scratch) / f"run-{count}", count) for count in (steps, steps // 4))
+        run = str(Path(scratch) / f"run-{steps}")
+        reading = {
+            " ".join(command): _read_by(*command, *more, "--runs", scratch)
+            for command, more in {
+                ("replay",): [run],
+                ("replay", "--export"): [str(Path(scratch) / "trace.html"), run],
+                ("report",): [run],
+                ("list",): [],
+            }.items()
+        }
+    ends: Counter[str] = Counter()
+    untold = 0
+    with tempfile.TemporaryDirectory() as scratch, _real(Path(scratch)) as real:
+        pair = real.endpoints()
+        settings = Settings(temperature=0.0, top_p=1.0, budget=BUDGET, answer_tokens=64)
+        before = _answer(pair, settings)
+        began = time.monotonic()
+        for number in range(questions):
+            told = story(number).question
+            # In turn: near the end of the context, well inside of it, and far beyond.
+            characters = (12_500 + 150 * number, 100 * number, MOST_CHARACTERS)[number % 3]
+            asked = Problem(id=str(number), question=(f"{told} " * (1 + characters // len(told)))[:MOST_CHARACTERS])
+            for program in ("specreason", "lookahead", "base_only", "small_only"):
+                tally = solve(asked, load_program(program), pair, settings).tally
+                ends[tally.ended or "error"] += 1
+                untold += tally.outcome == "failed" and (not tally.error or "\n" in tally.error)
+        seconds = time.monotonic() - began
+        after = _answer(pair, settings)
+    return {
+        "steps": steps,
+        "cpu_seconds": round(written, 1),
+        "cpu_seconds_of_a_quarter_of_the_steps": round(quarter, 1),
+        "reading": reading,
+        "questions": questions,
+        "seconds": round(seconds, 1),
+        "ends_of_thinking": dict(ends),
+        "failures_without_a_line": untold,
+        "answer_changed_afterwards": before != after,
+        "kept": not untold and before == after and ends.total() == 4 * questions
+        and written < CUBIC * quarter and not any(one["exit"] for one in reading.values()),
+    }  # fmt: skip
+
+
+def _read_by(*arguments: str) -> dict[str, float]:
+    """A command's exit code, and what it took: measured from a process that is small itself, as memory is inherited."""
+    command = [sys.executable, "-c", MEASURE, sys.executable, "-m", "specreason_sgl", *arguments]
+    told = subprocess.run(command, capture_output=True, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    found: dict[str, float] = json.loads(told.stdout)
+    return found
+
+
+class Forgetful(ScriptedBackend):
+    """Neither keeps nor counts what it is asked, which over a long trace would take more than the trace itself."""
+
+    def _next(self, prompt: str) -> Any:  # noqa: ARG002 - as it says
+        self.prompts.clear()
+        return super()._next("")
+
+    def _meta(self, prompt: str) -> dict[str, Any]:  # noqa: ARG002 - as it says
+        return super()._meta("")
+
+
+def _long_trace(folder: Path, steps: int) -> float:
+    """Store a scripted solve of so many steps, half of them regenerated; returns the CPU seconds that it took."""
+    drafts = [Reply(f"Draft {number}: {LINE}", tokens=20) for number in range(steps)]
+    base: list[Any] = []
+    for number in range(steps):
+        base += [9] if number % 2 else [0, Reply(f"Step {number}: {LINE}", tokens=20)]
+    pair = Pair(Forgetful("base", [*base, Reply("\\boxed{4}", tokens=3)]), Forgetful("small", drafts))
+    problem = Problem(id="long", question="What is 2 + 2?", answer="4")
+    began = time.process_time()
+    with writing(folder, RunConfig(created=datetime.now(UTC), program="specreason", pair="scripted")) as run:
+        settings = Settings(budget=20 * steps, score="greedy")
+        run.append(solve(problem, load_program("specreason"), pair, settings))
+    return time.process_time() - began
+
+
+def _answer(pair: Pair, settings: Settings) -> str | None:
+    return solve(Problem(id="", question=story(0).question), load_program("specreason"), pair, settings).tally.answer
+
+
+def repeat(solves: int) -> dict[str, Any]:
+    """The same solves twice, one at a time at temperature 0, each time on servers of their own."""
+    what = make_job(solves, concurrency=1, budget=BUDGET, seed=7000, flush_cache=True, modes=[
+        {"kind": "specreason"}, {"program": "lookahead"},
+    ])  # fmt: skip
+    runs = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for place in ("first", "second"):
+            with _real(Path(scratch)) as real:
+                runs.append(execute(Path(scratch) / place, what, real.endpoints()))
+    found = compare(*runs)
+    return {"solves": len(runs[0]), "the_same": found.same, "kept": found.is_same}
+
+
 def load_for(minutes: float, in_flight: int) -> dict[str, Any]:
     """So many solves in flight for so long on the real pair: memory, descriptors, the pace, and who had to wait."""
     told: list[dict[str, float]] = []
@@ -289,20 +405,22 @@ def load_for(minutes: float, in_flight: int) -> dict[str, Any]:
     late = [row for row in told if row["s"] > seconds / 3]
     names = ("client_mib", "client_fds", "supervisor_mib", "supervisor_fds")
     ends = {name: (late[0][name], late[-1][name], max(row[name] for row in late)) for name in names} if late else {}
+    slowest, middle = max(solves)[0], median(took for took, _ in solves)
+    third = math.ceil(len(solves) / 3)
+    growth = median(each for _, each in solves[-third:]) / median(each for _, each in solves[:third])
     return {
         "minutes": round(seconds / 60, 1),
         "in_flight": in_flight,
         "solves": len(solves),
         "failed": failed,
-        "slowest_solve_against_the_median": round(max(solves)[0] / median(s for s, _ in solves), 1),
-        "time_per_token_in_the_last_third_against_the_first": round(
-            median(each for _, each in solves[-len(solves) // 3 :])
-            / median(each for _, each in solves[: len(solves) // 3 + 1]),
-            2,
-        ),
+        "slowest_solve_against_the_median": round(slowest / middle, 1),
+        "time_per_token_in_the_last_third_against_the_first": round(growth, 2),
         "after_a_third_at_the_end_and_most": ends,
         "threads_at_the_end": threading.active_count(),
-        "kept": not failed and all(last <= 1.1 * first + 8 for first, last, _ in ends.values()),
+        "kept": not failed
+        and all(last <= 1.1 * first + 8 for first, last, _ in ends.values())
+        and slowest < STARVED * middle
+        and growth < 1.25,
     }
 
 
@@ -335,17 +453,20 @@ def job_toml(problems: int) -> str:
 def main() -> int:
     """Run what is asked for and print what came out."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("faults", "kills", "servers", "hostile", "load", "all"))
+    parser.add_argument("what", choices=("load", "limits", "repeat", "hostile", "kills", "servers", "faults", "all"))
     parser.add_argument("--scale", type=float, default=1.0, help="of the full numbers")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     scale, seed = given.scale, given.seed
     kinds: dict[str, Callable[[], dict[str, Any]]] = {
+        # First what is measured against the clock.
+        "load": lambda: load_for(30 * scale, 64),
+        "limits": lambda: limits(round(10_000 * scale), math.ceil(18 * scale)),
+        "repeat": lambda: repeat(math.ceil(50 * scale)),
         "hostile": lambda: hostile(round(10_000 * scale)),
         "kills": lambda: kills(round(50 * scale), seed),
         "servers": lambda: server_kills(round(50 * scale), seed),
         "faults": lambda: faults(round(1000 * scale), 4, 0.05, round(20 * scale), seed),
-        "load": lambda: load_for(30 * scale, 64),
     }
     kept = True
     for name in kinds if given.what == "all" else [given.what]:
