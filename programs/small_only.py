@@ -9,10 +9,10 @@ MODEL = "small"
 
 @sgl.function
 def small_only(s, trace):
-    """Think until the thinking is closed or the budget is spent, then answer."""
+    """Think until the thinking is closed or there is no more room for it, then answer."""
     s += trace.prefix("small")
     with s.copy() as thinking:
-        thinking += sgl.gen("thinking", stop=[THINK_CLOSE], max_tokens=trace.settings.budget)
+        thinking += sgl.gen("thinking", stop=[THINK_CLOSE], max_tokens=trace.most("small"))
         s += trace.thought(thinking, "thinking")
     s += CLOSE_THINKING
     s += sgl.gen("answer", max_tokens=trace.settings.answer_tokens)

@@ -88,6 +88,10 @@ class ScriptedBackend(BaseBackend):  # type: ignore[misc]  # SGLang is untyped
     def give_up(self) -> None:
         """Nothing is in flight."""
 
+    def tokens(self, text: str) -> list[int]:
+        """A word is a token."""
+        return list(range(len(text.split())))
+
     def generate(self, s: StreamExecutor, sampling_params: SglSamplingParams) -> tuple[str, dict[str, Any]]:
         """The next reply of the script."""
         reply = self._next(s.text_)

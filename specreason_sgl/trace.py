@@ -160,6 +160,9 @@ class Trace:
         """The small model's server, as a backend."""
         return _needed(self._small, "small")
 
+    def _server(self, model: Model) -> Endpoint | None:
+        return self._base if model == "base" else self._small
+
     @property
     def sampling(self) -> dict[str, Any]:
         """How models sample, as keyword arguments of `sgl.gen` and `run`."""
@@ -184,7 +187,7 @@ class Trace:
             model: whose template.
             steps: the reasoning, if not the one that was kept so far.
         """
-        opening = _needed(self._base if model == "base" else self._small, model).chat.opening(self.question)
+        opening = _needed(self._server(model), model).chat.opening(self.question)
         return opening + self.delimiter.join([*(self.steps if steps is None else steps), ""])
 
     def next_steps(self) -> Iterator[Step]:
@@ -198,13 +201,28 @@ class Trace:
 
     def place(self, number: int, tokens: int) -> Step | None:
         """The place of a step behind so many thinking tokens; None where the budget or a context is spent."""
-        left = min(self.settings.budget - tokens, self._room())
+        left = min(self.settings.budget - tokens, self._room("base", "small"))
         return Step(number, min(self.settings.max_step_tokens, left), self.delimiter) if left > 0 else None
 
-    def _room(self) -> int:
-        """How long a step may be so that the answer still fits into both models' contexts."""
-        contexts = [one.context for one in (self._base, self._small) if one is not None and one.context is not None]
-        return min(contexts) - self._held - self.settings.answer_tokens - MARGIN if contexts else self.settings.budget
+    def most(self, model: Model) -> int:
+        """The most tokens of a whole chain of thought by one model: the budget, or what its context has room for.
+
+        At least one, so that a server can say itself what does not fit.
+        """
+        return max(1, min(self.settings.budget, self._room(model)))
+
+    def _room(self, *models: Model) -> int:
+        """How much longer the thinking may get so that the answer still fits into these models' contexts."""
+        servers = [(model, one, one.context) for model in models if (one := self._server(model)) and one.context]
+        if not servers:
+            return self.settings.budget
+        room = min(context for _, _, context in servers) - self.settings.answer_tokens - MARGIN
+        for model, one, _ in () if self._held else servers:
+            opening = self.prefix(model)
+            # A token has at least one byte, so that hardly any question must be counted before its first call.
+            if len(opening.encode("utf-8", "replace")) + self.settings.budget > room:
+                self._held = max(self._held, len(one.tokens(opening)))
+        return room - self._held
 
     def wants_draft(self, step: Step) -> bool:
         """Whether the small model is to try: not on the first steps that are the base model's, nor where it loses."""
@@ -336,7 +354,7 @@ class Trace:
             closes = number + 1 == len(steps)
             self.emit(StepTaken(step=number, author=whole.author, text=text, tokens=share, closes=closes))
         self.tokens = whole.tokens
-        self._end("closed" if whole.closes else "budget")
+        self._end("closed" if whole.closes else "budget" if self.tokens >= self.settings.budget else "context")
         return self.delimiter.join(self.steps)
 
     def answered(self, state: ProgramState, name: str) -> str:

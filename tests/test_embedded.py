@@ -8,6 +8,7 @@ import random
 import socket
 import subprocess
 import sys
+from bisect import bisect_right
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from specreason_sgl.scoring import DIGITS
 from specreason_sgl.settings import Settings
 from specreason_sgl.solve import Pair, solve
 from specreason_sgl.store import Problem, SolveRecord
+from specreason_sgl.trace import MARGIN
 
 if TYPE_CHECKING:
     from specreason_sgl.runtime.pairs import RunningPair
@@ -225,6 +227,29 @@ def test_a_hostile_question_stays_inside_one_user_turn(pair: Pair, question: str
 
     for control in (start, end, opened, closed):
         assert rendered.count(control) == plain.count(control)
+
+
+@pytest.mark.parametrize("program", ["specreason", "lookahead", "base_only", "small_only"])
+def test_a_question_that_nearly_fills_the_context_leaves_room_for_the_answer(pair: Pair, program: str) -> None:
+    base = pair.base
+    assert base is not None
+    assert base.context is not None
+    settings = GREEDY.model_copy(update={"answer_tokens": 16})
+    left = 24
+    wanted = base.context - settings.answer_tokens - MARGIN - left
+
+    def question(words: int) -> str:
+        return stories.story(1).question + " again" * words
+
+    def tokens(words: int) -> int:
+        return len(base.tokens(base.chat.opening(question(words))))
+
+    longest = question(bisect_right(range(base.context), wanted, key=tokens) - 1)
+    record = solve(Problem(id="long", question=longest), programs.load(program), pair, settings)
+
+    assert record.tally.outcome != "failed", record.tally.error
+    assert record.tally.ended == "context"
+    assert 0 < record.tally.thinking_tokens < left + tokens(2) - tokens(1)
 
 
 def test_a_question_too_long_for_the_context_fails_with_a_line(pair: Pair) -> None:

@@ -60,7 +60,43 @@ def test_a_step_is_no_longer_than_what_is_left_of_the_context() -> None:
     small.context = 400
     solve(PROBLEM, programs.load("specreason"), Pair(base, small), Settings(answer_tokens=100))
 
-    assert 100 < most[1] < most[0] == 400 - 100 - 128
+    assert 100 < most[1] < most[0] == 400 - 100 - 128 - len(small.chat.opening(PROBLEM.question).split())
+
+
+@pytest.mark.parametrize("program", ["base_only", "small_only"])
+def test_a_chain_from_one_model_is_no_longer_than_its_context_either(program: str) -> None:
+    most: list[int] = []
+
+    class Asked(ScriptedBackend):
+        def generate(self, s: object, sampling_params: object) -> tuple[str, dict[str, object]]:
+            most.append(sampling_params.max_new_tokens)  # type: ignore[attr-defined]
+            return super().generate(s, sampling_params)
+
+    alone = Asked("base", [Reply("On and on.", length=True, tokens=150), ANSWER])
+    alone.context = 400
+    both = Pair(alone, ScriptedBackend("small", [])), Pair(ScriptedBackend("base", []), alone)
+    pair = both[program == "small_only"]
+    record = solve(PROBLEM, programs.load(program), pair, Settings(answer_tokens=100))
+
+    assert most == [400 - 100 - 128 - len(alone.chat.opening(PROBLEM.question).split()), 100]
+    assert reason(record) == "context"
+    assert record.tally.outcome == "answered"
+
+
+def test_questions_are_only_counted_where_they_may_be_too_long() -> None:
+    class Counted(ScriptedBackend):
+        counted = 0
+
+        def tokens(self, text: str) -> list[int]:
+            Counted.counted += 1
+            return super().tokens(text)
+
+    for context in (10_000, 400):
+        base = Counted("base", [Reply("a", closes=True), ANSWER])
+        base.context = context
+        solve(PROBLEM, programs.load("base_only"), Pair(base, None), Settings(budget=300, answer_tokens=10))
+
+        assert Counted.counted == (context == 400)
 
 
 @pytest.mark.parametrize(

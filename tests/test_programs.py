@@ -227,7 +227,7 @@ def test_an_anchor_asks_one_model_twice(program: str, model: str) -> None:
 
 
 def test_an_anchor_that_never_stops_thinking_runs_into_the_budget() -> None:
-    record, *_ = run([], [Reply("On and on", length=True), ANSWER], program="base_only")
+    record, *_ = run([], [Reply("On and on", length=True, tokens=8), ANSWER], program="base_only", budget=8)
 
     assert reason(record) == "budget"
 
