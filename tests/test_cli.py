@@ -9,10 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from batches import start
+from faults import story_pair
 
 from specreason_sgl.cli import app
 from specreason_sgl.cli.run import SAMPLE_SEED
 from specreason_sgl.pair.stories import story
+
+KEY = "nobody-is-to-see-this"
 
 
 @pytest.fixture
@@ -72,6 +76,27 @@ def test_an_unwritable_run_folder_is_told_before_anything_starts(call: object, t
 
     assert code == 2
     assert "cannot write the run folder" in err
+
+
+@pytest.mark.parametrize(("command", "form"), [("run", ("--api-key", KEY)), ("eval", (f"--api-key={KEY}",))])
+def test_a_key_from_the_command_line_is_neither_stored_nor_told(
+    tmp_path: Path, command: str, form: tuple[str, ...]
+) -> None:
+    (tmp_path / "job.toml").write_text(
+        'dataset = { name = "stories", limit = 1 }\nflush_cache = false\nmodes = [{ kind = "specreason" }]\n'
+    )
+    told = [story(seed) for seed in range(60)]
+    what = told[0].question if command == "run" else str(tmp_path / "job.toml")
+    with story_pair(told) as (_, proxies, _):
+        over = ("--base", proxies[0].url, "--small", proxies[1].url, "--out", str(tmp_path / "run"))
+        process = start(command, what, *over, *form, "--display", "plain")
+        said = process.communicate(timeout=60)
+    stored = [path.read_text() for path in (tmp_path / "run").iterdir()]
+
+    assert process.returncode == 0, said
+    assert len(stored) == 3
+    assert "--api-key" in "".join(stored)
+    assert KEY not in "".join([*stored, *said])
 
 
 def test_nothing_is_up_at_first(call: object) -> None:

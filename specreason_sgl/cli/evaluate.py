@@ -261,7 +261,7 @@ def job_config(job: Job, problems: Sequence[Problem], options: PairOptions, pair
     import hashlib
     from datetime import UTC, datetime
 
-    from specreason_sgl.cli.session import are_deterministic, describe, versions
+    from specreason_sgl.cli.session import are_deterministic, command_line, describe, versions
     from specreason_sgl.divergence import repeatability
     from specreason_sgl.evaluation.hardware import hardware
     from specreason_sgl.evaluation.modes import program_digests
@@ -287,7 +287,7 @@ def job_config(job: Job, problems: Sequence[Problem], options: PairOptions, pair
                 concurrency=job.concurrency,
                 deterministic=are_deterministic(servers),
             ),
-            "command": sys.argv[1:],
+            "command": command_line(sys.argv[1:]),
             "job": job.model_dump(mode="json", exclude={"pair"}),
             "programs": program_digests(job.modes),
             "problems": hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16],

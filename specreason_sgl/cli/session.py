@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
 from platform import python_version
 from typing import Any
@@ -37,6 +38,15 @@ REPORTED = (
     "enable_deterministic_inference",
     "version",
 )
+
+
+def command_line(arguments: Sequence[str]) -> list[str]:
+    """A command's arguments as they may be stored and shown: without a key."""
+    option, hidden = "--api-key", "***"
+    return [
+        hidden if before == option else f"{option}={hidden}" if each.startswith(f"{option}=") else each
+        for before, each in pairwise(["", *arguments])
+    ]
 
 
 def versions() -> dict[str, str]:
@@ -87,7 +97,7 @@ def solve_one(
         parameters=dict(parameters),
         versions=versions(),
         judge_version=JUDGE_VERSION,
-        command=sys.argv[1:],
+        command=command_line(sys.argv[1:]),
     )
     folder = out or new_folder(Path(os.environ.get("SPECREASON_RUNS") or "runs"), name)
     with ExitStack() as stack:
