@@ -126,12 +126,14 @@ def test_tokens_steps_and_time_are_totals_over_solves() -> None:
         seconds=count(draft=1, judge=1, regenerate=2), prompt_tokens=count(base=100),
         cached_tokens=count(base=80), generated=count(base=20, small=45), retries=1, ended="budget",
     )  # fmt: skip
-    other = Tally(steps=count(base=4), kept=count(base=60), judged=4, accepted=0, drafted_tokens=15)
+    other = Tally(
+        steps=count(base=4), kept=count(base=60), judged=4, accepted=0, drafted_tokens=15, ended="context"
+    )  # fmt: skip
     s = summarise("m", [Row("a", "m", "right", 1, 0, one), Row("b", "m", "right", 1, 0, other)])
 
     assert (s.acceptance, s.small_steps, s.judge_share, s.cached_share) == (3 / 8, 3 / 8, 1 / 4, 4 / 5)
     assert (s.thinking_tokens, s.drafted_tokens, s.wasted_tokens) == (50, 30, 15)
-    assert (s.base_tokens, s.small_tokens, s.retries, s.over_budget) == (10, 22.5, 1, 1)
+    assert (s.base_tokens, s.small_tokens, s.retries, s.cut_short) == (10, 22.5, 1, 2)
     assert s.shares == {"draft": 0.25, "judge": 0.25, "regenerate": 0.5}
 
 

@@ -258,11 +258,11 @@ def _effort(s: Statistics) -> Table:
 
 def _outcomes(s: Statistics) -> Table:
     rows = tuple(
-        (m.mode, str(m.solves), *(str(m.outcomes.get(name, 0)) for name in OUTCOMES), str(m.over_budget))
+        (m.mode, str(m.solves), *(str(m.outcomes.get(name, 0)) for name in OUTCOMES), str(m.cut_short))
         for m in s.summaries
     )
-    note = "Everything but `right` counts as not right. `at budget`: the thinking was cut there, whatever came of it."
-    return Table("What came of the solves", ("mode", "solves", *OUTCOMES, "at budget"), rows, note)
+    note = "Everything but `right` counts as not right. `cut short`: the thinking met the budget or the context."
+    return Table("What came of the solves", ("mode", "solves", *OUTCOMES, "cut short"), rows, note)
 
 
 def _comparisons(s: Statistics) -> Table:

@@ -27,6 +27,8 @@ LEVEL = 0.95
 RESAMPLES = 9999
 FEWEST = 2
 """Problems that an interval needs."""
+CUT = frozenset({"budget", "context"})
+"""Ends of a thinking that was not through."""
 
 Measurement = Literal["single stream", "throughput"]
 Floats = NDArray[np.float64]
@@ -74,8 +76,8 @@ class Summary(BaseModel):
     solves: int
     problems: int
     outcomes: dict[Outcome, int]
-    over_budget: int
-    """Solves whose thinking was cut at the budget."""
+    cut_short: int
+    """Solves whose thinking met the budget or the end of a context."""
     retries: int
     accuracy: Estimate | None
     """pass@1: right solves as a share of all, the failed ones included; None where no answers are known."""
@@ -273,7 +275,7 @@ def summarise(mode: str, some: Sequence[Row], *, concurrency: int = 1, seed: int
         solves=len(some),
         problems=len({row.problem for row in some}),
         outcomes={name: count for name in OUTCOMES if (count := sum(row.outcome == name for row in some))},
-        over_budget=sum(t.ended == "budget" for t in tallies),
+        cut_short=sum(t.ended in CUT for t in tallies),
         retries=sum(t.retries for t in tallies),
         accuracy=share(by_problem(some, lambda row: row.right), seed=seed) if all(row.known for row in some) else None,
         latency=_latency(timed, seed) if concurrency == 1 and timed else None,
