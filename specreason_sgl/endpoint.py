@@ -88,10 +88,12 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
 
         Raises:
             ServerUnreachable: nobody answers there, or not an SGLang server.
-            UsageError: this is no address, the server refuses the key, or its template is of no use.
+            UsageError: this is no address, this is no key or the server refuses it, or its template is of no use.
         """
         if not url.startswith(("http://", "https://")):
             raise UsageError(f"`{url}` is not the address of a server", hint="it looks like `http://127.0.0.1:30000`")
+        if api_key and not (api_key.isascii() and api_key.isprintable()):  # the HTTP client's own complaint shows it
+            raise UsageError("the API key has a character that no key can have", hint="is there a line break in it?")
         BaseBackend.__init__(self)
         self.role = role
         self.base_url = url.rstrip("/")

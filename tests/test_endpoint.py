@@ -183,6 +183,15 @@ def wait(event: threading.Event) -> None:
     event.wait(5)
 
 
+@pytest.mark.parametrize("key", ["secret\n", "secret\r\nX-Other: header", "sécret"])
+def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(fake: Fake, key: str) -> None:
+    with pytest.raises(UsageError, match="no key can have") as error:
+        Endpoint(fake.url, "base", api_key=key)
+
+    assert "cret" not in str(error.value) + str(error.value.hint)
+    assert fake.requests == []
+
+
 def test_what_is_no_sglang_server_is_told(fake: Fake) -> None:
     with pytest.raises(ServerUnreachable, match="not an SGLang server"):
         Endpoint(fake.url + "/v1", "base")
