@@ -5,6 +5,8 @@ import sglang as sgl
 from specreason_sgl.ahead import Ahead
 from specreason_sgl.programs import CLOSE_THINKING, DIGITS
 
+OVERLAPS = True
+
 
 @sgl.function
 def draft(s, trace, step, steps):

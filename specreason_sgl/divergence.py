@@ -83,20 +83,28 @@ def first_divergence(left: SolveRecord, right: SolveRecord) -> Divergence | None
     return None
 
 
-def repeatability(*, temperature: float, concurrency: int | None, deterministic: bool) -> str:
+def repeatability(
+    *, temperature: float, concurrency: int | None, deterministic: bool, overlapping: bool = False, timed: bool = False
+) -> str:
     """Whether a second run of the same can be expected to say the same, in a line for the run's header.
 
     Args:
         temperature: the highest of all modes.
         concurrency: solves at the same time.
         deterministic: whether all servers run with deterministic inference.
+        overlapping: whether a program makes calls to one model at the same time.
+        timed: whether decisions depend on measured times, as they do with back-off.
     """
+    if timed:
+        return "not repeatable: with back-off decisions depend on measured times"
     if deterministic:
         return "repeatable: the servers run with deterministic inference, and every call has its own seed"
     if temperature > 0:
         return f"not repeatable: at temperature {temperature:g} the servers draw numbers of their own"
     if concurrency != 1:
         return "not surely repeatable: calls share batches, which changes how sums are rounded"
+    if overlapping:
+        return "not surely repeatable: calls of one solve share batches, which changes the last digits of scores"
     return "repeatable at temperature 0, one solve at a time, from radix caches that are in the same state"
 
 

@@ -1,7 +1,8 @@
 """Reasoning programs: finding one by name or file, and the few words that they are written with.
 
 A program is an ``@sgl.function`` over ``(s, trace)`` in a file of its own, whose name it has (or ``program``). Its
-state ``s`` lives on the base model, unless the file says ``MODEL = "small"``. Loading a program runs its file.
+state ``s`` lives on the base model, unless the file says ``MODEL = "small"``; ``OVERLAPS = True`` says that it makes
+calls to one model at the same time. Loading a program runs its file.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ class Program:
     model: Model
     """Whose state ``s`` is."""
     path: Path
+    overlaps: bool = False
+    """Whether it makes calls to one model at the same time, so that they share batches."""
 
 
 def stock() -> dict[str, Path]:
@@ -79,4 +82,4 @@ def load(name: str) -> Program:
     if function is None or not hasattr(function, "run"):
         msg = f"`{path}` has no program"
         raise UsageError(msg, hint=f"it needs an `@sgl.function` called `{path.stem}` or `program` over `(s, trace)`")
-    return Program(path.stem, function, getattr(module, "MODEL", "base"), path)
+    return Program(path.stem, function, getattr(module, "MODEL", "base"), path, getattr(module, "OVERLAPS", False))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from specreason_sgl import programs
 from specreason_sgl.cli import app
 from specreason_sgl.divergence import compare, first_divergence, repeatability
 from specreason_sgl.events import (
@@ -112,6 +113,15 @@ def test_the_header_says_what_can_be_expected(
     said = repeatability(temperature=temperature, concurrency=concurrency, deterministic=deterministic)
 
     assert said.startswith(words)
+
+
+def test_the_header_knows_what_programs_and_settings_do_to_it() -> None:
+    def said(**more: bool) -> str:
+        return repeatability(temperature=0.0, concurrency=1, **{"deterministic": False, **more})
+
+    assert "last digits of scores" in said(overlapping=programs.load("lookahead").overlaps)
+    assert said(overlapping=programs.load("specreason").overlaps) == said()
+    assert said(deterministic=True, timed=True).startswith("not repeatable: with back-off")
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

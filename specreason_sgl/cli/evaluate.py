@@ -207,7 +207,7 @@ def _run(
 
     from specreason_sgl.cli.pair import open_pair
     from specreason_sgl.evaluation.grading import Grader
-    from specreason_sgl.evaluation.modes import fitting, load_programs
+    from specreason_sgl.evaluation.modes import fitting
     from specreason_sgl.programs import load as load_program
     from specreason_sgl.store import RunWriter, closing, new_folder
     from specreason_sgl.view.display import DisplayMode, choose, open_batch_display
@@ -221,7 +221,6 @@ def _run(
         from specreason_sgl.evaluation import runner as runners
 
         decode = _decoding(job.pair.decode, options, pair)
-        load_programs(job.modes)
         if job.concurrency is None:
             infos = [server.server_info() for server in (pair.base, pair.small, decode) if server is not None]
             job = job.model_copy(update={"concurrency": fitting(infos, job)})
@@ -264,7 +263,7 @@ def job_config(job: Job, problems: Sequence[Problem], options: PairOptions, pair
     from specreason_sgl.cli.session import are_deterministic, command_line, describe, versions
     from specreason_sgl.divergence import repeatability
     from specreason_sgl.evaluation.hardware import hardware
-    from specreason_sgl.evaluation.modes import program_digests
+    from specreason_sgl.evaluation.modes import load_programs, program_digests
     from specreason_sgl.prompts import JUDGE_VERSION
     from specreason_sgl.solve import Pair
     from specreason_sgl.store import RunConfig
@@ -286,6 +285,8 @@ def job_config(job: Job, problems: Sequence[Problem], options: PairOptions, pair
                 temperature=max(mode.settings.temperature for mode in job.modes),
                 concurrency=job.concurrency,
                 deterministic=are_deterministic(servers),
+                overlapping=any(program.overlaps for program in load_programs(job.modes).values()),
+                timed=any(mode.settings.back_off for mode in job.modes),
             ),
             "command": command_line(sys.argv[1:]),
             "job": job.model_dump(mode="json", exclude={"pair"}),

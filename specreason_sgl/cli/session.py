@@ -106,16 +106,14 @@ def solve_one(
             pair = stack.enter_context(open_pair(options, status.update))
             loaded = load(program)
             servers = describe(pair)
-            run.note_servers(
-                config.model_copy(
-                    update={
-                        "repeatability": repeatability(
-                            temperature=settings.temperature, concurrency=1, deterministic=are_deterministic(servers)
-                        )
-                    }
-                ),
-                servers,
+            expected = repeatability(
+                temperature=settings.temperature,
+                concurrency=1,
+                deterministic=are_deterministic(servers),
+                overlapping=loaded.overlaps,
+                timed=settings.back_off,
             )
+            run.note_servers(config.model_copy(update={"repeatability": expected}), servers)
         from specreason_sgl.solve import solve
 
         with open_display(mode, title=loaded.name) as sink:
