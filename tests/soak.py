@@ -303,7 +303,7 @@ def limits(steps: int, questions: int) -> dict[str, Any]:
             asked = Problem(id=str(number), question=(f"{told} " * (1 + characters // len(told)))[:MOST_CHARACTERS])
             for program in ("specreason", "lookahead", "base_only", "small_only"):
                 tally = solve(asked, load_program(program), pair, settings).tally
-                ends[tally.ended or "error"] += 1
+                ends["error" if tally.outcome == "failed" else str(tally.ended)] += 1
                 untold += tally.outcome == "failed" and (not tally.error or "\n" in tally.error)
         seconds = time.monotonic() - began
         after = _answer(pair, settings)
@@ -314,7 +314,7 @@ def limits(steps: int, questions: int) -> dict[str, Any]:
         "reading": reading,
         "questions": questions,
         "seconds": round(seconds, 1),
-        "ends_of_thinking": dict(ends),
+        "ends": dict(ends),
         "failures_without_a_line": untold,
         "answer_changed_afterwards": before != after,
         "kept": not untold and before == after and ends.total() == 4 * questions
