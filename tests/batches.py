@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -59,6 +60,13 @@ def stored_lines(folder: Path) -> int:
     """How many solves are stored."""
     path = folder / "solves.jsonl"
     return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def footprint(pid: int) -> tuple[float, int]:
+    """Resident memory in MiB, and open descriptors, of a process."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    descriptors = len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208 - names are all that is wanted
+    return round(pages * resource.getpagesize() / 2**20, 1), descriptors
 
 
 def holds(condition: Callable[[], bool], limit_s: float = 60) -> bool:

@@ -11,7 +11,6 @@ import json
 import math
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from batches import ROOT, execute, holds, make_job, start
+from batches import ROOT, execute, footprint, holds, make_job, start
 from faults import Plan, Proxy, story_pair
 from hostile import FINDS, TURNS, generated
 
@@ -394,8 +393,10 @@ def load_for(minutes: float, in_flight: int) -> dict[str, Any]:
 
         def watch() -> None:
             while not over.wait(5):
-                told.append({"s": time.monotonic() - began, **footprint(os.getpid(), "client"),
-                             **footprint(real.pid, "supervisor")})  # fmt: skip
+                row = {"s": time.monotonic() - began}
+                for name, pid in (("client", os.getpid()), ("supervisor", real.pid)):
+                    row[f"{name}_mib"], row[f"{name}_fds"] = footprint(pid)
+                told.append(row)
 
         watcher = threading.Thread(target=watch)
         watcher.start()
@@ -434,13 +435,6 @@ def load_for(minutes: float, in_flight: int) -> dict[str, Any]:
         and max(slowest.values()) < STARVED
         and max(growth.values()) < 1.25,
     }
-
-
-def footprint(pid: int, name: str) -> dict[str, float]:
-    """Resident memory in MiB and open descriptors of a process."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    descriptors = len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208 - names are all that is wanted
-    return {f"{name}_mib": round(pages * resource.getpagesize() / 2**20, 1), f"{name}_fds": descriptors}
 
 
 def group(leader: int) -> list[int]:
