@@ -22,6 +22,7 @@ import urllib3
 from sglang.lang.backend.base_backend import BaseBackend
 from sglang.lang.backend.runtime_endpoint import RuntimeEndpoint
 from sglang.lang.choices import ChoicesDecision
+from sglang.lang.interpreter import StreamExecutor
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProtocolError, ReadTimeoutError
 
 from specreason_sgl.chat import ChatFormat, Message
@@ -33,10 +34,14 @@ from specreason_sgl.scoring import LEAST
 
 if TYPE_CHECKING:
     from sglang.lang.choices import ChoicesSamplingMethod
-    from sglang.lang.interpreter import StreamExecutor
     from sglang.lang.ir import SglSamplingParams
 
 T = TypeVar("T")
+
+# SGLang's own asks a thread whether it lives. Where the garbage collector runs while Python starts another thread, it
+# asks under the very lock that the question needs, and the solve waits for ever. Whoever's worker still runs is held by
+# it and never collected, so there is nothing to end.
+StreamExecutor.__del__ = lambda _: None
 
 CONNECT_S, READ_S = 5.0, 600.0
 HEALTH_S = 2.0

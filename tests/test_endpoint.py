@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import sglang as sgl
+from sglang.lang.interpreter import StreamExecutor
 
 from specreason_sgl.endpoint import Endpoint
 from specreason_sgl.errors import CallFailed, ServerUnreachable, SpecReasonError, UsageError
@@ -190,6 +191,18 @@ def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(fake: Fak
 
     assert "cret" not in str(error.value) + str(error.value.hint)
     assert fake.requests == []
+
+
+def test_an_executor_can_be_collected_while_a_thread_starts(fake: Fake) -> None:
+    class Ended(threading.Thread):
+        def is_alive(self) -> bool:
+            raise AssertionError("it would wait for a lock that whoever collects may hold")
+
+    executor = StreamExecutor(Endpoint(fake.url, "base"), (), {}, None, None)
+    executor.end()
+    executor.worker.join()
+    executor.worker = Ended()
+    executor.__del__()
 
 
 def test_what_is_no_sglang_server_is_told(fake: Fake) -> None:
