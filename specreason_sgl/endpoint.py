@@ -10,19 +10,22 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import cache
 from http import HTTPStatus
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import urllib3
 from sglang.lang.backend.base_backend import BaseBackend
 from sglang.lang.backend.runtime_endpoint import RuntimeEndpoint
 from sglang.lang.choices import ChoicesDecision
-from sglang.lang.interpreter import StreamExecutor
+from sglang.lang.interpreter import ProgramState, StreamExecutor
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProtocolError, ReadTimeoutError
 
 from specreason_sgl.chat import ChatFormat, Message
@@ -37,11 +40,6 @@ if TYPE_CHECKING:
     from sglang.lang.ir import SglSamplingParams
 
 T = TypeVar("T")
-
-# SGLang's own asks a thread whether it lives. Where the garbage collector runs while Python starts another thread, it
-# asks under the very lock that the question needs, and the solve waits for ever. Whoever's worker still runs is held by
-# it and never collected, so there is nothing to end.
-StreamExecutor.__del__ = lambda _: None
 
 CONNECT_S, READ_S = 5.0, 600.0
 HEALTH_S = 2.0
@@ -68,6 +66,29 @@ class Away(ServerUnreachable):
 
 class _NoSuchCall(ServerUnreachable):
     """Somebody answers there who does not know the call."""
+
+
+@cache
+def _end_elsewhere(_process: int) -> None:
+    """Have SGLang's states that are collected ended by a thread of its own, once in a process.
+
+    SGLang ends them at once, which waits for locks: whether a worker thread lives, and its queue. The garbage collector
+    may run while its own thread holds the very lock, such as that of a thread being started, and waits for ever.
+    """
+    dropped: SimpleQueue[StreamExecutor] = SimpleQueue()
+
+    def end() -> None:
+        while True:
+            dropped.get().end()
+
+    def drop(state: ProgramState) -> None:
+        if not state.stream_executor.is_finished:
+            dropped.put(state.stream_executor)
+
+    threading.Thread(target=end, name="ends dropped states", daemon=True).start()
+    ProgramState.__del__ = drop
+    # A worker that runs holds its executor: what is collected has ended.
+    StreamExecutor.__del__ = lambda _: None
 
 
 class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
@@ -100,6 +121,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         if api_key and not (api_key.isascii() and api_key.isprintable()):  # the HTTP client's own complaint shows it
             raise UsageError("the API key has a character that no key can have", hint="is there a line break in it?")
         BaseBackend.__init__(self)
+        _end_elsewhere(os.getpid())
         self.role = role
         self.base_url = url.rstrip("/")
         self._servers = [self.base_url]

@@ -193,16 +193,32 @@ def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(fake: Fak
     assert fake.requests == []
 
 
-def test_an_executor_can_be_collected_while_a_thread_starts(fake: Fake) -> None:
-    class Ended(threading.Thread):
-        def is_alive(self) -> bool:
-            raise AssertionError("it would wait for a lock that whoever collects may hold")
+def test_whoever_collects_a_state_waits_for_no_lock(fake: Fake) -> None:
+    asking: list[threading.Thread] = []
 
-    executor = StreamExecutor(Endpoint(fake.url, "base"), (), {}, None, None)
-    executor.end()
-    executor.worker.join()
-    executor.worker = Ended()
+    class Worker(threading.Thread):
+        def is_alive(self) -> bool:
+            asking.append(threading.current_thread())
+            return super().is_alive()
+
+    @sgl.function
+    def leaves_a_fork(s: Any) -> None:
+        s += "1+1="
+        left = s.fork(1)[0]
+        left += sgl.gen("answer")
+        left.sync()
+        executors.append(left.stream_executor)
+        left.stream_executor.worker.__class__ = Worker
+
+    executors: list[StreamExecutor] = []
+    leaves_a_fork.run(backend=Endpoint(fake.url, "base"))
+    executor = executors.pop()
+    executor.worker.join(10)
+
+    assert executor.is_finished, "nobody ended it"
+    assert threading.current_thread() not in asking
     executor.__del__()
+    assert threading.current_thread() not in asking
 
 
 def test_what_is_no_sglang_server_is_told(fake: Fake) -> None:
