@@ -41,6 +41,11 @@ def steps(number: int) -> str:
     return f"{number} step" if number == 1 else f"{number:,} steps"
 
 
+def solves(number: int) -> str:
+    """So many solves."""
+    return f"{number} solve" if number == 1 else f"{number:,} solves"
+
+
 def share(value: float | None) -> str:
     """A share in per cent, or a dash."""
     return "–" if value is None else f"{100 * value:.0f}%"

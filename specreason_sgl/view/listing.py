@@ -72,7 +72,7 @@ def solves_page(title: str, solves: Sequence[Solved], chosen: int, width: int, h
     right, graded = (sum(solved.state.tally.correct is value for solved in solves) for value in (True, False))
     found = f"{right} of {right + graded} right · " if right + graded else ""
     top = [
-        spread(line((f" {visible(title)}", "bold")), line((f"{found}{len(solves)} solves ", "dim")), width),
+        spread(line((f" {visible(title)}", "bold")), line((f"{found}{figures.solves(len(solves))} ", "dim")), width),
         rule(width),
     ]
     bottom = [rule(width), *legend(OUTCOMES, width), *keys_help(KEYS, width)]
@@ -105,7 +105,7 @@ def _run_line(summary: Summary, width: int) -> Text:
     cells = [
         (line((f"{glyph} {summary.status}", style)), OUTCOME),
         (line((one_line(summary.name), "bold")), max(12, min(38, width - 59 if width < SPACIOUS else width - 102))),
-        (line(f"{figures.count(summary.solves)} solves"), -13),
+        (line(figures.solves(summary.solves)), -13),
         (line(accuracies(summary.modes)), 12 if width < SPACIOUS else 28),
     ]
     if width >= SPACIOUS:
