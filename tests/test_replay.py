@@ -268,6 +268,8 @@ class TestCommands:
         assert "\x1b" not in result.stdout
         assert "✓ success      20260302-120000-stories-bb22" in result.stdout
         assert "100% right" in result.stdout
+        assert " 1 solve " in result.stdout
+        assert " 2 solves " in result.stdout
         assert "! `config.json` is missing" in result.stdout
 
     def test_list_as_json(self, runs: Path) -> None:
