@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 import socket
+import sys
 import threading
 import time
 from collections import Counter
@@ -24,7 +25,7 @@ import urllib3
 from specreason_sgl.endpoint import Endpoint
 from specreason_sgl.events import Model
 from specreason_sgl.pair.stories import Story
-from specreason_sgl.patience import Patience
+from specreason_sgl.patience import ATTEMPTS, Patience
 from specreason_sgl.scoring import DIGITS
 from specreason_sgl.solve import Pair
 from specreason_sgl.testing import StoryBackend
@@ -32,6 +33,8 @@ from specreason_sgl.testing import StoryBackend
 Fault = Literal["refuse", "delay", "cut", "500", "503", "broken JSON", "stall", "blink"]
 FAULTS: tuple[Fault, ...] = ("refuse", "delay", "cut", "500", "503", "broken JSON", "stall", "blink")
 
+SURVIVED = ATTEMPTS - 2
+"""So many failures in a row a call gets over, with one more that another call's fault may cost it."""
 BLINK_S = 0.2
 STALL_S = 60.0
 NEVER = ("/health", "/abort_request")
@@ -151,6 +154,12 @@ def hang_up(handler: BaseHTTPRequestHandler) -> None:
     handler.close_connection = True
 
 
+def _known_by(path: str, body: bytes) -> str:
+    """What a request has in common with the same one sent again, which has another id."""
+    asked = json.loads(body or b"{}")
+    return json.dumps([path, {name: value for name, value in asked.items() if name != "rid"}])
+
+
 @dataclass
 class Plan:
     """Which requests fail, and how: drawn in order from one seeded stream."""
@@ -161,18 +170,24 @@ class Plan:
     faults: tuple[Fault, ...] = FAULTS
     injected: Counter[str] = field(default_factory=Counter)
     """What has been done so far."""
+    in_a_row: int = sys.maxsize
+    """So often at most one request fails, however often it is sent again."""
 
     def __post_init__(self) -> None:
         """Begin the stream."""
         self._lots = random.Random(self.seed)
+        self._failed: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def next(self) -> Fault | None:
-        """What becomes of the next request."""
+    def next(self, request: str) -> Fault | None:
+        """What becomes of the next request, which is known again when it is sent again."""
         with self._lock:
             fault = self._lots.choice(self.faults) if self._lots.random() < self.share else None
-            if fault:
-                self.injected[fault] += 1
+            if fault is None or self._failed[request] >= self.in_a_row:
+                del self._failed[request]
+                return None
+            self._failed[request] += 1
+            self.injected[fault] += 1
             return fault
 
     def amount(self) -> float:
@@ -184,7 +199,7 @@ class Plan:
 class EveryOther(Plan):
     """Fails the first request of two, and never one that is sent again."""
 
-    def next(self) -> Fault | None:
+    def next(self, _request: str) -> Fault | None:
         """What becomes of the next request."""
         self._turn = not getattr(self, "_turn", False)
         return self.faults[0] if self._turn else None
@@ -214,7 +229,7 @@ class Proxy(Listener):
     def handle(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
         """Let it pass, or fail it."""
         self.requests[handler.path] += 1
-        fault = None if handler.path in NEVER else self.plan.next()
+        fault = None if handler.path in NEVER else self.plan.next(_known_by(handler.path, body))
         if fault in {"refuse", "stall", "blink"}:
             if fault == "stall":
                 self._released.wait(STALL_S)
@@ -337,7 +352,7 @@ def story_pair(
             stack.enter_context(StoryServer("small", known, skill=skill, seconds=seconds)),
         ]
         proxies = [
-            stack.enter_context(Proxy(server.url, Plan(seed + place, 0.0, faults)))
+            stack.enter_context(Proxy(server.url, Plan(seed + place, 0.0, faults, in_a_row=SURVIVED)))
             for place, server in enumerate(servers)
         ]
         patience = Patience(wait_s)
