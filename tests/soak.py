@@ -18,9 +18,11 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -38,7 +40,7 @@ from specreason_sgl.programs import load as load_program
 from specreason_sgl.runtime import pairs
 from specreason_sgl.settings import Settings
 from specreason_sgl.solve import Pair, solve
-from specreason_sgl.store import Problem, RunConfig, read_run, writing
+from specreason_sgl.store import Problem, RunConfig, SolveRecord, read_run, writing
 from specreason_sgl.testing import Reply, ScriptedBackend
 
 BASE, SMALL = (ROOT / "specreason_sgl" / "pair" / role for role in ("base", "small"))
@@ -47,8 +49,8 @@ LINE = "and so the next number is one more than the number before it, as \\(n + 
 MOST_CHARACTERS = 100_000
 CUBIC = 32
 """Four times the steps cost 16 times as much where each one looks at all before it; beyond this it is worse."""
-STARVED = 10
-"""So many times the median for a token, and a call was kept waiting by the others."""
+STARVED = 3
+"""So many times what its calls take at the median pace, and a solve was kept waiting by the others."""
 MEASURE = """
 import json, resource, subprocess, sys, time
 began = time.monotonic()
@@ -392,11 +394,22 @@ class _Call(NamedTuple):
         return self.seconds / max(1, self.tokens)
 
 
+class _Solve(NamedTuple):
+    """Likewise of a solve."""
+
+    seconds: float
+    calls: list[_Call]
+
+    def times_its_due(self, pace: Mapping[str, float]) -> float:
+        """Its duration, for that of its calls at this pace: seconds for a token by kind of call."""
+        return self.seconds / sum(pace[call.kind] * max(1, call.tokens) for call in self.calls)
+
+
 def load_for(minutes: float, in_flight: int) -> dict[str, Any]:
     """So many solves in flight for so long on the real pair: memory, descriptors, the pace, and who had to wait."""
     told: list[dict[str, float]] = []
-    rounds: list[list[_Call]] = []
-    failed = solves = 0
+    rounds: list[list[_Solve]] = []
+    failed = 0
     with tempfile.TemporaryDirectory() as scratch, _real(Path(scratch)) as real:
         pair = real.endpoints()
         began = time.monotonic()
@@ -415,46 +428,60 @@ def load_for(minutes: float, in_flight: int) -> dict[str, Any]:
         what = make_job(8 * in_flight, concurrency=in_flight, budget=BUDGET, seed=9000)
         while time.monotonic() - began < 60 * minutes:
             records = execute(Path(scratch) / f"run-{len(rounds)}", what, pair)
-            solves += len(records)
             failed += sum(record.tally.outcome == "failed" for record in records)
-            made = [event for record in records for event in record.events if isinstance(event, CallMade)]
-            rounds.append([_Call(call.kind, call.wall_s, call.generated_tokens) for call in made])
+            rounds.append([_solve(record) for record in records])
         over.set()
         watcher.join()
         seconds = time.monotonic() - began
     late = [row for row in told if row["s"] > seconds / 3]
     names = ("client_mib", "client_fds", "supervisor_mib", "supervisor_fds")
     ends = {name: (late[0][name], late[-1][name], max(row[name] for row in late)) for name in names} if late else {}
-    kinds = sorted({call.kind for call in rounds[0]})
-    pace = {
-        kind: [median(call.for_a_token for call in calls if call.kind == kind) for calls in rounds] for kind in kinds
-    }
-    slowest = {kind: _slowest([call for calls in rounds for call in calls if call.kind == kind]) for kind in kinds}
+    by_round = [_by_kind(solves) for solves in rounds]
+    pace = {kind: [_pace(calls[kind]) for calls in by_round] for kind in by_round[0]}
+    solves = [solve for of_round in rounds for solve in of_round]
+    calls = _by_kind(solves)
+    usual = {kind: _pace(of) for kind, of in calls.items()}
+    waited = [solve.times_its_due(usual) for solve in solves]
     third = math.ceil(len(rounds) / 3)
     growth = {kind: median(of[-third:]) / median(of[:third]) for kind, of in pace.items()}
     return {
         "minutes": round(seconds / 60, 1),
         "in_flight": in_flight,
-        "solves": solves,
+        "solves": len(solves),
         "failed": failed,
-        "calls": sum(len(calls) for calls in rounds),
+        "calls": sum(len(of) for of in calls.values()),
         "milliseconds_a_token_by_round": {kind: [round(1000 * s) for s in of] for kind, of in pace.items()},
         "last_third_of_the_rounds_against_the_first": {kind: round(ratio, 2) for kind, ratio in growth.items()},
-        "slowest_call": slowest,
+        "times_its_due_the_median_solve_and_the_most": [round(one, 2) for one in (median(waited), max(waited))],
+        "slowest_call": {kind: _slowest(of) for kind, of in calls.items()},
         "after_a_third_at_the_end_and_most": ends,
         "threads_at_the_end": threading.active_count(),
         "kept": not failed
         and all(last <= 1.1 * first + 8 for first, last, _ in ends.values())
-        and max(call["times_the_median"] for call in slowest.values()) < STARVED
+        and max(waited) < STARVED
         and max(growth.values()) < 1.25,
     }
 
 
+def _solve(record: SolveRecord) -> _Solve:
+    made = [event for event in record.events if isinstance(event, CallMade)]
+    return _Solve(record.tally.elapsed, [_Call(call.kind, call.wall_s, call.generated_tokens) for call in made])
+
+
+def _by_kind(solves: Sequence[_Solve]) -> dict[str, list[_Call]]:
+    calls = sorted((call for solve in solves for call in solve.calls), key=attrgetter("kind"))
+    return {kind: list(of_kind) for kind, of_kind in groupby(calls, key=attrgetter("kind"))}
+
+
+def _pace(calls: Sequence[_Call]) -> float:
+    return median(call.for_a_token for call in calls)
+
+
 def _slowest(calls: Sequence[_Call]) -> dict[str, float]:
     """The call that took longest for a token, and its length: a short one may have waited no longer than others."""
-    worst = max(calls, key=lambda call: call.for_a_token)
+    worst = max(calls, key=attrgetter("for_a_token"))
     return {
-        "times_the_median": round(worst.for_a_token / median(call.for_a_token for call in calls), 1),
+        "times_the_median": round(worst.for_a_token / _pace(calls), 1),
         "seconds": round(worst.seconds, 2),
         "tokens": worst.tokens,
         "seconds_of_the_median": round(median(call.seconds for call in calls), 2),
