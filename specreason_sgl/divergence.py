@@ -84,7 +84,13 @@ def first_divergence(left: SolveRecord, right: SolveRecord) -> Divergence | None
 
 
 def repeatability(
-    *, temperature: float, concurrency: int | None, deterministic: bool, overlapping: bool = False, timed: bool = False
+    *,
+    temperature: float,
+    concurrency: int | None,
+    deterministic: bool,
+    overlapping: bool = False,
+    timed: bool = False,
+    stock: bool = True,
 ) -> str:
     """Whether a second run of the same can be expected to say the same, in a line for the run's header.
 
@@ -94,18 +100,24 @@ def repeatability(
         deterministic: whether all servers run with deterministic inference.
         overlapping: whether a program makes calls to one model at the same time.
         timed: whether decisions depend on measured times, as they do with back-off.
+        stock: whether all programs are stock ones; others can set temperatures and draw numbers themselves.
     """
-    if timed:
-        return "not repeatable: with back-off decisions depend on measured times"
-    if deterministic:
-        return "repeatable: the servers run with deterministic inference, and every call has its own seed"
-    if temperature > 0:
-        return f"not repeatable: at temperature {temperature:g} the servers draw numbers of their own"
-    if concurrency != 1:
-        return "not surely repeatable: calls share batches, which changes how sums are rounded"
-    if overlapping:
-        return "not surely repeatable: calls of one solve share batches, which changes the last digits of scores"
-    return "repeatable at temperature 0, one solve at a time, from radix caches that are in the same state"
+    first_that_holds = (
+        (timed, "not repeatable: with back-off decisions depend on measured times"),
+        (deterministic, "repeatable: the servers run with deterministic inference, and every call has its own seed"),
+        (temperature > 0, f"not repeatable: at temperature {temperature:g} the servers draw numbers of their own"),
+        (concurrency != 1, "not surely repeatable: calls share batches, which changes how sums are rounded"),
+        (
+            overlapping,
+            "not surely repeatable: calls of one solve share batches, which changes the last digits of scores",
+        ),
+        (
+            not stock,
+            "as repeatable as the program: temperature is 0, but a program of your own may set others for its calls",
+        ),
+        (True, "repeatable at temperature 0, one solve at a time, from radix caches that are in the same state"),
+    )
+    return next(words for holds, words in first_that_holds if holds)
 
 
 def _said(events: Sequence[Event]) -> Iterator[tuple[str, str]]:

@@ -36,6 +36,11 @@ class Program:
     overlaps: bool = False
     """Whether it makes calls to one model at the same time, so that they share batches."""
 
+    @property
+    def is_stock(self) -> bool:
+        """Whether it came with the package."""
+        return self.path.resolve() in {path.resolve() for path in stock().values()}
+
 
 def stock() -> dict[str, Path]:
     """The programs that come with the package, by name."""

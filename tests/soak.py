@@ -441,7 +441,7 @@ def load_for(minutes: float, in_flight: int) -> dict[str, Any]:
     solves = [solve for of_round in rounds for solve in of_round]
     calls = _by_kind(solves)
     usual = {kind: _pace(of) for kind, of in calls.items()}
-    waited = [solve.times_its_due(usual) for solve in solves]
+    waited = [solve.times_its_due(usual) for solve in solves if solve.calls]
     third = math.ceil(len(rounds) / 3)
     growth = {kind: median(of[-third:]) / median(of[:third]) for kind, of in pace.items()}
     return {

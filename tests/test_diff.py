@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -122,6 +123,15 @@ def test_the_header_knows_what_programs_and_settings_do_to_it() -> None:
     assert "last digits of scores" in said(overlapping=programs.load("lookahead").overlaps)
     assert said(overlapping=programs.load("specreason").overlaps) == said()
     assert said(deterministic=True, timed=True).startswith("not repeatable: with back-off")
+
+
+def test_the_header_does_not_vouch_for_programs_of_ones_own(tmp_path: Path) -> None:
+    own = tmp_path / "specreason.py"
+    own.write_bytes(programs.find("specreason").read_bytes())
+
+    assert programs.load(os.path.relpath(programs.find("specreason"))).is_stock
+    assert not programs.load(str(own)).is_stock
+    assert repeatability(temperature=0.0, concurrency=1, deterministic=False, stock=False).startswith("as repeatable")
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -269,6 +269,7 @@ def job_config(job: Job, problems: Sequence[Problem], options: PairOptions, pair
     from specreason_sgl.store import RunConfig
 
     servers = describe(pair)
+    programs = load_programs(job.modes).values()
     if decode is not None:
         servers["decode"] = describe(Pair(decode, None))["base"]
     text = "\n".join(problem.model_dump_json() for problem in problems)
@@ -285,8 +286,9 @@ def job_config(job: Job, problems: Sequence[Problem], options: PairOptions, pair
                 temperature=max(mode.settings.temperature for mode in job.modes),
                 concurrency=job.concurrency,
                 deterministic=are_deterministic(servers),
-                overlapping=any(program.overlaps for program in load_programs(job.modes).values()),
+                overlapping=any(program.overlaps for program in programs),
                 timed=any(mode.settings.back_off for mode in job.modes),
+                stock=all(program.is_stock for program in programs),
             ),
             "command": command_line(sys.argv[1:]),
             "job": job.model_dump(mode="json", exclude={"pair"}),

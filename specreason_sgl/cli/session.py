@@ -112,6 +112,7 @@ def solve_one(
                 deterministic=are_deterministic(servers),
                 overlapping=loaded.overlaps,
                 timed=settings.back_off,
+                stock=loaded.is_stock,
             )
             run.note_servers(config.model_copy(update={"repeatability": expected}), servers)
         from specreason_sgl.solve import solve
