@@ -49,8 +49,9 @@ LINE = "and so the next number is one more than the number before it, as \\(n + 
 MOST_CHARACTERS = 100_000
 CUBIC = 32
 """Four times the steps cost 16 times as much where each one looks at all before it; beyond this it is worse."""
-STARVED = 3
-"""So many times what its calls take at the median pace, and a solve was kept waiting by the others."""
+STARVED, STALLED = 3, 10
+"""So many times what its calls take at the median pace, and a solve was kept waiting by the others; so many times the
+median for a token, and a call was."""
 MEASURE = """
 import json, resource, subprocess, sys, time
 began = time.monotonic()
@@ -442,6 +443,7 @@ def load_for(minutes: float, in_flight: int) -> dict[str, Any]:
     calls = _by_kind(solves)
     usual = {kind: _pace(of) for kind, of in calls.items()}
     waited = [solve.times_its_due(usual) for solve in solves if solve.calls]
+    slowest = {kind: _slowest(of) for kind, of in calls.items()}
     third = math.ceil(len(rounds) / 3)
     growth = {kind: median(of[-third:]) / median(of[:third]) for kind, of in pace.items()}
     return {
@@ -453,12 +455,13 @@ def load_for(minutes: float, in_flight: int) -> dict[str, Any]:
         "milliseconds_a_token_by_round": {kind: [round(1000 * s) for s in of] for kind, of in pace.items()},
         "last_third_of_the_rounds_against_the_first": {kind: round(ratio, 2) for kind, ratio in growth.items()},
         "times_its_due_the_median_solve_and_the_most": [round(one, 2) for one in (median(waited), max(waited))],
-        "slowest_call": {kind: _slowest(of) for kind, of in calls.items()},
+        "slowest_call": slowest,
         "after_a_third_at_the_end_and_most": ends,
         "threads_at_the_end": threading.active_count(),
         "kept": not failed
         and all(last <= 1.1 * first + 8 for first, last, _ in ends.values())
         and max(waited) < STARVED
+        and max(call["times_the_median"] for call in slowest.values()) < STALLED
         and max(growth.values()) < 1.25,
     }
 
