@@ -88,9 +88,9 @@ def repeatability(
     temperature: float,
     concurrency: int | None,
     deterministic: bool,
-    overlapping: bool = False,
-    timed: bool = False,
-    stock: bool = True,
+    overlapping: bool,
+    timed: bool,
+    stock: bool,
 ) -> str:
     """Whether a second run of the same can be expected to say the same, in a line for the run's header.
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from faults import story_pair
 
 from specreason_sgl import programs
 from specreason_sgl.cli import app
@@ -24,7 +27,8 @@ from specreason_sgl.events import (
     StepTaken,
     ThinkingEnded,
 )
-from specreason_sgl.store import Problem, RunConfig, SolveRecord, writing
+from specreason_sgl.pair.stories import story
+from specreason_sgl.store import Problem, RunConfig, SolveRecord, read_run, writing
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -98,6 +102,12 @@ def test_solves_are_compared_by_what_they_solve_and_missing_ones_told() -> None:
     assert not found.is_same
 
 
+def expected(**more: Any) -> str:
+    """What a header says of one solve at a time, at temperature 0, with a stock program, unless told otherwise."""
+    plain = {"temperature": 0.0, "concurrency": 1, "deterministic": False}
+    return repeatability(**{**plain, "overlapping": False, "timed": False, "stock": True, **more})
+
+
 @pytest.mark.parametrize(
     ("temperature", "concurrency", "deterministic", "words"),
     [
@@ -111,27 +121,47 @@ def test_solves_are_compared_by_what_they_solve_and_missing_ones_told() -> None:
 def test_the_header_says_what_can_be_expected(
     temperature: float, concurrency: int | None, deterministic: bool, words: str
 ) -> None:
-    said = repeatability(temperature=temperature, concurrency=concurrency, deterministic=deterministic)
+    said = expected(temperature=temperature, concurrency=concurrency, deterministic=deterministic)
 
     assert said.startswith(words)
 
 
 def test_the_header_knows_what_programs_and_settings_do_to_it() -> None:
-    def said(**more: bool) -> str:
-        return repeatability(temperature=0.0, concurrency=1, **{"deterministic": False, **more})
-
-    assert "last digits of scores" in said(overlapping=programs.load("lookahead").overlaps)
-    assert said(overlapping=programs.load("specreason").overlaps) == said()
-    assert said(deterministic=True, timed=True).startswith("not repeatable: with back-off")
+    assert "last digits of scores" in expected(overlapping=programs.load("lookahead").overlaps)
+    assert expected(overlapping=programs.load("specreason").overlaps) == expected()
+    assert expected(deterministic=True, timed=True).startswith("not repeatable: with back-off")
 
 
-def test_the_header_does_not_vouch_for_programs_of_ones_own(tmp_path: Path) -> None:
-    own = tmp_path / "specreason.py"
-    own.write_bytes(programs.find("specreason").read_bytes())
+@pytest.mark.parametrize(
+    ("own", "words"), [(False, "repeatable at temperature 0"), (True, "as repeatable as the program")]
+)
+def test_the_header_does_not_vouch_for_programs_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool, words: str
+) -> None:
+    told = story(1)
+    program = programs.find("specreason")
+    if own:
+        program = Path(shutil.copy(program, tmp_path))
+    job = tmp_path / "job.toml"
+    job.write_text(
+        'dataset = { name = "stories", limit = 1, seed = 1 }\nconcurrency = 1\nflush_cache = false\n'
+        f"settings = {{ temperature = 0.0, top_p = 1.0 }}\nmodes = [{{ program = {json.dumps(str(program))} }}]\n"
+    )
+    commands = (["run", told.question, "--program", os.path.relpath(program), "--temperature", "0"], ["eval", str(job)])
 
-    assert programs.load(os.path.relpath(programs.find("specreason"))).is_stock
-    assert not programs.load(str(own)).is_stock
-    assert repeatability(temperature=0.0, concurrency=1, deterministic=False, stock=False).startswith("as repeatable")
+    with story_pair([told]) as (_, (base, small), _):
+        for command in commands:
+            run = tmp_path / command[0]
+            addresses = ["--base", base.url, "--small", small.url]
+            monkeypatch.setattr(
+                sys, "argv", ["specreason", *command, *addresses, "--display", "none", "--out", str(run)]
+            )
+            assert app.main() == 0
+
+            config = read_run(run).config
+            assert config
+            assert config.repeatability
+            assert config.repeatability.startswith(words)
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
