@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Self
 
-from specreason_sgl.errors import SpecReasonError
+from specreason_sgl.errors import CallFailed, SpecReasonError
 from specreason_sgl.steps import is_repeat
 
 if TYPE_CHECKING:
@@ -73,10 +73,14 @@ class Ahead:
         Raises:
             SpecReasonError: drafting failed.
         """
-        if self._line is None:
+        proposal = None if self._line is None else self._line.next()
+        if self._line is None or proposal is None:
             self._line = _Line(self._trace, self._draft, self._judge, step, self._depth)
             self._lines.append(self._line)
-        proposal = self._line.next()
+            proposal = self._line.next()
+        if proposal is None:
+            raise CallFailed("there was nothing to draft ahead")
+        self._trace.small.count(self._trace.prefix("small"))
         return self._trace.drafted(proposal.draft, step), proposal.verdict
 
     def drop(self) -> None:
@@ -100,6 +104,7 @@ class Ahead:
             state = self._write.run(self._trace, step, backend=self._trace.base, **self._trace.sampling)
         else:
             state, self._own = self._own[1], None
+            self._trace.base.count(self._trace.prefix("base"))
         self.drop()
         return self._trace.written(state, step)
 
@@ -119,14 +124,14 @@ class _Line:
         self._trace, self._draft, self._judge = trace, draft, judge
         self._steps, self._tokens = list(trace.steps), trace.tokens
         self._small, self._base = trace.small.on_a_chance(), trace.base.on_a_chance()
-        self._ready: SimpleQueue[Proposal | Exception] = SimpleQueue()
+        self._ready: SimpleQueue[Proposal | Exception | None] = SimpleQueue()
         self._room = threading.Semaphore(depth)
         self._over = False
         self._thread = threading.Thread(target=self._work, args=(first,), daemon=True)
         self._thread.start()
 
-    def next(self) -> Proposal:
-        """The next proposal, waited for; asking for it says that the one before was accepted."""
+    def next(self) -> Proposal | None:
+        """The next proposal, waited for; None at the line's end. Asking says that the one before was accepted."""
         self._room.release()
         ready = self._ready.get()
         if isinstance(ready, Exception):
@@ -152,6 +157,8 @@ class _Line:
                 step = self._propose(step)
         except Exception as error:  # noqa: BLE001 - whoever waits for the line has to hear of anything
             self._ready.put(error)
+        finally:
+            self._ready.put(None)
 
     def _propose(self, step: Step) -> Step | None:
         """Draft a step and have it judged; returns the next place, if a draft there makes sense."""

@@ -9,31 +9,32 @@ of one token (``token_ids_logprob``) instead of two requests and a prefill for e
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
-import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from functools import cache
 from http import HTTPStatus
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import urllib3
 from sglang.lang.backend.base_backend import BaseBackend
 from sglang.lang.backend.runtime_endpoint import RuntimeEndpoint
 from sglang.lang.choices import ChoicesDecision
-from sglang.lang.interpreter import ProgramState, StreamExecutor
+from sglang.lang.interpreter import StreamExecutor
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProtocolError, ReadTimeoutError
 
+from specreason_sgl import states  # noqa: F401 - puts its states in place of SGLang's
 from specreason_sgl.chat import ChatFormat, Message
 from specreason_sgl.errors import CallFailed, ServerUnreachable, SpecReasonError, UsageError
 from specreason_sgl.events import Model
-from specreason_sgl.patience import ATTEMPTS, Patience
+from specreason_sgl.patience import ABANDONED, ATTEMPTS, Patience, abort_all
 from specreason_sgl.prompts import whole
 from specreason_sgl.scoring import LEAST
+from specreason_sgl.steps import first_stop
 
 if TYPE_CHECKING:
     from sglang.lang.choices import ChoicesSamplingMethod
@@ -46,7 +47,9 @@ HEALTH_S = 2.0
 CONNECTIONS = 128
 OUT_OF_TIME = "the solve ran into its time limit"
 GIVEN_UP = "the call was given up"
-NO_SINGLE_TOKENS = "the model has no single token for some choice, so SGLang's stock selection scored it"
+NO_SINGLE_TOKENS = "the model has no single token for some choice, so each was read behind the prompt"
+GREEDY = 1e-5
+"""Temperatures up to here are none, for SGLang."""
 
 Listen = Callable[[Model, str], None]
 """Told of text as it is generated: by which model, and the new piece."""
@@ -66,29 +69,6 @@ class Away(ServerUnreachable):
 
 class _NoSuchCall(ServerUnreachable):
     """Somebody answers there who does not know the call."""
-
-
-@cache
-def _end_elsewhere(_process: int) -> None:
-    """Have SGLang's states that are collected ended by a thread of its own, once in a process.
-
-    SGLang ends them at once, which waits for locks: whether a worker thread lives, and its queue. The garbage collector
-    may run while its own thread holds the very lock, such as that of a thread being started, and waits for ever.
-    """
-    dropped: SimpleQueue[StreamExecutor] = SimpleQueue()
-
-    def end() -> None:
-        while True:
-            dropped.get().end()
-
-    def drop(state: ProgramState) -> None:
-        if not state.stream_executor.is_finished:
-            dropped.put(state.stream_executor)
-
-    threading.Thread(target=end, name="ends dropped states", daemon=True).start()
-    ProgramState.__del__ = drop
-    # A worker that runs holds its executor: what is collected has ended.
-    StreamExecutor.__del__ = lambda _: None
 
 
 class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
@@ -121,18 +101,16 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         if api_key and not (api_key.isascii() and api_key.isprintable()):  # the HTTP client's own complaint shows it
             raise UsageError("the API key has a character that no key can have", hint="is there a line break in it?")
         BaseBackend.__init__(self)
-        _end_elsewhere(os.getpid())
         self.role = role
         self.base_url = url.rstrip("/")
         self._servers = [self.base_url]
         self.api_key = api_key
         self.verify = None
         self._listen: Listen | None = None
-        self._seed: int | None = None
+        self._draws: Draws | None = None
         self._read_s = read_s
         self._deadline: float | None = None
         self._paused_s = 0.0
-        self._calls = 0
         self._chance: _Chance | None = None
         self._plain = False
         lasting = patience or Patience()
@@ -142,13 +120,14 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         self.model_info: dict[str, Any] = self._greet()
         self.patience = lasting
         self.context = self._context()
+        self._streams_pieces = self._has("incremental_streaming_output")
         self.chat = ChatFormat.learn(self._render, self._in_front(), self._control_tokens)
         self._choice_ids: dict[str, int | None] = {}
 
     def for_solve(self, listen: Listen | None, seed: int | None) -> Endpoint:
         """The same server for one solve: its own listener and random stream, the same connections."""
         mine = copy.copy(self)
-        mine._listen, mine._seed, mine._calls = listen, seed, 0
+        mine._listen, mine._draws = listen, None if seed is None else Draws(seed)
         return mine
 
     def until(self, deadline: float) -> Endpoint:
@@ -170,33 +149,75 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         """The same server for calls that may turn out to be of no use: silent, and ended early by `give_up`."""
         mine = copy.copy(self)
         mine._listen, mine._chance = None, _Chance()
+        mine._draws = self._draws and self._draws.branch()
         return mine
+
+    def count(self, prompt: str) -> None:
+        """Count a call that was made on a chance and came to use: another one with this prompt draws other numbers."""
+        if self._draws:
+            self._draws.next(prompt)
 
     def give_up(self) -> None:
         """End the calls of an endpoint that is `on_a_chance`: the server aborts those in flight, later ones fail.
 
         An aborted generation still returns what it has, so that its tokens can be counted.
         """
-        for rid in self._chance.give_up() if self._chance else ():
-            self.abort(rid)
+        if self._chance:
+            abort_all((rid, self.abort) for rid in self._chance.give_up())
 
-    def generate(self, s: StreamExecutor, sampling_params: SglSamplingParams) -> tuple[str, dict[str, Any]]:
-        """Generate as SGLang's endpoint does; the meta information also has the role and the client's clock."""
+    def generate(self, s: StreamExecutor, sampling_params: SglSamplingParams) -> tuple[str | list[str], dict[str, Any]]:
+        """Generate as SGLang's endpoint does; the meta information also has the role and the client's clock.
+
+        A text ends before the first stop string in it, whichever the server found. With ``n`` above 1 there is a list
+        of texts; the meta information is the first one's, with the tokens of all.
+        """
         self._handle_dtype_to_regex(sampling_params)
-        request = {"text": s.text_, "sampling_params": self._sampling(sampling_params)}
+        wanted = sampling_params.n
+        request: dict[str, Any] = {"text": s.text_}
         for option in ("return_logprob", "logprob_start_len", "top_logprobs_num", "return_text_in_logprobs"):
             if (value := getattr(sampling_params, option, None)) is not None:
                 request[option] = value
         self._add_images(s, request)
-        send = self._streamer() if self._listen else self._ask
-        (text, meta), made = self._persist(lambda: self._generated(send(request)))
+        stops = _listed(sampling_params.stop)
+        sampling = [self._sampling(sampling_params, s.text_) | {"n": 1} for _ in range(wanted)]
+        if wanted > 1:
+            self._prefill(s)  # else each of them would read the prompt
+            request |= {"text": [s.text_] * wanted, "sampling_params": sampling}
+            (texts, meta), made = self._persist(lambda: self._all_generated(self._ask(request), stops))
+            return texts, {**meta, **made}
+        request["sampling_params"] = sampling[0]
+        send = self._streamer(stops) if self._listen else self._ask
+        (text, meta), made = self._persist(lambda: self._generated(send(request), stops))
         return text, {**meta, **made}
 
     def generate_stream(
         self, s: StreamExecutor, sampling_params: SglSamplingParams
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The whole text as one piece: programs run as SGLang streams would be cut at a stop string's half."""
-        yield self.generate(s, sampling_params)
+        """The whole text as one piece: programs run as SGLang streams would be cut at a stop string's half.
+
+        Raises:
+            UsageError: several texts are wanted.
+        """
+        text, meta = self.generate(s, sampling_params)
+        if isinstance(text, list):
+            raise UsageError("`gen` with `n` cannot be streamed", hint="fork the state, or run it without `stream`")
+        yield text, meta
+
+    def commit_lazy_operations(self, s: StreamExecutor) -> None:
+        """Have a state's text read, so that all that goes on from it finds it in the cache."""
+        self._prefill(s)
+
+    def fill_image(self, s: StreamExecutor) -> None:
+        """Have a state's text and image read."""
+        self._prefill(s)
+
+    def cache_prefix(self, prefix_str: str) -> None:
+        """Have a text read, so that it is in the cache."""
+        self._post("/generate", {"text": prefix_str, "sampling_params": {"max_new_tokens": 0}})
+
+    def get_server_info(self) -> dict[str, Any]:
+        """The server's own account of itself, by SGLang's name."""
+        return self.server_info()
 
     def select(
         self,
@@ -208,11 +229,23 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         """Choose by log-probability; in one request of one token where every choice is a single token.
 
         The decision's meta information has ``digit_logprobs``: one log-probability a choice, in their order, over
-        the whole vocabulary. Elsewhere SGLang's stock selection runs, and a notice says so.
+        the whole vocabulary. Elsewhere every choice is read behind the prompt, and a notice says so.
+
+        Raises:
+            UsageError: there is nothing to choose from, or a temperature, which choosing has none of.
         """
-        ids = None if self._plain else self._single_tokens(choices)
-        if ids is None:
+        if not choices or not all(choices):
+            raise UsageError("`select` needs choices, and none of them empty")
+        if temperature > GREEDY:
+            raise UsageError("`select` takes the likeliest choice; it has no `temperature`")
+        if self._plain:
             return self._stock_select(s, choices, temperature, choices_method, time.perf_counter())
+        ids = self._single_tokens(choices)
+        if ids is None:
+            decision, made = self._persist(lambda: self._read_choices(s, choices, choices_method))
+            notices = [*decision.meta_info["notices"], *made.get("notices", ())]
+            decision.meta_info |= made | {"notices": notices}
+            return decision
         request = {
             "text": s.text_,
             "sampling_params": {"max_new_tokens": 1, "temperature": 0},
@@ -224,15 +257,13 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         kept = {name: meta[name] for name in _COUNTS if name in meta}
         return ChoicesDecision(decision=choices[best], meta_info={**kept, "digit_logprobs": logprobs, **made})
 
-    def abort(self, rid: str) -> bool:
-        """Tell the server to stop working on a request; returns whether it listens."""
-        with suppress(HTTPError):
-            for server in self._servers:  # one of a router's has it
+    def abort(self, rid: str) -> None:
+        """Tell the server to stop working on a request, if it listens."""
+        for server in self._servers:  # one of a router's has it
+            with suppress(HTTPError):
                 self._pool.request(
                     "POST", f"{server}/abort_request", json={"rid": rid}, headers=self._headers, timeout=HEALTH_S
                 )
-            return True
-        return False
 
     def flush_cache(self) -> None:
         """Empty the server's radix cache; a router tells all its servers.
@@ -264,21 +295,51 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         self, s: StreamExecutor, choices: list[str], temperature: float, method: ChoicesSamplingMethod, began: float
     ) -> ChoicesDecision:
         decision = super().select(s, choices, temperature, method)
-        rows = decision.meta_info["input_token_logprobs"]
-        # SGLang scores a token or two of the prompt along with each choice; they are the same for all.
-        while min(map(len, rows)) > 1 and len({row[0][1] for row in rows}) == 1:
-            rows = [row[1:] for row in rows]
-        logprobs = [max(sum(token[0] or 0.0 for token in row), LEAST) for row in rows]
+        wall_s = time.perf_counter() - began
         prompt = len(self.tokens(s.text_))
+        rows = decision.meta_info["input_token_logprobs"]
+        # SGLang scores a token or two of the prompt along with each choice.
+        own = [len(self.tokens(s.text_ + choice)) - prompt for choice in choices]
         decision.meta_info |= {
-            "digit_logprobs": logprobs,
+            "digit_logprobs": [_sum(row[-count:]) for row, count in zip(rows, own, strict=True)],
             "role": self.role,
-            "wall_s": time.perf_counter() - began,
+            "wall_s": wall_s,
             "requests": 2,
             "prompt_tokens": prompt,
             "cached_tokens": 0,
             "completion_tokens": 0,
-            "notices": [] if self._plain else [NO_SINGLE_TOKENS],
+        }
+        return decision
+
+    def _read_choices(self, s: StreamExecutor, choices: list[str], method: ChoicesSamplingMethod) -> ChoicesDecision:
+        """Choose by what the model gives for the tokens of each choice behind the prompt."""
+        if s.images_:
+            raise UsageError("choices of several tokens cannot be selected behind an image")
+        prompt, *whole = (self._ids(text) for text in (s.text_, *(s.text_ + choice for choice in choices)))
+        # A choice can merge with the end of the prompt: it is scored from where not all have the prompt's tokens.
+        start = min(_in_common(prompt, ids) for ids in whole)
+        if not start:
+            raise UsageError("`select` needs a prompt before its choices")
+        read = self._read(prompt, len(prompt) - 1)  # else each of them would read the prompt
+        rows = [_scored(each)[1:] for each in _all(self._read(whole, start - 1))]
+        alone = None
+        if method.requires_unconditional_logprobs:
+            alone = [_scored(each) for each in _all(self._read([ids[start:] for ids in whole], 0))]
+        logprobs = list(map(_sum, rows))
+        decision = method(
+            choices=choices,
+            normalized_prompt_logprobs=[total / len(row) for total, row in zip(logprobs, rows, strict=True)],
+            input_token_logprobs=rows,
+            output_token_logprobs=[[] for _ in rows],
+            unconditional_token_logprobs=alone,
+        )
+        decision.meta_info |= {
+            "digit_logprobs": logprobs,
+            "requests": 2 if alone is None else 3,
+            "prompt_tokens": len(prompt),
+            "cached_tokens": int(read["meta_info"].get("cached_tokens", 0)),
+            "completion_tokens": 0,
+            "notices": [NO_SINGLE_TOKENS],
         }
         return decision
 
@@ -293,17 +354,13 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         known = [token for token in ids if token is not None]
         return known if len(set(known)) == len(choices) else None
 
-    def _sampling(self, params: SglSamplingParams) -> dict[str, Any]:
+    def _sampling(self, params: SglSamplingParams, prompt: str) -> dict[str, Any]:
         sampling: dict[str, Any] = {
             "skip_special_tokens": True,
             "spaces_between_special_tokens": True,
             **params.to_srt_kwargs(),
         }
-        if self._seed is not None:
-            # A stream of its own for every call, or each step would draw the same numbers.
-            sampling["sampling_seed"] = (self._seed * 1_000_003 + self._calls) % 2**31
-        self._calls += 1
-        return sampling
+        return sampling | {"sampling_seed": self._draws.next(prompt)} if self._draws else sampling
 
     def _greet(self) -> dict[str, Any]:
         try:
@@ -316,9 +373,31 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
             raise ServerUnreachable(msg, hint=self._launch_hint)
         return info
 
-    def _generated(self, answer: Any) -> tuple[str, dict[str, Any]]:
+    def _generated(self, answer: Any, stops: Sequence[str]) -> tuple[str, dict[str, Any]]:
         """A whole response; or the half of one that was given up, whose tokens are still to be counted."""
-        return _generated(answer, given_up=self._chance is not None and self._chance.given_up)
+        text, meta = _generated(answer, given_up=self._chance is not None and self._chance.given_up)
+        return _ended(text, meta, stops)
+
+    def _all_generated(self, answers: Any, stops: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+        texts, metas = zip(*(self._generated(each, stops) for each in _all(answers)), strict=True)
+        tokens = sum(int(meta["completion_tokens"]) for meta in metas)
+        return list(texts), {**metas[0], "completion_tokens": tokens, "each": list(metas)}
+
+    def _prefill(self, s: StreamExecutor) -> None:
+        request = {"text": s.text_, "sampling_params": {"max_new_tokens": 0}}
+        self._add_images(s, request)
+        self._post("/generate", request)
+
+    def _read(self, ids: Sequence[int] | Sequence[Sequence[int]], logprob_start_len: int) -> Any:
+        """What the server says of tokens, or of each row of them, with their log-probabilities from a place on."""
+        return self._ask(
+            {
+                "input_ids": ids,
+                "sampling_params": {"max_new_tokens": 0, "temperature": 0},
+                "return_logprob": True,
+                "logprob_start_len": logprob_start_len,
+            }
+        )
 
     def _context(self) -> int | None:
         """How many tokens a prompt and what is generated behind it may have together, if the server tells."""
@@ -327,6 +406,13 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         except (_NoSuchCall, LookupError, TypeError):
             return None
         return told if isinstance(told, int) else None
+
+    def _has(self, switch: str) -> bool:
+        """Whether the server was started with a switch, if it tells."""
+        try:
+            return bool(self._request("GET", "/server_info").get(switch))
+        except (_NoSuchCall, AttributeError):
+            return False
 
     def _routed_to(self, error: _NoSuchCall) -> list[str]:
         """The servers behind SGLang's router, which are alike; raises the error if this is none."""
@@ -343,10 +429,14 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         tokens = self._post("/tokenize", {"messages": list(messages), "add_generation_prompt": True})["tokens"]
         return self._text(tokens)
 
+    def _ids(self, text: str) -> list[int]:
+        """The tokens that the server makes of a text it is sent, with what it puts in front by itself."""
+        ids: list[int] = self._post("/tokenize", {"prompt": text, "add_special_tokens": True})["tokens"]
+        return ids
+
     def _in_front(self) -> str:
         """What the server puts in front of a text by itself: with Llama and DeepSeek the token of its beginning."""
-        plain = self.tokens("x")
-        whole = self._post("/tokenize", {"prompt": "x", "add_special_tokens": True})["tokens"]
+        plain, whole = self.tokens("x"), self._ids("x")
         extra = whole[: len(whole) - len(plain)]
         return self._text(extra) if extra and whole == [*extra, *plain] else ""
 
@@ -394,7 +484,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         notices: list[str] = []
         while True:
             if self.patience.is_over:
-                raise ServerUnreachable("the call was abandoned")
+                raise ServerUnreachable(ABANDONED)
             sent = time.perf_counter()
             try:
                 result = attempt()
@@ -432,8 +522,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
 
     def _once(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         rid = uuid.uuid4().hex
-        # A list of texts would need a list of ids.
-        flies = path == "/generate" and body is not None and isinstance(body.get("text"), str)
+        flies = path == "/generate"
         body = {"rid": rid, **body} if flies and body else body
         with (
             self.patience.flying(rid, self.abort) if flies else nullcontext(),
@@ -446,7 +535,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
             msg = f"the {self.role} server at {self.base_url} answered `{path}` with something that is not JSON"
             raise Hiccup(msg) from error
 
-    def _streamer(self) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    def _streamer(self, stops: Sequence[str]) -> Callable[[dict[str, Any]], dict[str, Any]]:
         """A streaming request that can be made several times; what was heard once is not told again."""
         heard = 0
 
@@ -454,10 +543,11 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
             nonlocal heard
             last: dict[str, Any] = {}
             for chunk in self._chunks({**request, "stream": True}):
-                if self._listen and (new := chunk["text"][heard:]):
+                last = _joined(last, chunk) if self._streams_pieces else chunk
+                text = _ended(last["text"], {}, stops)[0]
+                if self._listen and (new := text[heard:]):
                     self._listen(self.role, whole(new))
-                heard = max(heard, len(chunk["text"]))
-                last = chunk
+                heard = max(heard, len(text))
             if not last:
                 raise Hiccup(f"the {self.role} server ended a response before it began")
             return last
@@ -578,6 +668,60 @@ def _generated(answer: Any, *, given_up: bool = False) -> tuple[str, dict[str, A
     return whole(text), meta
 
 
+def _ended(text: str, meta: dict[str, Any], stops: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """The text up to the first stop string in it, and the meta information with that as the reason."""
+    if (first := first_stop(text, stops)) is None:
+        return text, meta
+    place, stop = first
+    return text[:place], {**meta, "finish_reason": {"type": "stop", "matched": stop}}
+
+
+def _joined(before: dict[str, Any], chunk: dict[str, Any]) -> dict[str, Any]:
+    """A stream so far from what came before and a piece; the rest of a piece is of the whole stream anyway."""
+    if not before:
+        return chunk
+    old, new = before["meta_info"], chunk["meta_info"]
+    lists = {name: [*(old.get(name) or ()), *(new.get(name) or ())] for name in _PIECES if name in new or name in old}
+    return {**chunk, "text": before["text"] + chunk["text"], "meta_info": {**new, **lists}}
+
+
+def _listed(stop: str | Sequence[str] | None) -> list[str]:
+    return [stop] if isinstance(stop, str) else list(stop or ())
+
+
+def _all(answers: Any) -> list[Any]:
+    """The responses to a list of texts.
+
+    Raises:
+        Hiccup: there is no list.
+    """
+    if not isinstance(answers, list) or not answers:
+        raise Hiccup("a response lacks what every response has")
+    return answers
+
+
+def _scored(answer: Any) -> list[Any]:
+    """The rows of a response's prompt: a token's log-probability, its number and its text.
+
+    Raises:
+        Hiccup: it has none.
+    """
+    try:
+        return list(answer["meta_info"]["input_token_logprobs"])
+    except (LookupError, TypeError) as error:
+        raise Hiccup("a response lacks the log-probabilities of the choices") from error
+
+
+def _sum(row: Sequence[Sequence[Any]]) -> float:
+    return float(sum(LEAST if token[0] is None else token[0] for token in row))
+
+
+def _in_common(left: Sequence[int], right: Sequence[int]) -> int:
+    """How many tokens two rows begin with together."""
+    same = (place for place, (a, b) in enumerate(zip(left, right, strict=False)) if a != b)
+    return next(same, min(len(left), len(right)))
+
+
 def _chosen(answer: Any, ids: Sequence[int]) -> tuple[list[float], dict[str, Any]]:
     """The log-probabilities of the choices, and the meta information."""
     _, meta = _generated(answer)
@@ -593,6 +737,34 @@ def _detail(told: Any) -> str:
     told = told.get("error", told) if isinstance(told, dict) else told
     detail = told.get("message") or told.get("detail") or told if isinstance(told, dict) else told
     return " ".join(whole(str(detail)).split())[:300]
+
+
+class Draws:
+    """The random numbers of a solve on one server: a seed for every call.
+
+    A seed depends on what is asked and how often it was asked before, not on the order of calls, so that a program that
+    asks ahead of its decisions draws what one draws that does not.
+    """
+
+    def __init__(self, seed: int, asked: Mapping[bytes, int] | None = None) -> None:
+        """Begin, or go on behind what was asked before."""
+        self._seed = seed
+        self._asked = Counter(asked)
+        self._lock = threading.Lock()
+
+    def next(self, prompt: str) -> int:
+        """The seed of the next call with a prompt."""
+        asked = hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).digest()
+        with self._lock:
+            before = self._asked[asked]
+            self._asked[asked] += 1
+        drawn = hashlib.sha256(b"%d:%d:%s" % (self._seed, before, asked)).digest()
+        return int.from_bytes(drawn[:4]) >> 1
+
+    def branch(self) -> Draws:
+        """The same stream for calls that may come to nothing: they count here only by `Endpoint.count`."""
+        with self._lock:
+            return Draws(self._seed, self._asked)
 
 
 class _Chance:
@@ -627,5 +799,8 @@ class _Chance:
 
 _ROUTED = {"/generate", "/workers"}
 """What SGLang's router passes on or answers; the rest is asked of its servers themselves (sglang-router 0.3.2)."""
+
+_PIECES = ("output_token_logprobs", "output_top_logprobs", "output_token_ids_logprobs")
+"""What comes in pieces along with the text, from a server with ``--incremental-streaming-output``."""
 
 _COUNTS = ("id", "prompt_tokens", "completion_tokens", "cached_tokens", "e2e_latency", "finish_reason")

@@ -10,14 +10,24 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
+from threading import Thread
 from weakref import WeakSet
+
+from specreason_sgl.errors import ServerUnreachable
 
 ATTEMPTS = 5
 """So often a call is sent before its solve fails."""
 WAIT_S = 120.0
 """How long a server may stay away."""
+ABORTS, ABORT_S = 32, 2.0
+"""So many requests are aborted at a time, and so many seconds that may take in all."""
+ABANDONED = "the call was abandoned"
+
+Abort = Callable[[str], None]
+"""Ends a request on its server, by its id; must not take long."""
 
 _FIRST_PAUSE_S = 0.1
 _POLL_S = 0.5
@@ -40,7 +50,11 @@ class Patience:
         self._given_up = False
         self._abandoned = threading.Event()
         self._waiting = threading.Lock()
-        self._flight: dict[str, Callable[[str], bool]] = {}
+        self._abandoning = threading.Lock()
+        self._lock = threading.Lock()
+        """Of what is in flight, to which every caller adds."""
+        self._broken = False
+        self._flight: dict[str, Abort] = {}
         self._sockets: WeakSet[socket.socket] = WeakSet()
 
     @property
@@ -78,24 +92,69 @@ class Patience:
             return False
 
     @contextmanager
-    def flying(self, rid: str, abort: Callable[[str], bool]) -> Iterator[None]:
-        """A request is in flight while the block runs; ``abort`` ends it on its server, and says if that listens."""
-        self._flight[rid] = abort
+    def flying(self, rid: str, abort: Abort) -> Iterator[None]:
+        """A request is in flight while the block runs; ``abort`` ends it on its server.
+
+        Raises:
+            ServerUnreachable: everything has been abandoned.
+        """
+        with self._lock:
+            if self._abandoned.is_set():
+                raise ServerUnreachable(ABANDONED)
+            self._flight[rid] = abort
         try:
             yield
         finally:
-            self._flight.pop(rid, None)
+            with self._lock:
+                self._flight.pop(rid, None)
 
     def abandon(self) -> None:
-        """Have the servers end all that is in flight, and every call fail, those that wait for an answer included."""
-        self._abandoned.set()
-        for rid, abort in list(self._flight.items()):
-            if not abort(rid):
-                break
-        for connection in list(self._sockets):
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+        """Have the servers end all that is in flight, and every call fail, those that wait for an answer included.
+
+        Once is enough; whoever asks again waits until that is done.
+        """
+        with self._abandoning:
+            if self._broken:
+                return
+            self._abandoned.set()
+            with self._lock:
+                flight = list(self._flight.items())
+            abort_all(flight)
+            with self._lock:
+                self._broken = True
+                sockets = list(self._sockets)
+            for connection in sockets:
+                _break(connection)
 
     def watch(self, connection: socket.socket) -> None:
         """Break this connection when everything is abandoned."""
-        self._sockets.add(connection)
+        with self._lock:
+            self._sockets.add(connection)
+            broken = self._broken
+        if broken:
+            _break(connection)
+
+
+def abort_all(calls: Iterable[tuple[str, Abort]]) -> None:
+    """Abort requests by their ids, many at a time; returns when all are or the time for it is over."""
+    waiting = SimpleQueue[tuple[str, Abort]]()
+    for call in calls:
+        waiting.put(call)
+
+    def work() -> None:
+        with suppress(Empty):
+            while True:
+                rid, abort = waiting.get_nowait()
+                abort(rid)
+
+    threads = [Thread(target=work, daemon=True) for _ in range(min(ABORTS, waiting.qsize()))]
+    until = time.monotonic() + ABORT_S
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))
+
+
+def _break(connection: socket.socket) -> None:
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from inspect import signature
@@ -13,6 +12,7 @@ from specreason_sgl.errors import SpecReasonError, UsageError
 from specreason_sgl.events import AnswerWritten, Sink, SolveEnded, SolveFailed
 from specreason_sgl.programs import Program
 from specreason_sgl.settings import Settings
+from specreason_sgl.states import failure
 from specreason_sgl.store import Problem, SolveRecord
 from specreason_sgl.trace import Trace
 
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from specreason_sgl.endpoint import Endpoint
-
-# SGLang warns, with a traceback, of every failed call; the trace reads the same from the state and tells it better.
-warnings.filterwarnings("ignore", message="Error in stream_executor")
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,9 @@ def solve(
     )
     backend = trace.base if program.model == "base" else trace.small
     try:
-        program.function.run(trace, backend=backend, **trace.sampling, **(parameters or {}))
+        state = program.function.run(trace, backend=backend, **trace.sampling, **(parameters or {}))
+        if error := failure(state):  # of a call that the program never read
+            raise error
     except UsageError:
         raise
     except SpecReasonError as error:

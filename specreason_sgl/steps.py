@@ -22,6 +22,16 @@ def split_steps(thinking: str, delimiter: str = DELIMITER) -> list[str]:
     return [step for part in parts if (step := part.strip())]
 
 
+def first_stop(text: str, stops: Sequence[str]) -> tuple[int, str] | None:
+    """Where the first of the stop strings begins in a text, and which it is; None if there is none.
+
+    SGLang looks for them in the order in which they are listed. Where several tokens come at a time, as in speculative
+    decoding, it can report one although another stands before it.
+    """
+    found = [(place, stop) for stop in stops if stop and (place := text.find(stop)) >= 0]
+    return min(found, key=lambda each: each[0], default=None)
+
+
 def merged(lengths: Sequence[int], least: int) -> list[int]:
     """How many steps go into each judgement when short ones are merged with the next; the last may stay short.
 

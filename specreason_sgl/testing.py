@@ -25,7 +25,7 @@ from sglang.lang.interpreter import StreamExecutor
 from sglang.lang.ir import SglSamplingParams
 
 from specreason_sgl.chat import ChatFormat
-from specreason_sgl.endpoint import GIVEN_UP, Listen
+from specreason_sgl.endpoint import GIVEN_UP, Draws, Listen
 from specreason_sgl.errors import CallFailed
 from specreason_sgl.events import Model
 from specreason_sgl.pair import stories
@@ -84,6 +84,9 @@ class ScriptedBackend(BaseBackend):  # type: ignore[misc]  # SGLang is untyped
     def on_a_chance(self) -> ScriptedBackend:
         """Itself; what is given up was answered at once."""
         return self
+
+    def count(self, prompt: str) -> None:
+        """A script draws nothing."""
 
     def give_up(self) -> None:
         """Nothing is in flight."""
@@ -164,13 +167,13 @@ class StoryBackend(BaseBackend):  # type: ignore[misc]  # SGLang is untyped
         self._told = {story.question: story for story in told}
         self._skill = skill
         self._seconds = seconds_per_call
-        self._seed: int | None = None
+        self._draws: Draws | None = None
         self._given_up = threading.Event()
 
     def for_solve(self, listen: Listen | None, seed: int | None) -> StoryBackend:  # noqa: ARG002 - as an endpoint
         """The same one, with a random stream of its own."""
         mine = copy.copy(self)
-        mine._seed = seed
+        mine._draws = None if seed is None else Draws(seed)
         return mine
 
     def until(self, deadline: float) -> StoryBackend:  # noqa: ARG002 - as an endpoint
@@ -181,7 +184,13 @@ class StoryBackend(BaseBackend):  # type: ignore[misc]  # SGLang is untyped
         """The same one, for calls that `give_up` ends."""
         mine = copy.copy(self)
         mine._given_up = threading.Event()
+        mine._draws = self._draws and self._draws.branch()
         return mine
+
+    def count(self, prompt: str) -> None:
+        """Count a call on a chance that came to use."""
+        if self._draws:
+            self._draws.next(prompt)
 
     def give_up(self) -> None:
         """End its calls, those in flight with what they have."""
@@ -201,7 +210,8 @@ class StoryBackend(BaseBackend):  # type: ignore[misc]  # SGLang is untyped
             return self._reply(s, f"The answer is \\boxed{{{''.join(number)}}}.", None, began)
         whole = DELIMITER not in sampling_params.stop
         places = range(len(steps), max(len(steps) + 1, len(told.steps)) if whole else len(steps) + 1)
-        written = [self._step(told, place) for place in places]
+        draw = self._draws.next(s.text_) if self._draws else 0
+        written = [self._step(told, place, draw) for place in places]
         closes = places[-1] + 1 >= len(told.steps)
         return self._reply(s, DELIMITER.join(written), THINK_CLOSE if closes else DELIMITER, began)
 
@@ -232,10 +242,10 @@ class StoryBackend(BaseBackend):  # type: ignore[misc]  # SGLang is untyped
         inside, closed, _ = thinking.partition(THINK_CLOSE)
         return told, [step.strip() for step in inside.split(DELIMITER) if step.strip()], not closed
 
-    def _step(self, told: stories.Story, place: int) -> str:
+    def _step(self, told: stories.Story, place: int, draw: int) -> str:
         if place >= len(told.steps):
             return ""
-        lots = Random(f"{self.role}:{self._seed}:{told.question}:{place}")
+        lots = Random(f"{self.role}:{draw}:{told.question}:{place}")
         return told.steps[place] if lots.random() < self._skill else stories.corrupt(lots, told, place)
 
     def _reply(self, s: StreamExecutor, text: str, matched: str | None, began: float) -> tuple[str, dict[str, Any]]:

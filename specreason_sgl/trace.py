@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from specreason_sgl.answers import boxed
 from specreason_sgl.break_even import BreakEven
-from specreason_sgl.errors import CallFailed, SpecReasonError, UsageError
+from specreason_sgl.errors import CallFailed, UsageError
 from specreason_sgl.events import (
     AnswerWritten,
     CallKind,
@@ -36,6 +36,7 @@ from specreason_sgl.events import (
 from specreason_sgl.prompts import DELIMITER, THINK_CLOSE, neutralise
 from specreason_sgl.scoring import Score, certain
 from specreason_sgl.settings import Settings
+from specreason_sgl.states import failure
 from specreason_sgl.steps import is_repeat, split_steps
 
 if TYPE_CHECKING:
@@ -390,12 +391,12 @@ class Trace:
 
     def _wait(self, state: ProgramState, name: str) -> str:
         # SGLang only fills the variable or sets the error; which one is known when the state has caught up.
-        if error := state.error():
-            if isinstance(error, SpecReasonError):
-                raise error
-            msg = f"a call to a model failed: {error}"
-            raise CallFailed(msg) from error
-        return str(state[name])
+        if error := failure(state):
+            raise error
+        text = state[name]
+        if not isinstance(text, str):
+            raise UsageError(f"`{name}` is {len(text)} texts", hint="a step is one: use `gen` without `n`, or fork")
+        return text
 
     def _meta(self, state: ProgramState, name: str) -> dict[str, Any]:
         meta: dict[str, Any] = state.get_meta_info(name) or {}

@@ -7,15 +7,18 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 import sglang as sgl
+from sglang.lang.choices import greedy_token_selection, unconditional_likelihood_normalized
 from sglang.lang.interpreter import StreamExecutor
 
 from specreason_sgl.endpoint import Endpoint
 from specreason_sgl.errors import CallFailed, ServerUnreachable, SpecReasonError, UsageError
+from specreason_sgl.patience import Patience
 from specreason_sgl.scoring import DIGITS
 
 Handler = Callable[[BaseHTTPRequestHandler, dict[str, Any]], None]
@@ -26,7 +29,7 @@ class Fake:
 
     def __init__(self) -> None:
         self.generate: Handler = lambda h, _: reply(h, {"text": "hi", "meta_info": META})
-        self.texts: dict[int, str] = {}
+        self.told: dict[str, Any] = {"version": "0.5.23"}
         self.connections: set[Any] = set()
         self.requests: list[tuple[str, dict[str, Any]]] = []
         fake = self
@@ -35,7 +38,7 @@ class Fake:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                reply(self, {"model_path": "m"} if self.path == "/model_info" else {"version": "0.5.23"})
+                reply(self, {"model_path": "m"} if self.path == "/model_info" else fake.told)
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -92,11 +95,11 @@ def fake() -> Iterator[Fake]:
     served.thread.join()
 
 
-def generate(endpoint: Endpoint) -> tuple[str, dict[str, Any]]:
+def generate(endpoint: Endpoint, prompt: str = "text", **options: Any) -> tuple[Any, dict[str, Any]]:
     @sgl.function
     def program(s: Any) -> None:
-        s += "text"
-        s += sgl.gen("out", max_tokens=4, temperature=0)
+        s += prompt
+        s += sgl.gen("out", max_tokens=4, temperature=0, **options)
 
     state = program.run(backend=endpoint)
     if error := state.error():
@@ -260,11 +263,11 @@ def test_every_call_of_a_seeded_solve_draws_numbers_of_its_own(fake: Fake) -> No
     assert seeds[0] != seeds[1]
 
 
-def select(endpoint: Endpoint, choices: list[str]) -> tuple[str, dict[str, Any]]:
+def select(endpoint: Endpoint, choices: list[str], **options: Any) -> tuple[str, dict[str, Any]]:
     @sgl.function
     def program(s: Any) -> None:
         s += "score: "
-        s += sgl.select("score", choices=choices)
+        s += sgl.select("score", choices=choices, **options)
 
     state = program.run(backend=endpoint)
     if error := state.error():
@@ -287,18 +290,261 @@ def test_ten_digits_are_scored_in_one_request_of_one_token(fake: Fake) -> None:
     assert asked[0]["sampling_params"]["max_new_tokens"] == 1
 
 
-def test_choices_of_several_tokens_take_sglangs_way_and_say_so(fake: Fake) -> None:
-    def stock(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
-        texts = body["text"] if isinstance(body["text"], list) else [body["text"]]
-        rows = [
-            {"text": "", "meta_info": {**META, "output_token_logprobs": [],
-             "input_token_logprobs": [[None, 58, ":"], [-len(text) / 10, 32, "x"]]}} for text in texts
-        ]  # fmt: skip
-        reply(handler, rows if isinstance(body["text"], list) else rows[0])
+def reads(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+    """A server of characters: an `a` has a log-probability of -60, any other one of -1; the first has none."""
+    several = isinstance(body["input_ids"][0], list)
+    start = body["logprob_start_len"]
+    read = [
+        {"text": "", "meta_info": {**META, "completion_tokens": 0, "input_token_logprobs": [
+            [None if place == start else -60.0 if token == ord("a") else -1.0, token, None]
+            for place, token in enumerate(ids) if place >= start
+        ]}} for ids in (body["input_ids"] if several else [body["input_ids"]])
+    ]  # fmt: skip
+    reply(handler, read if several else read[0])
 
-    fake.generate = stock
-    choice, meta = select(Endpoint(fake.url, "base"), ["yes", "no"])
 
-    assert choice == "no"
-    assert "stock selection" in meta["notices"][0]
-    assert meta["digit_logprobs"] == pytest.approx([-1.0, -0.9])
+def test_choices_of_several_tokens_are_read_behind_the_prompt_and_that_is_told(fake: Fake) -> None:
+    fake.generate = reads
+    choice, meta = select(Endpoint(fake.url, "base"), ["yes!", "no"])
+
+    assert choice == "yes!"  # by its mean, SGLang's default; their sums say the same of equal means
+    assert "read behind the prompt" in meta["notices"][0]
+    assert meta["digit_logprobs"] == [-4.0, -2.0]
+    assert meta["prompt_tokens"] == len("score: ")
+
+
+def test_long_choices_do_not_tie(fake: Fake) -> None:
+    fake.generate = reads
+    choice, meta = select(Endpoint(fake.url, "base"), ["aaa", "ab", "aab"])
+
+    assert choice == "ab"
+    assert meta["digit_logprobs"] == [-180.0, -61.0, -121.0]
+
+
+def test_choices_that_begin_alike_keep_what_they_share(fake: Fake) -> None:
+    fake.generate = reads
+    _, meta = select(Endpoint(fake.url, "base"), ["aax", "aay"])
+
+    assert meta["digit_logprobs"] == [-121.0, -121.0]
+
+
+@pytest.mark.parametrize("method", [greedy_token_selection, unconditional_likelihood_normalized])
+def test_every_way_to_choose_works(fake: Fake, method: Any) -> None:
+    fake.generate = reads
+    assert select(Endpoint(fake.url, "base"), ["ab", "bb"], choices_method=method)[0] == "bb"
+
+
+def test_a_choice_that_merges_with_the_prompt_is_scored_from_where_it_does(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = Endpoint(fake.url, "base")
+    asked: list[dict[str, Any]] = []
+
+    def keep(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        asked.append(body)
+        reads(handler, body)
+
+    fake.generate = keep
+    monkeypatch.setattr(Endpoint, "_ids", lambda _, text: list(map(ord, text.replace(": 5", "\u2085"))))
+    _, meta = select(endpoint, ["5a", "7a"])
+
+    assert asked[-1]["logprob_start_len"] == len("score") - 1
+    assert meta["digit_logprobs"] == [-61.0, -63.0]
+
+
+@pytest.mark.parametrize(
+    ("choices", "options", "words"),
+    [
+        ([], {}, "needs choices"),
+        (["a", ""], {}, "needs choices"),
+        (["1", "2"], {"temperature": 0.5}, "no `temperature`"),
+    ],
+)
+def test_a_selection_that_makes_no_sense_is_refused_in_a_line(
+    fake: Fake, choices: list[str], options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        select(Endpoint(fake.url, "base"), choices, **options)
+
+
+def test_several_texts_at_once_are_a_list_and_are_counted_together(fake: Fake) -> None:
+    def answer(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        if isinstance(body["text"], str):
+            reply(handler, {"text": "", "meta_info": META})
+        else:
+            reply(handler, [{"text": f"{n}", "meta_info": META} for n, _ in enumerate(body["text"])])
+
+    fake.generate = answer
+    texts, meta = generate(Endpoint(fake.url, "base").for_solve(None, 7), n=3)
+    first, last = [body for path, body in fake.requests if path == "/generate"]
+
+    assert texts == ["0", "1", "2"]
+    assert meta["completion_tokens"] == 3
+    assert [each["completion_tokens"] for each in meta["each"]] == [1, 1, 1]
+    assert first["sampling_params"]["max_new_tokens"] == 0, "the prompt is read once for all"
+    assert len({each["sampling_seed"] for each in last["sampling_params"]}) == 3
+    assert all(each["n"] == 1 for each in last["sampling_params"])
+
+
+def test_several_texts_at_once_cannot_be_streamed(fake: Fake) -> None:
+    @sgl.function
+    def program(s: Any) -> None:
+        s += "text"
+        s += sgl.gen("out", max_tokens=4, n=2)
+
+    fake.generate = lambda h, b: reply(h, [{"text": "a", "meta_info": META}] * 2 if isinstance(b["text"], list) else {})
+    assert isinstance(program.run(backend=Endpoint(fake.url, "base"), stream=True).error(), UsageError)
+
+
+STOPPED = [
+    # A round of speculative decoding brings several stops; SGLang reports the first of its list.
+    ("four.\n</think>", "\n\n", "four.\n", "</think>"),
+    ("four.\n\n", "</think>", "four.", "\n\n"),
+    ("four.", "\n\n", "four.", "\n\n"),
+    ("four.\n\nSo</think> it", 2, "four.", "\n\n"),
+    ("four.", 2, "four.", 2),
+    ("", "</think>", "", "</think>"),
+]
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize(("text", "reported", "cut", "matched"), STOPPED)
+def test_a_text_ends_at_its_first_stop_whichever_is_reported(
+    fake: Fake, text: str, reported: object, cut: str, matched: object, streams: bool
+) -> None:
+    told = {"text": text, "meta_info": {**META, "finish_reason": {"type": "stop", "matched": reported}}}
+    fake.generate = lambda h, _: reply(h, sse([told]) if streams else told)
+    heard: list[str] = []
+    listen = (lambda _, new: heard.append(new)) if streams else None
+    came, meta = generate(Endpoint(fake.url, "base").for_solve(listen, None), stop=["\n\n", "</think>"])
+
+    assert (came, meta["finish_reason"]) == (cut, {"type": "stop", "matched": matched})
+    assert "".join(heard) == (cut if streams else "")
+
+
+def test_a_text_that_was_cut_for_its_length_can_hold_a_stop(fake: Fake) -> None:
+    fake.generate = lambda h, _: reply(h, {"text": "a</think>b", "meta_info": {**META, "finish_reason": LENGTH}})
+
+    came, meta = generate(Endpoint(fake.url, "base"), stop="</think>")
+    assert (came, meta["finish_reason"]) == ("a", {"type": "stop", "matched": "</think>"})
+    assert generate(Endpoint(fake.url, "base"))[0] == "a</think>b"
+
+
+LENGTH = {"type": "length", "length": 4}
+
+
+def test_a_server_that_streams_pieces_is_understood(fake: Fake) -> None:
+    pieces = [
+        {"text": text, "meta_info": {**META, "completion_tokens": n, "output_token_logprobs": [[-1.0, n, None]]}}
+        for n, text in enumerate(("a", "a", "b"), start=1)
+    ]
+    fake.told = {"incremental_streaming_output": True}
+    fake.generate = lambda h, _: reply(h, sse(pieces))
+    heard: list[str] = []
+    text, meta = generate(Endpoint(fake.url, "small").for_solve(lambda _, new: heard.append(new), None))
+
+    assert text == "aab"
+    assert heard == ["a", "a", "b"]
+    assert meta["completion_tokens"] == 3
+    assert [row[1] for row in meta["output_token_logprobs"]] == [1, 2, 3]
+
+
+def sse(chunks: list[dict[str, Any]]) -> bytes:
+    return ("".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n").encode()
+
+
+def seeds(fake: Fake) -> list[int]:
+    """Of the generations since this was asked."""
+    drawn = [body["sampling_params"]["sampling_seed"] for path, body in fake.requests if path == "/generate"]
+    fake.requests.clear()
+    return drawn
+
+
+def test_what_is_asked_on_a_chance_draws_what_it_would_draw_otherwise(fake: Fake) -> None:
+    endpoint = Endpoint(fake.url, "small")
+    plain = endpoint.for_solve(None, 7)
+    for prompt in ("one", "two", "three", "three"):
+        generate(plain, prompt)
+    expected = seeds(fake)
+    ahead = endpoint.for_solve(None, 7)
+    first = ahead.on_a_chance()
+    generate(first, "one")
+    generate(first, "two")
+    for prompt in ("one", "two"):
+        ahead.count(prompt)
+    second = ahead.on_a_chance()
+    generate(second, "three")
+    ahead.count("three")
+    generate(ahead.on_a_chance(), "three")
+
+    assert seeds(fake) == expected
+    assert len(set(expected)) == 4
+
+
+def test_a_chance_that_came_to_nothing_has_drawn_nothing(fake: Fake) -> None:
+    mine = Endpoint(fake.url, "small").for_solve(None, 7)
+    for _ in range(2):
+        generate(mine.on_a_chance(), "one")
+    generate(mine, "one")
+
+    assert len(set(seeds(fake))) == 1
+
+
+def test_abandoning_breaks_what_is_being_opened_and_asks_all_servers_at_once() -> None:
+    for _ in range(20):
+        patience = Patience(0)
+        ours, theirs = zip(*(socket.socketpair() for _ in range(60)), strict=True)
+        more = threading.Thread(target=lambda those, watch: list(map(watch, those)), args=(ours, patience.watch))
+        more.start()
+        patience.abandon()
+        more.join(10)
+        assert not more.is_alive()
+        for one in theirs:
+            one.settimeout(10)
+            assert one.recv(1) == b"", "its connection was left open"
+        for one in (*ours, *theirs):
+            one.close()
+
+
+def test_aborts_do_not_wait_for_each_other() -> None:
+    patience, together = Patience(0), threading.Barrier(8)
+    aborted: list[str] = []
+
+    def abort(rid: str) -> None:
+        together.wait(10)  # broken unless all are under way at the same time
+        aborted.append(rid)
+
+    with ExitStack() as stack:
+        for number in range(8):
+            stack.enter_context(patience.flying(f"{number}", abort))
+        patience.abandon()
+        patience.abandon()
+
+    assert sorted(aborted) == [f"{number}" for number in range(8)]
+
+
+def test_nothing_takes_off_once_everything_is_abandoned(fake: Fake) -> None:
+    patience = Patience(0)
+    endpoint = Endpoint(fake.url, "base", patience=patience)
+    patience.abandon()
+
+    with pytest.raises(ServerUnreachable, match="abandoned"), patience.flying("late", print):
+        pytest.fail("it took off")
+    with pytest.raises(ServerUnreachable, match="abandoned"):
+        generate(endpoint)
+
+
+def test_an_abort_reaches_the_other_servers_where_one_is_dead(fake: Fake) -> None:
+    endpoint = Endpoint(fake.url, "base")
+    endpoint._servers = ["http://127.0.0.1:1", fake.url]
+    endpoint.abort("x")
+
+    assert fake.requests[-1] == ("/abort_request", {"rid": "x"})
+
+
+def test_the_cache_is_filled_with_the_same_patience_as_everything_else(fake: Fake) -> None:
+    failures = iter([True, False])
+    fake.generate = lambda h, _: reply(h, b"oops", 500) if next(failures) else reply(h, {"text": "", "meta_info": META})
+    Endpoint(fake.url, "base").cache_prefix("text")
+
+    assert [body["text"] for path, body in fake.requests if path == "/generate"] == ["text", "text"]

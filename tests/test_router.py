@@ -104,7 +104,7 @@ def test_what_the_router_does_not_pass_on_is_asked_of_a_server(replicas: tuple[F
     assert endpoint.model_info == {"model_path": "m"}
     assert endpoint.chat.before == "<user>"
     assert router.asked == ["/model_info", "/workers", "/generate"]
-    assert set(first.asked) == {"/model_info", "/v1/models", "/tokenize", "/detokenize"}
+    assert set(first.asked) == {"/model_info", "/server_info", "/v1/models", "/tokenize", "/detokenize"}
     assert second.asked == []
 
 

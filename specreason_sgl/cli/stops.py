@@ -41,6 +41,8 @@ def stoppable(patience: Patience) -> Iterator[None]:
     try:
         yield
     finally:
+        if pressed:
+            patience.abandon()  # it may still be at it
         signal.signal(signal.SIGINT, handled)
 
 

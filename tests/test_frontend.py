@@ -1,0 +1,143 @@
+"""What SGLang's frontend promises, through our endpoint, on the real server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sglang as sgl
+from sglang.lang.choices import greedy_token_selection, unconditional_likelihood_normalized
+
+from specreason_sgl.cli.pair import embedded_models
+from specreason_sgl.endpoint import Endpoint
+from specreason_sgl.errors import SpecReasonError
+from specreason_sgl.prompts import DELIMITER, THINK_CLOSE
+from specreason_sgl.runtime.servers import Servers, cores, free_ports, plan
+from specreason_sgl.solve import Pair
+
+pytestmark = pytest.mark.server
+
+STEPS = [
+    "Tom has 3 packs with 4 cards each, which is 12 cards.",
+    "Tom has 12 cards.",
+    "Lena sells every one of the pears that she was given by her neighbour and then she buys five more of them.",
+]
+
+
+@pytest.fixture
+def base(pair: Pair) -> Endpoint:
+    assert pair.base is not None
+    return pair.base
+
+
+def run(backend: Endpoint, prompt: str, *expressions: Any) -> Any:
+    @sgl.function
+    def program(s: Any) -> None:
+        s += prompt
+        for expression in expressions:
+            s += expression
+
+    state = program.run(backend=backend)
+    if error := state.error():
+        raise error
+    return state
+
+
+def truth(backend: Endpoint, prompt: str, choice: str) -> float:
+    """The log-probability of a text behind a prompt, read off the whole of both."""
+    before, ids = backend._ids(prompt), backend._ids(prompt + choice)
+    assert ids[: len(before)] == before
+    told = backend._post(
+        "/generate",
+        {"input_ids": ids, "sampling_params": {"max_new_tokens": 0}, "return_logprob": True, "logprob_start_len": 0},
+    )
+    return float(sum(row[0] for row in told["meta_info"]["input_token_logprobs"][len(before) :]))
+
+
+def test_long_choices_have_their_whole_log_probability(base: Endpoint) -> None:
+    state = run(base, base.chat.opening("Tom has 3 packs."), sgl.select("step", choices=STEPS))
+    told = state.get_meta_info("step")["digit_logprobs"]
+
+    expected = [truth(base, base.chat.opening("Tom has 3 packs."), step) for step in STEPS]
+    assert told == pytest.approx(expected, abs=0.02 * abs(min(expected)))
+    assert min(told) < -100
+    assert len(set(told)) == 3
+
+
+@pytest.mark.parametrize("method", [greedy_token_selection, unconditional_likelihood_normalized])
+def test_every_way_to_choose_gives_one_of_the_choices(base: Endpoint, method: Any) -> None:
+    chosen = run(base, "Tom has ", sgl.select("step", choices=STEPS, choices_method=method))["step"]
+
+    assert chosen in STEPS
+
+
+@pytest.mark.parametrize("prompt", ["That is 55", "That is 5", "That is 5.\n\n"])
+def test_a_prompt_may_end_like_a_choice(base: Endpoint, prompt: str) -> None:
+    assert run(base, prompt, sgl.select("step", choices=["55 cards", "5 cards", "5"]))["step"] in {
+        "55 cards",
+        "5 cards",
+        "5",
+    }
+
+
+def test_a_temperature_of_a_selection_is_refused_in_a_line(base: Endpoint) -> None:
+    with pytest.raises(SpecReasonError, match="no `temperature`"):
+        run(base, "That is ", sgl.select("step", choices=["1", "2"], temperature=0.7))
+
+
+def test_several_texts_of_one_prompt(base: Endpoint) -> None:
+    prompt = base.chat.opening("Tom has 3 packs with 4 cards each. How many cards does Tom have now?")
+    state = run(base, prompt, sgl.gen("steps", n=3, max_tokens=12, temperature=1.0))
+    meta = state.get_meta_info("steps")
+
+    assert len(state["steps"]) == len(meta["each"]) == 3
+    assert meta["completion_tokens"] == sum(each["completion_tokens"] for each in meta["each"]) > 3
+    assert min(each["cached_tokens"] for each in meta["each"]) >= len(base.tokens(prompt)) - 2
+    assert state.text() == prompt + state["steps"][0]
+
+
+def test_branches_right_behind_a_text_read_it_once(base: Endpoint) -> None:
+    base.flush_cache()
+    prompt = base.chat.opening("Mia has 7 apples. " * 30)
+    metas = []
+
+    @sgl.function
+    def program(s: Any) -> None:
+        s += prompt
+        branches = s.fork(4)
+        branches += sgl.gen("step", max_tokens=4)
+        metas.extend(branch.get_meta_info("step") for branch in branches)
+
+    program.run(backend=base)
+    assert [meta["prompt_tokens"] - meta["cached_tokens"] for meta in metas] == [1, 1, 1, 1]
+
+
+@pytest.fixture(scope="module")
+def piecemeal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    """The small model on a server that streams pieces."""
+    logs = tmp_path_factory.mktemp("piecemeal")
+    model, core = embedded_models()[1], cores(sorted(os.sched_getaffinity(0)))[1]
+    (port,) = free_ports(1)
+    one = plan("small", Path(model), port=port, core=core, logs=logs, extra=["--incremental-streaming-output"])
+    servers = Servers.start([one], "key", logs, owned=True)
+    try:
+        servers.wait_until_ready(lambda _: None)
+        yield Endpoint(one.url, "small", api_key="key")
+    finally:
+        servers.stop()
+
+
+def test_pieces_are_put_together(piecemeal: Endpoint) -> None:
+    prompt = piecemeal.chat.opening("Tom has 40 cards. Tom buys 12 cards. How many cards does Tom have now?")
+    gen = sgl.gen("step", max_tokens=40, temperature=0, stop=[DELIMITER, THINK_CLOSE], return_logprob=True)
+    whole = run(piecemeal, prompt, gen)
+    heard: list[str] = []
+    streamed = run(piecemeal.for_solve(lambda _, new: heard.append(new), None), prompt, gen)
+
+    assert streamed["step"] == whole["step"] == "".join(heard)
+    assert len(heard) > 3
+    rows = streamed.get_meta_info("step")["output_token_logprobs"]
+    assert [row[1] for row in rows] == [row[1] for row in whole.get_meta_info("step")["output_token_logprobs"]]

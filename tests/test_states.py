@@ -1,0 +1,216 @@
+"""What a program hears of a call that failed, however it goes on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sglang as sgl
+
+from specreason_sgl import programs
+from specreason_sgl.errors import CallFailed, SpecReasonError
+from specreason_sgl.scoring import DIGITS
+from specreason_sgl.settings import Settings
+from specreason_sgl.solve import Pair, solve
+from specreason_sgl.states import failure
+from specreason_sgl.store import Problem, SolveRecord
+from specreason_sgl.testing import Reply, ScriptedBackend
+
+REFUSED = "top_p=7.0"
+"""What a server takes for no number at all, so that the call fails at once."""
+
+SHAPES = {
+    "a second call": """
+        s += sgl.gen("two", max_tokens=4)
+        s["two"]""",
+    "a second call that nobody reads": """
+        s += sgl.gen("two", max_tokens=4)""",
+    "a second call after a while": """
+        time.sleep(0.3)
+        s += sgl.gen("two", max_tokens=4)
+        s.text()""",
+    "only the text": """
+        s.text()""",
+    "nothing": "",
+    "a selection": """
+        s += sgl.select("two", choices=list("0123456789"))
+        s["two"]""",
+    "a copy": """
+        with s.copy() as copied:
+            copied += sgl.gen("two", max_tokens=4)
+            copied["two"]""",
+    "a copy that is read afterwards": """
+        with s.copy() as copied:
+            copied += sgl.gen("two", max_tokens=4)
+        s["two"]""",
+    "a fork": """
+        forks = s.fork(3)
+        forks += sgl.gen("two", max_tokens=4)
+        [each["two"] for each in forks]""",
+    "a fork that is joined": """
+        forks = s.fork(2)
+        forks += sgl.gen("two", max_tokens=4)
+        forks.join()
+        s["two"]""",
+    "a scope": """
+        with s.var_scope("two"):
+            s += sgl.gen(max_tokens=4)
+        s["two"]""",
+    "its meta information": """
+        s.get_meta_info("one")["completion_tokens"]""",
+    "another program on the other server": """
+        other.run(s, backend=trace.small)""",
+    "the trace": """
+        trace.answered(s, "one")""",
+    "several at the same time": """
+        for number in range(50):
+            s += sgl.gen(f"more_{number}", max_tokens=4)
+        s["more_49"]""",
+}
+
+
+def write(folder: Path, shape: str, fails: str = f'sgl.gen("one", max_tokens=4, {REFUSED})') -> str:
+    path = folder / "mine.py"
+    path.write_text(
+        f"""
+import time
+import sglang as sgl
+
+@sgl.function
+def other(s, state):
+    s += "It is " + state["one"]
+    s += sgl.gen("two", max_tokens=4)
+
+@sgl.function
+def mine(s, trace):
+        s += trace.prefix("base")
+        s += {fails}
+        {SHAPES[shape].strip()}
+"""
+    )
+    return str(path)
+
+
+def ends(work: Callable[[], SolveRecord]) -> SolveRecord:
+    """What a solve comes to, which it has to."""
+    came: list[SolveRecord] = []
+    worker = threading.Thread(target=lambda: came.append(work()), daemon=True)
+    worker.start()
+    worker.join(30)
+    assert came, "it waits for ever, or has raised"
+    return came[0]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_program_that_goes_on_after_a_failure_ends_with_it(tmp_path: Path, shape: str) -> None:
+    program = programs.load(write(tmp_path, shape))
+    base = ScriptedBackend("base", [CallFailed("refused"), *[Reply("hm")] * 99])
+    small = ScriptedBackend("small", [Reply("hm")] * 9)
+    record = ends(lambda: solve(Problem(id="q", question="?"), program, Pair(base, small), Settings()))
+
+    assert record.tally.error == "refused"
+    assert base.left == 99, "a state that failed asks for nothing more"
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_same_on_real_servers(tmp_path: Path, pair: Pair, shape: str) -> None:
+    program = programs.load(write(tmp_path, shape))
+    record = ends(lambda: solve(Problem(id="q", question="?"), program, pair, Settings(temperature=0)))
+
+    assert "top_p" in str(record.tally.error)
+
+
+def test_a_failure_in_a_copy_is_no_older_value() -> None:
+    @sgl.function
+    def mine(s: Any) -> None:
+        s += sgl.gen("one")
+        with s.copy() as copied:
+            copied.stream_executor.submit(sgl.gen("one"))
+        with pytest.raises(SpecReasonError, match="refused"):
+            s["one"]
+        assert failure(s) is None
+        s += sgl.gen("one")
+        assert s["one"] == "three"
+
+    state = mine.run(backend=ScriptedBackend("base", [Reply("one"), CallFailed("refused"), Reply("three")]))
+
+    assert failure(state) is None
+    assert state["one"] == "three"
+
+
+def test_a_failure_is_known_before_anybody_who_waits_goes_on() -> None:
+    for _ in range(200):
+        state = asks_once.run(backend=ScriptedBackend("base", [CallFailed("refused")]))
+        assert isinstance(state.error(), CallFailed)
+
+
+def test_calls_that_are_added_while_another_fails_are_lost_with_it() -> None:
+    for _ in range(100):
+        state = asks_often.run(backend=ScriptedBackend("base", [CallFailed("refused")]))
+        with pytest.raises(CallFailed, match="refused"):
+            state["29"]
+
+
+def test_a_state_that_has_ended_takes_nothing_more() -> None:
+    state = asks_once.run(backend=ScriptedBackend("base", [Reply("hm")]))
+
+    with pytest.raises(RuntimeError, match="after it had ended"):
+        state += sgl.gen("two")
+    assert state["one"] == "hm"
+
+
+def test_whoever_listens_to_a_stream_hears_its_end() -> None:
+    state = asks_often.run(backend=ScriptedBackend("base", [CallFailed("refused")]), stream=True)
+
+    assert "".join(state.text_iter("29")) == ""
+    assert "".join(state.text_iter()) == "?"
+    assert failure(state) is not None
+
+
+def test_branches_of_a_text_that_is_just_being_added_fill_the_cache_once() -> None:
+    class Committing(ScriptedBackend):
+        committed: list[str]
+
+        def commit_lazy_operations(self, s: Any) -> None:
+            self.committed.append(s.text_)
+
+    backend = Committing("base", [3] * 4)
+    backend.committed = []
+    for _ in range(100):
+        forks_at_once.run(backend=backend)
+
+    assert backend.committed == ["?" * 1000] * 100
+
+
+@sgl.function
+def asks_once(s: Any) -> None:
+    s += "?"
+    s += sgl.gen("one")
+
+
+@sgl.function
+def asks_often(s: Any) -> None:
+    s += "?"
+    for number in range(30):
+        s += sgl.gen(str(number))
+
+
+@sgl.function
+def forks_at_once(s: Any) -> None:
+    s += "?" * 1000
+    s.fork(4)
+
+
+def test_digits_are_choices_of_a_failed_state_too() -> None:
+    @sgl.function
+    def mine(s: Any) -> None:
+        s += sgl.gen("one")
+        s += sgl.select("score", choices=list(DIGITS))
+        with pytest.raises(CallFailed, match="refused"):
+            s["score"]
+
+    mine.run(backend=ScriptedBackend("base", [CallFailed("refused")]))
