@@ -32,7 +32,7 @@ from specreason_sgl.chat import ChatFormat, Message
 from specreason_sgl.errors import CallFailed, ServerUnreachable, SpecReasonError, UsageError
 from specreason_sgl.events import Model
 from specreason_sgl.patience import ABANDONED, ATTEMPTS, Patience, abort_all
-from specreason_sgl.prompts import whole
+from specreason_sgl.prompts import prompts_for, whole
 from specreason_sgl.scoring import LEAST
 from specreason_sgl.steps import first_stop
 
@@ -121,7 +121,8 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         self.patience = lasting
         self.context = self._context()
         self._streams_pieces = self._has("incremental_streaming_output")
-        self.chat = ChatFormat.learn(self._render, self._in_front(), self._control_tokens)
+        prompts = prompts_for(self.model_info["model_path"])
+        self.chat = ChatFormat.learn(self._render, self._in_front(), self._control_tokens, prompts)
         self._choice_ids: dict[str, int | None] = {}
 
     def for_solve(self, listen: Listen | None, seed: int | None) -> Endpoint:

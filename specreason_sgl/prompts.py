@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePath
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 
@@ -17,16 +19,59 @@ DELIMITER = "\n\n"
 CLOSE_THINKING = f"\n{THINK_CLOSE}\n\n"
 """Ends the thinking, whether the model closed it or the budget did; the answer phase begins behind it."""
 
-INSTRUCTION = "Reason step by step and put the final answer in \\boxed{}."
+VERDICT = "I think the quality score is: "
+"""How the judge's reply is begun for it, inside its thinking."""
+JUDGE_PREFILL = f"{THINK_OPEN}{VERDICT}"
 
-JUDGE_VERSION = "1"
-"""Stored with every run; changes whenever the judge's turn does."""
 
-JUDGE_QUESTION = (
-    "Evaluate the last reasoning step solely based on factual correctness and logical validity. "
-    "Assign a score from 0 to 9."
+@dataclass(frozen=True)
+class Prompts:
+    """What a pair is asked. Thresholds belong to the words, so a run stores their version."""
+
+    version: str
+    mathematics: str
+    """The user's turn, with ``{problem}`` in it."""
+    choice: str
+    """The same for a question with options, which are part of the problem."""
+    judge: str
+    """The turn behind the reasoning that asks for the utility score of its last step."""
+
+    def user_content(self, question: str, *, choice: bool = False) -> str:
+        """The user's turn: the question and how to answer it."""
+        return (self.choice if choice else self.mathematics).replace("{problem}", question.strip(), 1)
+
+
+REFERENCE = Prompts(
+    "reference",
+    "Solve the following math problem efficiently and clearly. Please reason step by step, separate logical reasoning "
+    "steps with two newline characters (\\n\\n), and put your final answer within \\boxed{}.\nProblem: {problem}",
+    "What is the correct answer to the following problem? Please reason step by step. Separate logical reasoning "
+    "steps with two newline characters (\\n\\n). Put the final answer **strictly** in the format \\boxed{X}, where X is "
+    "a single letter (A, B, C, or D).\n\n**Example output:** \\boxed{A}\n\nProblem: {problem}",
+    "Evaluate the last reasoning step solely based on factual correctness and logical validity. Ignore style, "
+    "phrasing, or overall usefulness—only judge whether the step is objectively correct and logically follows from "
+    "prior steps. Assign a score from 0 to 9.",
 )
-JUDGE_PREFILL = f"{THINK_OPEN}I think the quality score is: "
+"""The reference implementation's words, to which the paper's thresholds belong.
+
+Quoted exactly from ruipeterpan/specreason, spec_reason.py, but for the indentation and line breaks of that source.
+"""
+
+_STORY = "{problem}\n\nReason step by step and put the final answer in \\boxed{}."
+EMBEDDED = Prompts(
+    "1",
+    _STORY,
+    _STORY.replace("\n", "\n\nAnswer with the letter of the right option.\n", 1),
+    "Evaluate the last reasoning step solely based on factual correctness and logical validity. "
+    "Assign a score from 0 to 9.",
+)
+"""What the embedded pair was trained on."""
+
+
+def prompts_for(model_path: str) -> Prompts:
+    """The words for a model, by the path that its server gives: the embedded pair has its own."""
+    return EMBEDDED if PurePath(model_path).parts[-3:-1] == ("specreason_sgl", "pair") else REFERENCE
+
 
 _CONTROL = re.compile(
     r"<\|[^<>|\n]{1,40}\|>"  # ChatML, Llama 3
@@ -60,8 +105,3 @@ def neutralise(text: str, control_tokens: Iterable[str] = ()) -> str:
 def whole(text: str) -> str:
     """The text without halves of surrogate pairs: no characters, which neither JSON nor a tokenizer takes."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def user_content(question: str) -> str:
-    """The user's turn: the question and how to answer it."""
-    return f"{question.strip()}\n\n{INSTRUCTION}"

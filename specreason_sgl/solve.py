@@ -72,7 +72,14 @@ def solve(
         raise UsageError(msg, hint=f"it has {', '.join(f'`{n}`' for n in known)}" if known else None)
     started = datetime.now(UTC)
     trace = Trace(
-        problem.question, settings, program=program.name, base=pair.base, small=pair.small, sink=sink, stream=stream
+        problem.question,
+        settings,
+        program=program.name,
+        choice=problem.choice,
+        base=pair.base,
+        small=pair.small,
+        sink=sink,
+        stream=stream,
     )
     backend = trace.base if program.model == "base" else trace.small
     try:

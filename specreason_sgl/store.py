@@ -46,6 +46,8 @@ class Problem(BaseModel):
     id: str
     question: str
     answer: str | None = None
+    choice: bool = False
+    """Whether it is a question with options, whose letters are the answers."""
 
     @field_validator("id", "question", "answer", mode="before")
     @classmethod

@@ -30,10 +30,10 @@ from specreason_sgl.errors import CallFailed
 from specreason_sgl.events import Model
 from specreason_sgl.pair import stories
 from specreason_sgl.patience import Patience
-from specreason_sgl.prompts import DELIMITER, INSTRUCTION, JUDGE_PREFILL, JUDGE_QUESTION, THINK_CLOSE
+from specreason_sgl.prompts import DELIMITER, EMBEDDED, JUDGE_PREFILL, THINK_CLOSE
 from specreason_sgl.scoring import DIGITS, LEAST
 
-CHAT = ChatFormat("[user]", "[assistant]<think>\n", f"[user]{JUDGE_QUESTION}[assistant]{JUDGE_PREFILL}")
+CHAT = ChatFormat("[user]", "[assistant]<think>\n", f"[user]{EMBEDDED.judge}[assistant]{JUDGE_PREFILL}", (), EMBEDDED)
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class StoryBackend(BaseBackend):  # type: ignore[misc]  # SGLang is untyped
         self.chat = CHAT
         self.patience = Patience(0)
         self.context: int | None = None
-        self._told = {story.question: story for story in told}
+        self._told = {EMBEDDED.user_content(story.question): story for story in told}
         self._skill = skill
         self._seconds = seconds_per_call
         self._draws: Draws | None = None
@@ -238,7 +238,7 @@ class StoryBackend(BaseBackend):  # type: ignore[misc]  # SGLang is untyped
 
     def _asked(self, prompt: str) -> tuple[stories.Story, list[str], bool]:
         turn, _, thinking = prompt.partition(CHAT.after)
-        told = self._told[turn.removeprefix(CHAT.before).removesuffix(f"{DELIMITER}{INSTRUCTION}")]
+        told = self._told[turn.removeprefix(CHAT.before)]
         inside, closed, _ = thinking.partition(THINK_CLOSE)
         return told, [step.strip() for step in inside.split(DELIMITER) if step.strip()], not closed
 

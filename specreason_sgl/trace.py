@@ -108,6 +108,7 @@ class Trace:
         settings: Settings,
         *,
         program: str,
+        choice: bool = False,
         base: Endpoint | None = None,
         small: Endpoint | None = None,
         sink: Sink | None = None,
@@ -119,12 +120,14 @@ class Trace:
             question: the user's question, as it came.
             settings: the knobs.
             program: the program's name, for the record.
+            choice: whether the question is one with options.
             base: the base model's server.
             small: the small model's server.
             sink: told of every event as it happens.
             stream: whether the sink also wants text while it is generated.
         """
         self.question = question
+        self._choice = choice
         self.settings = settings
         self.events: list[Event] = []
         self.steps: list[str] = []
@@ -188,7 +191,7 @@ class Trace:
             model: whose template.
             steps: the reasoning, if not the one that was kept so far.
         """
-        opening = _needed(self._server(model), model).chat.opening(self.question)
+        opening = _needed(self._server(model), model).chat.opening(self.question, choice=self._choice)
         return opening + self.delimiter.join([*(self.steps if steps is None else steps), ""])
 
     def next_steps(self) -> Iterator[Step]:

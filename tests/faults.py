@@ -268,7 +268,7 @@ class StoryServer(Listener):
 
     def __init__(self, role: Model, told: Iterable[Story], *, skill: float = 1.0, seconds: float = 0.0) -> None:
         """Know these stories; answer after so many seconds."""
-        self._stories = StoryBackend(role, told, skill=skill).for_solve(None, 0)
+        self._stories = StoryBackend(role, told, skill=skill)
         self.seconds = seconds
         self.in_flight: dict[str, threading.Event] = {}
         super().__init__()
@@ -279,7 +279,7 @@ class StoryServer(Listener):
         asked = json.loads(body or b"{}")
         match handler.path:
             case "/model_info" | "/server_info":
-                reply(handler, {"model_path": f"stories-{self._stories.role}", "version": "0"})
+                reply(handler, {"model_path": f"specreason_sgl/pair/{self._stories.role}", "version": "0"})
             case "/tokenize":
                 text = asked["prompt"] if "prompt" in asked else _rendered(asked["messages"])
                 reply(handler, {"tokens": [ord(char) for char in text]})

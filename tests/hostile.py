@@ -8,7 +8,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 import specreason_sgl
-from specreason_sgl.prompts import JUDGE_PREFILL, JUDGE_QUESTION
+from specreason_sgl.prompts import JUDGE_PREFILL, REFERENCE
 
 EMBEDDED = Path(specreason_sgl.__file__).parent / "pair" / "base" / "tokenizer.json"
 
@@ -81,7 +81,7 @@ PIECES = [
     *(token for family in SPECIAL.values() for token in family),
     *THOUGHTS,
     "<|", "|>", "<", ">", "｜", "[", "]", "/", "im_end", "think", "user", "assistant", "system", "\n", "\n\n", " ",
-    "\u2060", "score: 9", "9", JUDGE_QUESTION, JUDGE_PREFILL, "This step is perfect.", "\\boxed{9}", "REPLYMARK",
+    "\u2060", "score: 9", "9", REFERENCE.judge, JUDGE_PREFILL, "This step is perfect.", "\\boxed{9}", "REPLYMARK",
     "\0", "\x1b[31m", "\x1b]8;;", "\x9b", "\u202e", "\u2066", "\ud800", "\udfff", "\U0010ffff",
     "\ufeff", "\U0001d7d7", "é", "Mia has 2 apples.",
 ]  # fmt: skip

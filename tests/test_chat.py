@@ -15,7 +15,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from specreason_sgl.chat import ChatFormat, Message, Render
 from specreason_sgl.endpoint import Endpoint
-from specreason_sgl.prompts import DELIMITER, JUDGE_PREFILL, JUDGE_QUESTION, THINK_CLOSE, THINK_OPEN, user_content
+from specreason_sgl.prompts import DELIMITER, JUDGE_PREFILL, REFERENCE, THINK_CLOSE, THINK_OPEN
 
 TEMPLATES = Path(__file__).parent / "data" / "templates"
 DEEPSEEK_BOS = "<｜begin▁of▁sentence｜>"
@@ -76,15 +76,15 @@ def test_the_prefix_of_each_family(
 
     # A server that puts the token of the beginning in front by itself must not get it twice.
     begin = "" if adds_bos else bos
-    assert chat.opening("1+1?") == f"{begin}{system}{user}{user_content('1+1?')}{assistant}<think>\n"
-    assert chat.judge_turn == f"{end}{user}{JUDGE_QUESTION}{assistant}{JUDGE_PREFILL}"
+    assert chat.opening("1+1?") == f"{begin}{system}{user}{REFERENCE.user_content('1+1?')}{assistant}<think>\n"
+    assert chat.judge_turn == f"{end}{user}{REFERENCE.judge}{assistant}{JUDGE_PREFILL}"
 
 
 @pytest.mark.parametrize(("name", "switches"), [family[:2] for family in FAMILIES])
 def test_a_partial_turn_goes_on_from_what_the_template_itself_opens(name: str, switches: dict[str, bool]) -> None:
     render = family(name, **switches)
     chat = ChatFormat.learn(render)
-    opened = render([{"role": "user", "content": user_content("1+1?")}])
+    opened = render([{"role": "user", "content": REFERENCE.user_content("1+1?")}])
     step = "Add the ones."
     text = chat.opening("1+1?") + step + DELIMITER
 
@@ -102,7 +102,7 @@ def test_templates_that_take_thinking_away_do_not_touch_ours(name: str) -> None:
     told = [
         {"role": "user", "content": "1+1?"},
         {"role": "assistant", "content": "<think>\nAdd the ones.\n</think>\n\n2"},
-        {"role": "user", "content": JUDGE_QUESTION},
+        {"role": "user", "content": REFERENCE.judge},
     ]
     chat = ChatFormat.learn(render)
 

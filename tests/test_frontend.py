@@ -102,7 +102,7 @@ def test_several_texts_of_one_prompt(base: Endpoint) -> None:
 def test_branches_right_behind_a_text_read_it_once(base: Endpoint) -> None:
     base.flush_cache()
     prompt = base.chat.opening("Mia has 7 apples. " * 30)
-    metas = []
+    metas: list[dict[str, Any]] = []
 
     @sgl.function
     def program(s: Any) -> None:

@@ -20,7 +20,7 @@ from specreason_sgl.events import (
     TextStreamed,
     ThinkingEnded,
 )
-from specreason_sgl.prompts import JUDGE_QUESTION
+from specreason_sgl.prompts import EMBEDDED
 from specreason_sgl.scoring import LEAST
 from specreason_sgl.settings import Settings
 from specreason_sgl.solve import Pair, solve
@@ -76,7 +76,7 @@ def test_both_models_see_the_same_reasoning_and_the_judge_leaves_no_trace() -> N
 
     assert small.prompts[-1].endswith("<think>\nOne.\n\nTwo.\n\n")
     assert base.prompts[-1].endswith("<think>\nOne.\n\nTwo.\n\nThree.\n</think>\n\n")
-    assert sum(JUDGE_QUESTION in prompt for prompt in base.prompts) == 3
+    assert sum(EMBEDDED.judge in prompt for prompt in base.prompts) == 3
     assert base.prompts[2] == small.prompts[1], "the base model writes from the very text that was drafted from"
     assert len(steps(record)) == 3
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from specreason_sgl.chat import ChatFormat, Message
 from specreason_sgl.errors import UsageError
-from specreason_sgl.prompts import JUDGE_PREFILL, JUDGE_QUESTION, neutralise
+from specreason_sgl.prompts import EMBEDDED, JUDGE_PREFILL, REFERENCE, neutralise, prompts_for
 
 CONTROL = [
     "<|im_end|>",
@@ -61,11 +61,12 @@ def test_both_places_of_the_opening_give_the_same_turns(opens_thinking: bool) ->
     chat = ChatFormat.learn(chatml(opens_thinking))  # type: ignore[arg-type]
 
     assert chat.opening("1+1?") == (
-        "<|im_start|>user\n1+1?\n\nReason step by step and put the final answer in \\boxed{}.<|im_end|>\n"
-        "<|im_start|>assistant\n<think>\n"
+        "<|im_start|>user\nSolve the following math problem efficiently and clearly. Please reason step by step, "
+        "separate logical reasoning steps with two newline characters (\\n\\n), and put your final answer within \\boxed{}.\n"
+        "Problem: 1+1?<|im_end|>\n<|im_start|>assistant\n<think>\n"
     )
     assert chat.judge_turn == (
-        f"<|im_end|>\n<|im_start|>user\n{JUDGE_QUESTION}<|im_end|>\n<|im_start|>assistant\n{JUDGE_PREFILL}"
+        f"<|im_end|>\n<|im_start|>user\n{REFERENCE.judge}<|im_end|>\n<|im_start|>assistant\n{JUDGE_PREFILL}"
     )
 
 
@@ -82,3 +83,42 @@ def test_no_question_opens_another_turn(question: str) -> None:
 def test_a_template_that_drops_turns_is_refused() -> None:
     with pytest.raises(UsageError, match="chat template"):
         ChatFormat.learn(lambda messages: messages[-1]["content"])
+
+
+def test_a_question_with_options_is_asked_for_a_letter() -> None:
+    chat = ChatFormat.learn(chatml(opens_thinking=True))  # type: ignore[arg-type]
+    asked = chat.opening("Which?\nChoices:\n(A) 1\n(B) 2", choice=True)
+
+    assert "strictly** in the format \\boxed{X}" in asked
+    assert "Problem: Which?\nChoices:\n(A) 1\n(B) 2<|im_end|>" in asked
+
+
+def test_the_judge_is_asked_in_the_words_that_the_papers_thresholds_belong_to() -> None:
+    assert REFERENCE.judge == (
+        "Evaluate the last reasoning step solely based on factual correctness and logical validity. Ignore style, "
+        "phrasing, or overall usefulness—only judge whether the step is objectively correct and logically follows from "
+        "prior steps. Assign a score from 0 to 9."
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "prompts"),
+    [
+        ("/usr/lib/python3/site-packages/specreason_sgl/pair/base", EMBEDDED),
+        ("/home/me/specreason_sgl/pair/small", EMBEDDED),
+        ("Qwen/QwQ-32B", REFERENCE),
+        ("/models/pair/base", REFERENCE),
+        ("", REFERENCE),
+    ],
+)
+def test_only_the_embedded_pair_is_asked_in_words_of_its_own(path: str, prompts: object) -> None:
+    assert prompts_for(path) is prompts
+
+
+@given(st.text())
+def test_whatever_a_question_holds_it_stands_in_the_prompt_once_and_whole(question: str) -> None:
+    for prompts in (REFERENCE, EMBEDDED):
+        for choice in (False, True):
+            template = prompts.choice if choice else prompts.mathematics
+            before, after = template.split("{problem}")
+            assert prompts.user_content(question, choice=choice) == before + question.strip() + after

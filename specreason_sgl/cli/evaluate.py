@@ -260,11 +260,10 @@ def job_config(job: Job, problems: Sequence[Problem], options: PairOptions, pair
     import hashlib
     from datetime import UTC, datetime
 
-    from specreason_sgl.cli.session import are_deterministic, command_line, describe, versions
+    from specreason_sgl.cli.session import are_deterministic, command_line, describe, judge_version, versions
     from specreason_sgl.divergence import repeatability
     from specreason_sgl.evaluation.hardware import hardware
     from specreason_sgl.evaluation.modes import load_programs, program_digests
-    from specreason_sgl.prompts import JUDGE_VERSION
     from specreason_sgl.solve import Pair
     from specreason_sgl.store import RunConfig
 
@@ -281,7 +280,7 @@ def job_config(job: Job, problems: Sequence[Problem], options: PairOptions, pair
             "settings": job.settings.model_dump(),
             "versions": versions(),
             "servers": servers,
-            "judge_version": JUDGE_VERSION,
+            "judge_version": judge_version(pair),
             "repeatability": repeatability(
                 temperature=max(mode.settings.temperature for mode in job.modes),
                 concurrency=job.concurrency,

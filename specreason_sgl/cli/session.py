@@ -19,7 +19,6 @@ from specreason_sgl.cli.pair import PairOptions, open_pair
 from specreason_sgl.divergence import repeatability
 from specreason_sgl.events import Noticed, SolveFailed
 from specreason_sgl.programs import find, load
-from specreason_sgl.prompts import JUDGE_VERSION
 from specreason_sgl.settings import Settings
 from specreason_sgl.store import Problem, RunConfig, SolveRecord, new_folder, writing
 from specreason_sgl.view.display import choose, open_display
@@ -70,6 +69,11 @@ def describe(pair: Any) -> dict[str, Any]:
     return told
 
 
+def judge_version(pair: Any) -> str | None:
+    """The version of what the judge is asked, where there is a judge."""
+    return None if pair.base is None else pair.base.chat.prompts.version
+
+
 def are_deterministic(servers: dict[str, Any]) -> bool:
     """Whether all servers run with deterministic inference."""
     return bool(servers) and all(told.get("enable_deterministic_inference") for told in servers.values())
@@ -96,7 +100,6 @@ def solve_one(
         settings=settings.model_dump(),
         parameters=dict(parameters),
         versions=versions(),
-        judge_version=JUDGE_VERSION,
         command=command_line(sys.argv[1:]),
     )
     folder = out or new_folder(Path(os.environ.get("SPECREASON_RUNS") or "runs"), name)
@@ -114,7 +117,9 @@ def solve_one(
                 timed=settings.back_off,
                 stock=loaded.is_stock,
             )
-            run.note_servers(config.model_copy(update={"repeatability": expected}), servers)
+            run.note_servers(
+                config.model_copy(update={"repeatability": expected, "judge_version": judge_version(pair)}), servers
+            )
         from specreason_sgl.solve import solve
 
         with open_display(mode, title=loaded.name) as sink:

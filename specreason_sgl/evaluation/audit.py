@@ -319,7 +319,7 @@ def _scores(
 
     from specreason_sgl.trace import Step, Trace
 
-    trace = Trace(problem.question, settings, program="audit", base=pair.base, small=pair.small)
+    trace = Trace(problem.question, settings, program="audit", choice=problem.choice, base=pair.base, small=pair.small)
 
     def ask(s: Any, trace: Trace, step: Step, text: str) -> None:
         s += trace.prefix("base") + text + trace.delimiter + trace.base.chat.judge_turn

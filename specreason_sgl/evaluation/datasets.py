@@ -176,7 +176,7 @@ def _problem(spec: DatasetSpec, row: Mapping[str, Any], number: int, place: str)
         answer = str(_column(row, (spec.answer,) if spec.answer else _ANSWERS, "answer", number, place))
     if spec.name == "gsm8k":
         answer = answer.rsplit("####", 1)[-1]
-    return Problem(id=identity, question=question.strip(), answer=answer.strip())
+    return Problem(id=identity, question=question.strip(), answer=answer.strip(), choice=spec.graded == "choice")
 
 
 def choose_order(question: str, options: Sequence[str], seed: str) -> tuple[str, str]:
@@ -190,7 +190,7 @@ def choose_order(question: str, options: Sequence[str], seed: str) -> tuple[str,
     order = list(range(len(options)))
     Random(seed).shuffle(order)
     lines = [f"({letter}) {options[place]}" for letter, place in zip(LETTERS, order, strict=True)]
-    asked = "\n".join((question.strip(), "", *lines, "", "Answer with the letter of the right option."))
+    asked = "\n".join((question.strip(), "Choices:", *lines))
     return asked, LETTERS[order.index(0)]
 
 

@@ -17,12 +17,12 @@ import torch
 from specreason_sgl.pair import stories
 from specreason_sgl.pair.stories import Story
 from specreason_sgl.pair.tokenizer import TURN_END, TURN_START
-from specreason_sgl.prompts import DELIMITER, JUDGE_PREFILL, JUDGE_QUESTION, THINK_CLOSE, user_content
+from specreason_sgl.prompts import DELIMITER, EMBEDDED, JUDGE_PREFILL, THINK_CLOSE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-JUDGE_TURN = f"{TURN_END}\n{TURN_START}user\n{JUDGE_QUESTION}{TURN_END}\n{TURN_START}assistant\n{JUDGE_PREFILL}"
+JUDGE_TURN = f"{TURN_END}\n{TURN_START}user\n{EMBEDDED.judge}{TURN_END}\n{TURN_START}assistant\n{JUDGE_PREFILL}"
 SHARPNESS = 2.0
 """How fast a digit's label falls off around the deserved score."""
 
@@ -109,7 +109,7 @@ class Encoder:
 
     def prefix(self, question: str) -> str:
         """The rendered conversation up to the first step."""
-        messages = [{"role": "user", "content": user_content(question)}]
+        messages = [{"role": "user", "content": EMBEDDED.user_content(question)}]
         return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
     def solved(self, told: Story, candidates: Sequence[Candidate] = ()) -> Sample:

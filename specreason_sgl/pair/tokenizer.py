@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from specreason_sgl.pair.stories import story
-from specreason_sgl.prompts import JUDGE_PREFILL, JUDGE_QUESTION, THINK_CLOSE, THINK_OPEN, user_content
+from specreason_sgl.prompts import EMBEDDED, THINK_CLOSE, THINK_OPEN, VERDICT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -45,7 +45,7 @@ def build(folder: Path) -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    lines = [user_content("user"), "assistant", "user", JUDGE_QUESTION, JUDGE_PREFILL.removeprefix(THINK_OPEN)] * 50
+    lines = [EMBEDDED.user_content("user"), "assistant", "user", EMBEDDED.judge, VERDICT] * 50
     for seed in range(4000):
         told = story(seed, "train")
         lines += [told.question, *told.steps, told.answer_text, "The story says:", "\n\n"]
