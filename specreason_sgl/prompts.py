@@ -46,8 +46,8 @@ REFERENCE = Prompts(
     "Solve the following math problem efficiently and clearly. Please reason step by step, separate logical reasoning "
     "steps with two newline characters (\\n\\n), and put your final answer within \\boxed{}.\nProblem: {problem}",
     "What is the correct answer to the following problem? Please reason step by step. Separate logical reasoning "
-    "steps with two newline characters (\\n\\n). Put the final answer **strictly** in the format \\boxed{X}, where X is "
-    "a single letter (A, B, C, or D).\n\n**Example output:** \\boxed{A}\n\nProblem: {problem}",
+    "steps with two newline characters (\\n\\n). Put the final answer **strictly** in the format \\boxed{X}, where X "
+    "is a single letter (A, B, C, or D).\n\n**Example output:** \\boxed{A}\n\nProblem: {problem}",
     "Evaluate the last reasoning step solely based on factual correctness and logical validity. Ignore style, "
     "phrasing, or overall usefulness—only judge whether the step is objectively correct and logically follows from "
     "prior steps. Assign a score from 0 to 9.",

@@ -62,8 +62,8 @@ def test_both_places_of_the_opening_give_the_same_turns(opens_thinking: bool) ->
 
     assert chat.opening("1+1?") == (
         "<|im_start|>user\nSolve the following math problem efficiently and clearly. Please reason step by step, "
-        "separate logical reasoning steps with two newline characters (\\n\\n), and put your final answer within \\boxed{}.\n"
-        "Problem: 1+1?<|im_end|>\n<|im_start|>assistant\n<think>\n"
+        "separate logical reasoning steps with two newline characters (\\n\\n), and put your final answer within "
+        "\\boxed{}.\nProblem: 1+1?<|im_end|>\n<|im_start|>assistant\n<think>\n"
     )
     assert chat.judge_turn == (
         f"<|im_end|>\n<|im_start|>user\n{REFERENCE.judge}<|im_end|>\n<|im_start|>assistant\n{JUDGE_PREFILL}"
