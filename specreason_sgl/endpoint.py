@@ -15,8 +15,8 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext, suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -34,7 +34,7 @@ from specreason_sgl.events import Model
 from specreason_sgl.patience import ABANDONED, ATTEMPTS, Patience, abort_all
 from specreason_sgl.prompts import prompts_for, whole
 from specreason_sgl.scoring import LEAST
-from specreason_sgl.steps import first_stop
+from specreason_sgl.steps import first_stop, stuck_at
 
 if TYPE_CHECKING:
     from sglang.lang.choices import ChoicesSamplingMethod
@@ -543,19 +543,22 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         def stream(request: dict[str, Any]) -> dict[str, Any]:
             nonlocal heard
             last: dict[str, Any] = {}
-            for chunk in self._chunks({**request, "stream": True}):
-                last = _joined(last, chunk) if self._streams_pieces else chunk
-                text = _ended(last["text"], {}, stops)[0]
-                if self._listen and (new := text[heard:]):
-                    self._listen(self.role, whole(new))
-                heard = max(heard, len(text))
+            with closing(self._chunks({**request, "stream": True})) as chunks:
+                for chunk in chunks:
+                    last = _joined(last, chunk) if self._streams_pieces else chunk
+                    text = _ended(last["text"], {}, stops)[0]
+                    if self._listen and (new := text[heard:]):
+                        self._listen(self.role, whole(new))
+                    heard = max(heard, len(text))
+                    if stuck_at(text, growing=True) is not None:
+                        return {**last, "meta_info": {**last["meta_info"], "finish_reason": {"type": "repeat"}}}
             if not last:
                 raise Hiccup(f"the {self.role} server ended a response before it began")
             return last
 
         return stream
 
-    def _chunks(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def _chunks(self, request: dict[str, Any]) -> Generator[dict[str, Any]]:
         rid = uuid.uuid4().hex
         with self.patience.flying(rid, self.abort):
             response = self._send("POST", "/generate", {"rid": rid, **request}, preload_content=False)
@@ -570,6 +573,9 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
                         if "error" in chunk:
                             raise Hiccup(f"the {self.role} server failed: {_detail(chunk)}")
                         yield chunk
+            except GeneratorExit:
+                self.abort(rid)
+                raise
             except HTTPError as error:
                 raise self._failure(error) from error
             except (ValueError, TypeError) as error:

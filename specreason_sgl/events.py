@@ -69,7 +69,7 @@ class CallMade(Event):
     engine_s: float | None = None
     """The server's own end-to-end time, where it tells."""
     finish: str
-    """``stop``, ``length`` or ``abort``."""
+    """``stop``, ``length`` or ``abort``; ``repeat`` where it was ended because it said one phrase over and over."""
     requests: int = 1
     """HTTP requests it took; a stock selection takes two."""
     retries: int = 0

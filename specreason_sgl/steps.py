@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from specreason_sgl.prompts import DELIMITER, THINK_CLOSE, THINK_OPEN
 
-RECURRING = 2
-"""A step that stands there so many times already is a circle when it comes again."""
+TURNS = 3
+"""So many times in a row is a circle; published runs that went on to the right answer say things twice."""
+COUNTED = 10
+"""So many times in a row with other numbers is worth a word."""
 
 _BLANK_LINES = re.compile(r"\n[^\S\n]*(?:\n[^\S\n]*)+")
 
@@ -49,19 +51,50 @@ def merged(lengths: Sequence[int], least: int) -> list[int]:
     return [*groups, count] if count else groups
 
 
-def is_repeat(steps: Sequence[str], candidate: str) -> bool:
+def is_circle(steps: Sequence[str], candidate: str) -> bool:
     """Whether a chain goes in circles if this step is added.
 
-    A step that says the same as the one before it is a circle; a short remark ("Wait.") may come back later, so
-    other steps only count once they stand there twice already.
+    It does if a step, or a row of steps, then stands there for the third time in a row, to the letter: real chains say
+    "So," again and again, and go through cases that differ in a digit.
     """
-    said = _plain(candidate)
-    if not said:
-        return False
-    earlier = [_plain(step) for step in steps]
-    return (bool(earlier) and earlier[-1] == said) or earlier.count(said) >= RECURRING
+    return bool(candidate.strip()) and _period([*steps, candidate], TURNS, str.strip) is not None
+
+
+def is_counting(steps: Sequence[str], candidate: str) -> bool:
+    """Whether a chain has said the same ten times in a row with other numbers, which may be casework or no end."""
+    return bool(candidate.strip()) and _period([*steps, candidate], COUNTED, _without_numbers) is not None
+
+
+def _period(chain: Sequence[str], turns: int, read: Callable[[str], str]) -> int | None:
+    """The number of steps that come again at a chain's end, so many times in a row, as they are read."""
+    last = read(chain[-1])
+    for period in range(1, len(chain) // turns + 1):
+        if read(chain[-1 - period]) == last and all(
+            read(chain[-place]) == read(chain[-place - period]) for place in range(2, (turns - 1) * period + 1)
+        ):
+            return period
+    return None
 
 
 @lru_cache(maxsize=1 << 14)
-def _plain(step: str) -> str:
-    return " ".join(step.split()).casefold()
+def _without_numbers(step: str) -> str:
+    return re.sub(r"\d+", "#", step.strip())
+
+
+def stuck_at(text: str, *, growing: bool = False) -> int | None:
+    """Where a text whose end is one phrase over and over has said it three times; None if its end is not.
+
+    Args:
+        text: a step, or a whole chain.
+        growing: whether it is still being written, so that more of it may make sense of what looks stuck.
+    """
+    turns, least, longest = (10, 400, 200) if growing else (TURNS, 200, 2000)
+    for period in range(1, min(longest, len(text) // turns) + 1):
+        tail = text[-max(least, turns * period) :]
+        if len(tail) >= least and tail[period:] == tail[:-period]:
+            start = len(text) - len(tail)
+            while start and text[start - 1] == text[start - 1 + period]:
+                start -= 1
+            words = (place for place in range(start, start + period) if not place or text[place - 1].isspace())
+            return next(words, start) + TURNS * period
+    return None

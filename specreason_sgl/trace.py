@@ -37,7 +37,7 @@ from specreason_sgl.prompts import DELIMITER, THINK_CLOSE, neutralise
 from specreason_sgl.scoring import Score, certain
 from specreason_sgl.settings import Settings
 from specreason_sgl.states import failure
-from specreason_sgl.steps import is_repeat, split_steps
+from specreason_sgl.steps import is_circle, is_counting, split_steps, stuck_at
 
 if TYPE_CHECKING:
     from sglang.lang.interpreter import ProgramState
@@ -97,6 +97,8 @@ class Written:
     tokens: int
     closes: bool
     """Whether it ended the thinking there."""
+    repeats: bool = False
+    """Whether it said one phrase over and over, of which three are left."""
 
 
 class Trace:
@@ -141,6 +143,7 @@ class Trace:
         self._small = small and small.for_solve(listen, settings.seed)
         self._sink = sink
         self._stalled = 0
+        self._is_counting = False
         self._break_even = BreakEven()
         self._began = time.perf_counter()
         judges = base is not None and small is not None
@@ -250,7 +253,7 @@ class Trace:
         while self.settings.min_step_tokens:
             part = self.peek(state, _part(step, number))
             tokens += part.tokens
-            if not part.text or part.closes or tokens >= min(self.settings.min_step_tokens, step.most):
+            if not part.text or part.closes or part.repeats or tokens >= min(self.settings.min_step_tokens, step.most):
                 return
             state += self.delimiter
             number += 1
@@ -272,7 +275,8 @@ class Trace:
         """Wait for a draft without telling of it; one of several parts is put together."""
         parts = [self.peek(state, name) for name in self._names(state, step)]
         text = self.delimiter.join(part.text for part in parts if part.text)
-        return Written(parts[0].author, text, sum(part.tokens for part in parts), parts[-1].closes)
+        tokens = sum(part.tokens for part in parts)
+        return Written(parts[0].author, text, tokens, parts[-1].closes, parts[-1].repeats)
 
     def _names(self, state: ProgramState, step: Step) -> list[str]:
         more = takewhile(lambda name: name in state, (_part(step, number) for number in count(1)))
@@ -332,7 +336,10 @@ class Trace:
 
     def take(self, step: Step, kept: Written) -> str:
         """Let a step into the reasoning, and see whether the thinking ends with it; returns its text."""
-        repeats = is_repeat(self.steps, kept.text)
+        repeats = kept.repeats or is_circle(self.steps, kept.text)
+        if not (self._is_counting or repeats) and is_counting(self.steps, kept.text):
+            self._is_counting = True
+            self.emit(Noticed(message=f"since step {step.number} the thinking says the same with other numbers"))
         self.tokens += kept.tokens
         self._stalled = 0 if kept.text else self._stalled + 1
         if kept.text:
@@ -352,13 +359,23 @@ class Trace:
     def thought(self, state: ProgramState, name: str) -> str:
         """Wait for a whole chain of thought from one model and take its steps one by one; returns it, tidied."""
         whole = self._read(state, name, "think", None)
-        for number, text in enumerate(steps := split_steps(whole.text, self.delimiter)):
+        steps = split_steps(whole.text, self.delimiter)
+        shares = [whole.tokens * part // len(steps) for part in range(len(steps) + 1)] if steps else [0]
+        repeats = whole.repeats
+        for number, text in enumerate(steps):
+            circle = is_circle(self.steps, text)
             self.steps.append(text)
-            share = whole.tokens * (number + 1) // len(steps) - whole.tokens * number // len(steps)
-            closes = number + 1 == len(steps)
+            share = shares[number + 1] - shares[number]
+            closes = whole.closes and not circle and number + 1 == len(steps)
             self.emit(StepTaken(step=number, author=whole.author, text=text, tokens=share, closes=closes))
+            if circle:
+                repeats = True
+                break
         self.tokens = whole.tokens
-        self._end("closed" if whole.closes else "budget" if self.tokens >= self.settings.budget else "context")
+        if rest := shares[-1] - shares[len(self.steps)]:
+            self.emit(Dropped(step=len(self.steps), model=whole.author, tokens=rest))
+        spent: EndOfThinking = "budget" if self.tokens >= self.settings.budget else "context"
+        self._end("repeat" if repeats else "closed" if whole.closes else spent)
         return self.delimiter.join(self.steps)
 
     def answered(self, state: ProgramState, name: str) -> str:
@@ -382,10 +399,11 @@ class Trace:
         finish, matched = _finish(meta)
         # A model that ends its turn without closing the thinking has nothing more to think either.
         closes = finish == "stop" and matched != self.delimiter
+        stuck = stuck_at(text) if finish in {"length", "repeat"} else None
         # A model can spell out what would be a control token where the other one, or its judge, reads it as text.
         control = [token for one in (self._base, self._small) if one is not None for token in one.chat.control]
-        tidied = neutralise(text.split(THINK_CLOSE, 1)[0].strip(), control)
-        return Written(meta["role"], tidied, int(meta["completion_tokens"]), closes)
+        tidied = neutralise(text[:stuck].split(THINK_CLOSE, 1)[0].strip(), control)
+        return Written(meta["role"], tidied, int(meta["completion_tokens"]), closes, stuck is not None)
 
     def _read(self, state: ProgramState, name: str, kind: CallKind, step: int | None) -> Written:
         written = self.peek(state, name)

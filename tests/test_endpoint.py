@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -449,8 +449,37 @@ def test_a_server_that_streams_pieces_is_understood(fake: Fake) -> None:
     assert [row[1] for row in meta["output_token_logprobs"]] == [1, 2, 3]
 
 
+def test_a_phrase_over_and_over_is_ended_while_it_streams(fake: Fake) -> None:
+    went_on = threading.Event()
+
+    def stream(handler: BaseHTTPRequestHandler, _: dict[str, Any]) -> None:
+        if handler.path == "/abort_request":
+            reply(handler, {})
+            return
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        with suppress(OSError):
+            for n in range(1, 3000):
+                piece = sse([{"text": "Hm, wait. " * n, "meta_info": META}]).removesuffix(DONE)
+                handler.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+            went_on.set()
+        handler.close_connection = True
+
+    fake.generate = stream
+    text, meta = generate(Endpoint(fake.url, "small").for_solve(lambda *_: None, None))
+
+    assert 400 <= len(text) < 1000
+    assert meta["finish_reason"] == {"type": "repeat"}
+    assert fake.requests[-1][0] == "/abort_request"
+    assert not went_on.is_set()
+
+
+DONE = b"data: [DONE]\n\n"
+
+
 def sse(chunks: list[dict[str, Any]]) -> bytes:
-    return ("".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n").encode()
+    return "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks).encode() + DONE
 
 
 def seeds(fake: Fake) -> list[int]:

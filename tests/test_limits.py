@@ -103,8 +103,8 @@ def test_questions_are_only_counted_where_they_may_be_too_long() -> None:
     ("small", "base", "ends"),
     [
         ([Reply(f"Never {n}", length=True, tokens=512) for n in range(9)], [9] * 4 + [ANSWER], "budget"),
-        ([Reply("Again."), Reply("Again.")], [9, 9, ANSWER], "repeat"),
-        ([Reply("Round."), Reply("and"), Reply("Round."), Reply("or"), Reply("Round.")], [9] * 5 + [ANSWER], "repeat"),
+        ([Reply("Again.")] * 3, [9, 9, 9, ANSWER], "repeat"),
+        ([Reply("Round."), Reply("and")] * 3, [9] * 6 + [ANSWER], "repeat"),
         ([Reply(""), Reply(" \n")], [Reply(""), Reply("\t"), ANSWER], "no-progress"),
         ([Reply("\u2028"), Reply("\0")], [Reply(""), 9, ANSWER], "budget"),
     ],

@@ -12,6 +12,7 @@ from specreason_sgl.events import (
     AnswerWritten,
     CallMade,
     Event,
+    Noticed,
     SolveEnded,
     SolveFailed,
     StepDrafted,
@@ -122,10 +123,59 @@ def test_the_budget_closes_the_thinking_and_asks_for_the_answer() -> None:
     assert record.tally.thinking_tokens == 10
 
 
-def test_a_repeated_step_ends_the_thinking() -> None:
-    record, *_ = run([Reply("again"), Reply("again")], [9, 9, ANSWER])
+@pytest.mark.parametrize("program", ["specreason", "lookahead"])
+def test_a_step_that_comes_three_times_in_a_row_ends_the_thinking(program: str) -> None:
+    record, *_ = run([*[Reply("again")] * 3], [9, 9, 9, ANSWER], program=program)
 
     assert reason(record) == "repeat"
+    assert len(steps(record)) == 3
+
+
+def test_a_whole_chain_ends_where_it_goes_in_circles_for_the_third_time() -> None:
+    chain = "One.\n\n" + "Two.\n\nThree.\n\n" * 5
+    record, _, base = run([], [Reply(chain, length=True, tokens=110), ANSWER], program="base_only")
+
+    assert reason(record) == "repeat"
+    assert [text for _, text in steps(record)] == ["One.", *["Two.", "Three."] * 3]
+    assert base.prompts[-1].endswith("One.\n\n" + "Two.\n\nThree.\n\n" * 2 + "Two.\n\nThree.\n</think>\n\n")
+    assert record.tally.kept["base"] == 70
+    assert record.tally.wasted_tokens == 40
+
+
+@pytest.mark.parametrize("program", ["specreason", "lookahead"])
+def test_a_step_that_says_one_phrase_until_its_limit_ends_the_thinking(program: str) -> None:
+    record, *_ = run([Reply("One. " + "Hm, wait. " * 60, length=True)], [9, ANSWER], program=program)
+
+    assert reason(record) == "repeat"
+    assert [("small", "One. Hm, wait. Hm, wait. Hm, wait.")] == steps(record)
+
+
+def test_a_draft_that_says_one_phrase_until_its_limit_can_be_rejected() -> None:
+    record, *_ = run(
+        [Reply("Hm, wait. " * 60, length=True), Reply("Done.", closes=True)], [0, Reply("One."), 9, ANSWER]
+    )
+
+    assert [("base", "One."), ("small", "Done.")] == steps(record)
+    assert reason(record) == "closed"
+
+
+@pytest.mark.parametrize("program", ["base_only", "small_only"])
+def test_a_whole_chain_that_says_one_phrase_until_its_limit_is_cut_there(program: str) -> None:
+    script: list[object] = [Reply("One.\n\nTwo. " + "Hm, wait. " * 60, length=True), ANSWER]
+    record, *_ = run(*((script, []) if program == "small_only" else ([], script)), program=program)
+
+    assert reason(record) == "repeat"
+    assert ["One.", "Two. Hm, wait. Hm, wait. Hm, wait."] == [text for _, text in steps(record)]
+
+
+def test_counting_on_and_on_is_left_to_the_budget_and_remarked_once() -> None:
+    drafts: list[object] = [Reply(f"Case {n} fails.", tokens=1) for n in range(30)]
+    record, *_ = run(drafts, [*[9] * 30, ANSWER], budget=30)
+
+    assert reason(record) == "budget"
+    assert [e.message for e in record.events if isinstance(e, Noticed)] == [
+        "since step 9 the thinking says the same with other numbers"
+    ]
 
 
 def test_an_empty_draft_is_not_judged_but_written_by_the_base_model() -> None:

@@ -10,9 +10,15 @@ from typing import Any
 
 import pytest
 
+from specreason_sgl import programs
+from specreason_sgl.events import Noticed, StepTaken, ThinkingEnded
 from specreason_sgl.prompts import DELIMITER
 from specreason_sgl.scoring import DIGITS, LEAST, Score
-from specreason_sgl.steps import merged, split_steps
+from specreason_sgl.settings import Settings
+from specreason_sgl.solve import Pair, solve
+from specreason_sgl.steps import merged, split_steps, stuck_at
+from specreason_sgl.store import Problem
+from specreason_sgl.testing import Reply, ScriptedBackend
 
 PATH = Path(__file__).parents[2] / "shared" / "data" / "qwq32b_r1-1.5b_aime60_steps.jsonl"
 
@@ -68,3 +74,57 @@ def test_merging_short_steps_saves_judge_calls() -> None:
 
     assert calls[0] == sum(map(len, runs.values()))
     assert 0.3 < calls[40] / calls[0] < calls[20] / calls[0] < 0.8
+
+
+def runs() -> dict[int, list[dict[str, Any]]]:
+    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows():
+        found[row["run"]].append(row)
+    return found
+
+
+def replayed(run: list[dict[str, Any]]) -> tuple[list[StepTaken], ThinkingEnded, list[str]]:
+    """A published run through the program: its drafts, its decisions, its regenerated steps, and then the end."""
+    small: list[Any] = []
+    base: list[Any] = []
+    for row in run:
+        if not row["text"].strip():  # the end of thinking, which the reference takes out of a step
+            continue
+        small.append(Reply(row["draft"]))
+        base += [0, Reply(row["base"])] if row["base"] else [9]
+    small.append(Reply("That is all.", closes=True))
+    base += [9, Reply("\\boxed{204}")]
+    servers = Pair(ScriptedBackend("base", base), ScriptedBackend("small", small))
+    settings = Settings(budget=10**6)
+    record = solve(Problem(id="60", question="?"), programs.load("specreason"), servers, settings)
+    (ended,) = [event for event in record.events if isinstance(event, ThinkingEnded)]
+    said = [event.message for event in record.events if isinstance(event, Noticed)]
+    return [event for event in record.events if isinstance(event, StepTaken)], ended, said
+
+
+@pytest.mark.parametrize("run", range(16))
+def test_a_published_run_is_taken_step_by_step_to_its_end(run: int) -> None:
+    stored = [text for row in [*runs().values()][run] if (text := row["text"].strip())]
+    taken, ended, said = replayed([*runs().values()][run])
+
+    assert [step.text for step in taken] == [*stored, "That is all."]
+    assert ended.reason == "closed"
+    assert said == []
+
+
+def test_no_published_step_looks_stuck() -> None:
+    texts = [row[name] for row in rows() for name in ("text", "draft", "base") if row[name]]
+
+    assert len(texts) > 3000
+    assert not [text for text in texts if stuck_at(text) is not None or stuck_at(text, growing=True) is not None]
+
+
+@pytest.mark.parametrize("name", ["aime24", "math500"])
+def test_no_published_solution_goes_in_circles(name: str) -> None:
+    solutions = [json.loads(line)["solution"] for line in (PATH.parent / f"{name}.jsonl").read_text().splitlines()]
+
+    for solution in solutions:
+        base = ScriptedBackend("base", [Reply(solution.replace("\n", "\n\n"), closes=True), Reply("\\boxed{1}")])
+        settings = Settings(budget=10**6)
+        record = solve(Problem(id="x", question="?"), programs.load("base_only"), Pair(base, None), settings)
+        assert record.tally.ended == "closed"

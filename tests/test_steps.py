@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specreason_sgl.steps import is_repeat, split_steps
+from specreason_sgl.steps import first_stop, is_circle, is_counting, split_steps, stuck_at
 
 
 @pytest.mark.parametrize(
@@ -43,16 +43,100 @@ def test_steps_are_never_blank_and_lose_no_words(thinking: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "candidate", "repeats"),
+    ("chain", "circle"),
     [
-        ([], "a", False),
-        (["a"], "a", True),
-        (["a"], " A\n", True),
-        (["a", "b"], "a", False),
-        (["Wait.", "b", "Wait.", "c"], "Wait.", True),
-        (["a", "b"], "c", False),
-        (["a"], "", False),
+        (["a"], False),
+        (["a", "a"], False),
+        (["a", "a", "a"], True),
+        (["a", "a", " a\n"], True),
+        (["a", "a", "A"], False),
+        (["So,", "x = 1", "So,", "y = 2", "So,"], False),
+        (["Wait.", "b", "Wait.", "c", "Wait."], False),
+        (["Let $n=1$.", "Let $n=1$.", "Let $N=1$."], False),
+        (["n=1", "n=2", "n=3"], False),
+        (["a", "b", "a", "b", "a", "b"], True),
+        (["z", "a", "b", "a", "b", "a", "b"], True),
+        (["a", "b", "a", "b", "a", "c"], False),
+        (["b", "a", "b", "a", "b"], False),
+        (["a", "a", ""], False),
     ],
 )
-def test_going_in_circles(steps: list[str], candidate: str, repeats: bool) -> None:
-    assert repeats is is_repeat(steps, candidate)
+def test_going_in_circles(chain: list[str], circle: bool) -> None:
+    assert circle is is_circle(chain[:-1], chain[-1])
+
+
+@given(
+    st.lists(words, max_size=6),
+    st.integers(1, 8).flatmap(lambda n: st.lists(words, min_size=n, max_size=n, unique=True)),
+)
+def test_an_exact_circle_ends_with_its_third_turn(before: list[str], cycle: list[str]) -> None:
+    before = [f"<{step}>" for step in before]  # nothing of it is in the circle
+    chain: list[str] = before
+    while not is_circle(chain, step := cycle[(len(chain) - len(before)) % len(cycle)]):
+        chain = [*chain, step]
+
+    assert len(chain) + 1 == len(before) + 3 * len(cycle)
+
+
+letters = st.text(alphabet="abcxyz +=", min_size=1).filter(str.strip)
+
+
+@given(st.lists(letters, min_size=1, max_size=8, unique_by=str.strip), st.integers(3, 14))
+def test_casework_with_a_counter_is_no_circle_and_is_remarked_with_its_tenth_turn(cycle: list[str], turns: int) -> None:
+    chain: list[str] = []
+    remarked: list[int] = []
+    for turn in range(turns):
+        for step in (f"Case {turn}.", *cycle):
+            assert not is_circle(chain, step)
+            if is_counting(chain, step):
+                remarked.append(len(chain))
+            chain.append(step)
+
+    period = len(cycle) + 1
+    assert remarked == list(range(10 * period - 1, turns * period))
+
+
+PHRASE = "Wait, let me check that again. "
+
+
+@pytest.mark.parametrize(
+    ("text", "cut"),
+    [
+        ("It is 5:\n" + PHRASE * 30, "It is 5:\n" + PHRASE * 3),
+        ("It is 5:\n" + PHRASE * 30 + PHRASE[:11], "It is 5:\n" + PHRASE * 3),
+        ("Hm" + " hm" * 200, "Hm" + " hm" * 3),
+        ("no" * 300, "nonono"),
+        ("x = " + "1" * 500, "x = 111"),
+        ("A long sentence that says what is said again. " * 3 + "Ends otherwise.", None),
+        ("0.3333333333333333333333333333333333333333", None),
+        ("| a | b |\n| --- | --- |\n" + "".join(f"| {n} | {n * n} |\n" for n in range(60)), None),
+        ("1 + 1 + 1 + 1 + 1 + 1 + 1 + 1 + 1 + 1 = 10", None),
+        ("", None),
+    ],
+)
+def test_a_text_that_says_one_phrase_over_and_over_at_its_end(text: str, cut: str | None) -> None:
+    place = stuck_at(text)
+
+    assert (cut and cut.strip()) == (None if place is None else text[:place].strip())
+    assert stuck_at(text, growing=True) == place
+
+
+def test_a_text_that_grows_gets_more_time_to_make_sense() -> None:
+    thrice = "A sentence of seventy characters or so, which says something of x and y. " * 3
+
+    assert stuck_at(thrice) == len(thrice)
+    assert stuck_at(thrice, growing=True) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("a</think>b\n\n", (1, "</think>")),
+        ("a\n\nb</think>", (1, "\n\n")),
+        ("a", None),
+        ("", None),
+        ("\n\n", (0, "\n\n")),
+    ],
+)
+def test_the_first_stop_is_the_first_in_the_text(text: str, first: tuple[int, str] | None) -> None:
+    assert first == first_stop(text, ["\n\n", "</think>", ""])
