@@ -44,7 +44,8 @@ def boxed(text: str) -> str | None:
     parts = [boxes.pop()]
     while boxes and _are_beside(text, boxes[-1], parts[-1]):
         parts.append(boxes.pop())
-    return ", ".join(dict.fromkeys(text[box.inside : box.until].strip() for box in reversed(parts)))
+    insides = (text[box.inside : box.until].strip() for box in reversed(parts))
+    return ", ".join(dict.fromkeys(filter(None, insides)))
 
 
 def _boxes(text: str) -> list[_Box]:

@@ -44,7 +44,7 @@ _SAID = re.compile(
     rf"|(?P<before>{_LABEL}\s*{_JOINED}\s*)?(?P<right>{_LABEL})\s+(?:is|must\s+be)\s+(?:the\s+)?(?:correct|right|best)\b",
     re.IGNORECASE,
 )
-_DENIED = re.compile(r"\b(?:not|never|nor|cannot|if|unless|whether|suppose|assum\w+)\b|n['’]t\b", re.IGNORECASE)
+_DENIED = re.compile(r"\b(?:not|never|nor|cannot|if|unless|whether|suppose|assum\w+)\b|n['\u2019]t\b", re.IGNORECASE)
 _SENTENCE = re.compile(r"(?<=[.!?])\s|\n")
 _OFFERED = re.compile(r"^[ \t]*[(\[]?([A-J])[).:\]]", re.MULTILINE)
 

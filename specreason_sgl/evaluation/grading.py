@@ -34,6 +34,7 @@ LONGEST = 1000
 LIMIT_S = 10.0
 _MEMORY = 4 << 30
 
+
 def outcome(record: SolveRecord) -> Outcome | None:
     """What came of a solve; None where the right answer is not known."""
     totals = record.tally

@@ -15,7 +15,7 @@ from typing import Any
 
 _SIGNS = str.maketrans(
     {
-        "−": "-",
+        "\u2212": "-",
         "×": r"\times ",
         "÷": r"\div ",
         "·": r"\cdot ",
@@ -26,7 +26,7 @@ _SIGNS = str.maketrans(
         "≈": r"\approx ",
         "∞": r"\infty ",
         "π": r"\pi ",
-        "∪": r"\cup ",
+        "\u222a": r"\cup ",
         "∩": r"\cap ",
         "∈": r"\in ",
         "∅": r"\emptyset ",
@@ -90,13 +90,13 @@ _TIDY: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     # Formulas that are joined by a word are one formula.
     (r"\s*\$\s*(,|;|and|or)\s*\$\s*", r" \1 "),
     # Unicode, where math-verify reads something else.
-    (r"[¼-¾⅐-⅞]", lambda found: _fraction(*unicodedata.normalize("NFKD", found[0]).split("⁄"))),
+    (r"[¼-¾⅐-⅞]", lambda found: _fraction(*unicodedata.normalize("NFKD", found[0]).split("\u2044"))),
     (r"([√∛∜])\s*(\d+(?:\.\d+)?|[A-Za-z]|\([^()]*\)|\{[^{}]*\})", lambda f: f"\\sqrt{_ROOTS[f[1]]}{{{f[2]}}}"),
     (r"[⁰¹²³⁴-⁹⁺⁻]+", lambda found: f"^{{{unicodedata.normalize('NFKD', found[0])}}}"),
     (r"[₀-₉]+", lambda found: f"_{{{unicodedata.normalize('NFKD', found[0])}}}"),
     # Thousands that are set apart by a space or a tie, not by a comma alone: that may be a list.
     (
-        r"(?<![\d.])\d{1,3}(?:(?:,\\!\s*|\{,\}|\\[,;:! ]|~| )\d{3})+(?![\d/])",
+        r"(?<![\d.])\d{1,3}(?:(?:,\\!|\{,\}|\\[,;:! ]|~| )(?:\s|\\,)*\d{3})+(?![\d/])",
         lambda found: re.sub(r"\D", "", found[0]),
     ),
     (r"(?<!\\)\\[,;:! ]|~", " "),
@@ -116,7 +116,10 @@ _TIDY: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     # A unit with a power, or per another; one letter with a power is a variable.
     (rf"(?<=[\d}} ])({_LONG}\^\{{?\d\}}?|{_SHORT}\s*(?:/|per)\s*{_SHORT}(?:\^\{{?\d\}}?)?)$", r"\\text{\1}"),
     # A set that is built by a condition.
-    (r"^(?:\\left)?\\\{\s*[a-z]\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?(?:\\mid|\\colon|[:|])(.*?)(?:\\right)?\\\}$", r"\1"),
+    (
+        r"^(?:\\left)?\\\{\s*[a-z]\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?(?:\\mid|\\colon|[:|])(.*?)(?:\\right)?\\\}$",
+        r"\1",
+    ),
 )
 _STEPS = tuple((re.compile(pattern), change) for pattern, change in _TIDY)
 
@@ -192,7 +195,7 @@ def _places(gold: Any) -> int:
         size = abs(float(gold))
     except (TypeError, ValueError, OverflowError):
         return _ROUNDING
-    return _ROUNDING - 3 - math.floor(math.log10(size)) if 0 < size < 10**-3 else _ROUNDING  # noqa: PLR2004
+    return _ROUNDING - 3 - math.floor(math.log10(size)) if 0 < size < 10**-3 else _ROUNDING
 
 
 def _unit(text: str) -> str | None:
