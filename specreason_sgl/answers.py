@@ -1,27 +1,74 @@
-r"""Answers: what the last ``\boxed{}`` of a text holds."""
+r"""Answers: what the last ``\boxed{}`` of a text holds, and when two of them are plainly the same."""
 
 from __future__ import annotations
 
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
+from typing import NamedTuple
 
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_BOX = re.compile(
+    r"\\(?:boxed|fbox)\s*(?:\{"
+    r"|(?P<bare>-?\d(?:[\d.,/]*\d)?(?![\w^])|(?<=\s)[A-Z]\b|\\[dt]?frac\s*(?:\d|\{[^{}]*\}){2}))"
+)
+_MARKUP = re.compile(r"\\(?:text\w*|mathrm|mbox|q?quad)|\\[,;:! ()\[\]]|[{}$~*]")
+"""What may stand between two boxes without parting them."""
+_BESIDE = re.compile(
+    r"[^\S\n]*\n?[^\S\n]*"  # nothing
+    r"|\s*(?:for\ \w+\ )?\(?\w*\)?\s*(?:[,;&]|\b(?:and|or)\b)+\s*(?:and|or)?\s*(?:[A-Za-z]\w*\s*=)?\s*",
+    re.VERBOSE,
+)
+"""What joins two boxes to one answer: nothing, or a comma or "and" with a unit before it and a name behind it."""
+_FAR = 60
+
+_NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:[, ]\d{3})+|\d+)?(?:(?<=\d)\.?|\.\d+)(?:e[+-]?\d+)?", re.IGNORECASE)
+
+
+class _Box(NamedTuple):
+    start: int
+    inside: int
+    until: int
+    end: int
 
 
 def boxed(text: str) -> str | None:
-    r"""The content of the last complete ``\boxed{}``, braces inside it balanced; None where there is none."""
-    starts = {box.end() - 1 for box in _BOX.finditer(text)}
-    found: tuple[int, int] | None = None
+    r"""The content of the last complete ``\boxed{}`` that holds anything, braces inside it balanced.
+
+    Boxes that stand side by side are one answer, ``1, 2``; None where there is no box.
+    """
+    boxes = _boxes(text)
+    complete = bool(boxes)
+    while boxes and not text[boxes[-1].inside : boxes[-1].until].strip():
+        boxes.pop()
+    if not boxes:
+        return "" if complete else None
+    parts = [boxes.pop()]
+    while boxes and _are_beside(text, boxes[-1], parts[-1]):
+        parts.append(boxes.pop())
+    insides = (text[box.inside : box.until].strip() for box in reversed(parts))
+    return ", ".join(dict.fromkeys(filter(None, insides)))
+
+
+def _boxes(text: str) -> list[_Box]:
+    """All complete boxes, in the order of their beginnings."""
+    found = list(_BOX.finditer(text))
+    boxes = [_Box(box.start(), *box.span("bare"), box.end()) for box in found if box["bare"]]
+    starts = {box.end() - 1: box.start() for box in found if not box["bare"]}
     opened: list[int] = []
     place = min(starts, default=len(text))
     # Once through: a model in a loop opens boxes by the thousand, and looking for the end of each would take minutes.
     while place < len(text):
         if text[place] == "{":
             opened.append(place)
-        elif text[place] == "}" and opened and (start := opened.pop()) in starts and (not found or start > found[0]):
-            found = start, place
+        elif text[place] == "}" and opened and (start := opened.pop()) in starts:
+            boxes.append(_Box(starts[start], start + 1, place, place + 1))
         place += 2 if text[place] == "\\" else 1
-    return text[found[0] + 1 : found[1]].strip() if found else None
+    return sorted(boxes)
+
+
+def _are_beside(text: str, one: _Box, other: _Box) -> bool:
+    if not one.end <= other.start <= one.end + _FAR:
+        return False
+    return _BESIDE.fullmatch(_MARKUP.sub("", text[one.end : other.start])) is not None
 
 
 def is_same(answer: str | None, gold: str) -> bool:
@@ -29,13 +76,21 @@ def is_same(answer: str | None, gold: str) -> bool:
     if answer is None:
         return False
     left, right = _plain(answer), _plain(gold)
-    if left == right:
+    if _without_spaces(left) == _without_spaces(right):
         return True
-    try:
-        return Decimal(left) == Decimal(right)
-    except InvalidOperation:
+    if not _NUMBER.fullmatch(left) or not _NUMBER.fullmatch(right):
         return False
+    return _number(left) == _number(right)
 
 
 def _plain(answer: str) -> str:
-    return re.sub(r"\s+|(?<=\d),(?=\d{3}\b)", "", answer.strip().strip("$")).rstrip(".")
+    return " ".join(answer.strip().strip("$").rstrip("\\. ").split())
+
+
+def _without_spaces(plain: str) -> str:
+    """Spaces mean something between two digits only: a mixed number is no other fraction."""
+    return re.sub(r"(?<!\d) | (?!\d)", "", plain)
+
+
+def _number(plain: str) -> Decimal:
+    return Decimal(re.sub("[, ]", "", plain))

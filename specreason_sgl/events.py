@@ -165,7 +165,7 @@ class AnswerWritten(Event):
     author: Model
     text: str
     answer: str | None
-    r"""What the last ``\boxed{}`` holds."""
+    r"""What the last ``\boxed{}`` holds, or those that stand side by side."""
     truncated: bool
     r"""Whether the answer phase ran into its limit before it ended."""
 

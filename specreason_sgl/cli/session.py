@@ -17,7 +17,8 @@ from rich.console import Console
 
 from specreason_sgl.cli.pair import PairOptions, open_pair
 from specreason_sgl.divergence import repeatability
-from specreason_sgl.events import Noticed, SolveFailed
+from specreason_sgl.evaluation.grading import Grader
+from specreason_sgl.events import Event, Noticed, SolveEnded, SolveFailed
 from specreason_sgl.programs import find, load
 from specreason_sgl.settings import Settings
 from specreason_sgl.store import Problem, RunConfig, SolveRecord, new_folder, writing
@@ -122,11 +123,19 @@ def solve_one(
             )
         from specreason_sgl.solve import solve
 
+        grader = stack.enter_context(Grader("math"))
         with open_display(mode, title=loaded.name) as sink:
+
+            def hear(event: Event) -> None:
+                if not isinstance(event, SolveEnded):  # told when it is graded
+                    sink(event)
+
             for server in (pair.base, pair.small):
                 if server is not None:
                     server.patience.say = lambda message: sink(Noticed(message=message))
-            record = solve(problem, loaded, pair, settings, sink=sink, stream=mode == "rich", parameters=parameters)
+            record = solve(problem, loaded, pair, settings, sink=hear, stream=mode == "rich", parameters=parameters)
+            record = grader.graded(record)
+            sink(record.events[-1])
         run.append(record)
     if mode != "none":
         console.print(f"run: {folder}", markup=False, soft_wrap=True)

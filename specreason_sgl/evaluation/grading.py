@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import multiprocessing
 import queue
-import re
 import resource
 import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Literal, Self, get_args
 
-from specreason_sgl.answers import is_same
+from specreason_sgl.answers import boxed, is_same
+from specreason_sgl.evaluation.choice import letter, offered, option
+from specreason_sgl.evaluation.mathematics import math_equal
 from specreason_sgl.events import AnswerWritten, Event, SolveEnded
 from specreason_sgl.store import SolveRecord
 
@@ -29,34 +30,9 @@ Outcome = Literal["right", "wrong", "no-answer", "truncated", "ungradable", "fai
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 LONGEST = 1000
-"""Characters of an answer that is still compared; no right one is near it."""
+"""Characters of an answer that are compared; no right one is near it."""
 LIMIT_S = 10.0
 _MEMORY = 4 << 30
-
-_LETTER = re.compile(r"(?:\\(?:text|textbf|mathrm|mathbf|boxed)\s*\{|[\s$({\[*])*([A-D])(?![A-Za-z])(?!\s*[-+*/^=<>])")
-_SAID = re.compile(r"(?i:answer)\b[\s:*]*(?:(?i:is)\b[\s:*]*)?[(\[]?([A-D])(?![A-Za-z])")
-
-
-def letter(answer: str | None, text: str = "") -> str | None:
-    """The option that is chosen: by the box, else by the last ``Answer: X`` of the text."""
-    if answer is not None:
-        chosen = _LETTER.match(answer)
-        return chosen[1] if chosen else None
-    said = _SAID.findall(text)
-    return said[-1] if said else None
-
-
-def math_equal(answer: str, gold: str) -> bool | None:
-    """Whether two answers are mathematically the same; None if one of them is no mathematics at all.
-
-    Only for the main thread of a process, because of math-verify's own time limits.
-    """
-    from math_verify import parse, verify
-
-    wanted, given = (parse(f"\\boxed{{{text}}}") for text in (gold, answer))
-    if not wanted or not given:
-        return None
-    return bool(verify(wanted, given))
 
 
 def outcome(record: SolveRecord) -> Outcome | None:
@@ -104,13 +80,17 @@ class Grader:
     def same(self, answer: str, gold: str) -> bool | None:
         """Whether an answer is the right one; None if that cannot be told."""
         if self.kind == "choice":
-            return answer == gold
+            chosen, right = option(answer), option(gold)
+            return None if chosen is None or right is None else chosen == right
+        answer, gold = (text if (inside := boxed(text)) is None else inside for text in (answer, gold))
         if is_same(answer, gold):
             return True
         if self.kind == "exact":
             return False
         if len(answer) > LONGEST:
-            return None
+            answer = answer[-LONGEST:].partition(" ")[2]  # a whole reply: its end counts
+            if not answer:
+                return None
         worker = self._idle.get()
         try:
             return worker.ask(answer, gold, self._limit_s)
@@ -123,7 +103,9 @@ class Grader:
         written = next((e for e in reversed(record.events) if isinstance(e, AnswerWritten)), None)
         if gold is None or written is None:
             return record
-        answer = letter(written.answer, written.text) if self.kind == "choice" else written.answer
+        answer = written.answer
+        if self.kind == "choice":
+            answer = letter(answer, written.text, offered(record.problem.question))
         correct = False if answer is None else self.same(answer, gold)
         if self.kind == "choice" and answer is None and written.answer is not None:
             answer, correct = written.answer, None  # a box with something else than an option
