@@ -127,7 +127,7 @@ def test_runs_and_problems_are_kept_apart_whatever_their_order(tmp_path: Path) -
         ("\n\nnonsense\n", "line 3 of .* is not JSON"),
         ('{"problem_id": 1, "step": 0, "text": "x", "score": 12}\n', "`score`"),
         ("", "holds no steps"),
-        ("[1]\n", "line 1 of .* is no step"),
+        ("[1]\n", "entry 1 of .* is no step"),
     ],
 )
 def test_a_file_of_something_else_is_refused_with_the_line(content: str, complaint: str, tmp_path: Path) -> None:
