@@ -439,7 +439,7 @@ def test_an_answer_that_was_left_blank_is_not_known(tmp_path: Path) -> None:
 
 
 def test_a_file_as_it_stands_keeps_every_row_and_the_order_of_options(tmp_path: Path) -> None:
-    rows = [{**gpqa_row(1), "Incorrect Answer 1": "x"}, {"question": "Q?"}, {"question": "Q?"}]
+    rows: list[dict[str, object]] = [{**gpqa_row(1), "Incorrect Answer 1": "x"}, {"question": "Q?"}, {"question": "Q?"}]
     first, *rest = as_listed(Path(write(tmp_path / "a.jsonl", *rows)))
 
     assert (first.answer, first.question.splitlines()[2:4]) == ("A", ["(A) the right one", "(B) x"])

@@ -30,7 +30,9 @@ METHOD, SAMPLING, OUTPUT = "Method", "Sampling", "Output"
 def run(
     question: Annotated[str | None, typer.Argument(help="The question, or `-` to read it from standard input")] = None,
     file: Annotated[Path | None, typer.Option("--file", help="Read the question from a file")] = None,
-    answer: Annotated[str | None, typer.Option("--answer", help="The right answer, to compare with")] = None,
+    answer: Annotated[
+        str | None, typer.Option("--answer", help="The right answer, compared as `eval` compares")
+    ] = None,
     program: Annotated[
         str,
         typer.Option(

@@ -115,13 +115,21 @@ def solve_one(
                 stock=loaded.is_stock,
             )
             run.note_servers(config.model_copy(update={"repeatability": expected}), servers)
+        from specreason_sgl.evaluation.grading import Grader
         from specreason_sgl.solve import solve
+
+        grader = stack.enter_context(Grader("exact" if options.is_embedded else "math"))
+
+        def grade(answer: str | None, gold: str) -> bool | None:
+            return answer is not None and grader.same(answer, gold)
 
         with open_display(mode, title=loaded.name) as sink:
             for server in (pair.base, pair.small):
                 if server is not None:
                     server.patience.say = lambda message: sink(Noticed(message=message))
-            record = solve(problem, loaded, pair, settings, sink=sink, stream=mode == "rich", parameters=parameters)
+            record = solve(
+                problem, loaded, pair, settings, sink=sink, stream=mode == "rich", parameters=parameters, grade=grade
+            )
         run.append(record)
     if mode != "none":
         console.print(f"run: {folder}", markup=False, soft_wrap=True)
