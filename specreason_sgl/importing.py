@@ -171,10 +171,15 @@ class Limits:
         return self.accepted if self.accepted == self.rejected + 1 else None
 
     @property
+    def highest(self) -> float | None:
+        """The highest threshold that explains the decisions; None where none does, or nothing was accepted."""
+        return self.accepted if self.accepted is not None and self.allow(self.accepted) else None
+
+    @property
     def told(self) -> str:
         """What is known of a threshold that is not settled, as a sentence."""
         low, high = self.rejected, self.accepted
-        if low is not None and high is not None and low >= high:
+        if high is not None and self.highest is None:
             return f"no one threshold explains the decisions: a score of {low:g} was rejected and one of {high:g} taken"
         bounds = [f"above {low:g}"] if low is not None else []
         bounds += [f"at most {high:g}"] if high is not None else []
@@ -443,8 +448,9 @@ def _events(problem: Problem, rows: list[Row], threshold: float | None, limits: 
     )
     for message in _notices(rows, threshold, limits, budget):
         clock.tell(Noticed(message=message))
+    bar = limits.highest if threshold is None else threshold
     for row in rows:
-        _add_step(clock, row, threshold)
+        _add_step(clock, row, bar)
     reason = REASONS.get(rows[-1].stop_reason or "")
     if reason is None:
         clock.tell(SolveFailed(error="the trace ends without a known reason"))
@@ -489,7 +495,7 @@ class _Clock:
         )
 
 
-def _add_step(clock: _Clock, row: Row, threshold: float | None) -> None:
+def _add_step(clock: _Clock, row: Row, bar: float | None) -> None:
     if row.draft is not None:
         tokens = row.draft_tokens or 0
         clock.call(row.step, "small", "draft", tokens, row.draft_s)
@@ -498,7 +504,7 @@ def _add_step(clock: _Clock, row: Row, threshold: float | None) -> None:
     if (score := row.judged) is not None:
         clock.call(row.step, "base", "judge", 1, row.judge_s)
         accepted = row.base is None
-        reaching = float(accepted) if threshold is None else score.reaching(threshold)
+        reaching = float(accepted) if bar is None else score.reaching(bar)
         clock.tell(
             StepScored(
                 step=row.step,

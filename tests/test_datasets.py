@@ -232,11 +232,11 @@ def one_choice(path: Path, row: Mapping[str, object]) -> Problem:
         ("a.json", b'[{"question": "1+1?",\n "answer": "2"}]'),
         ("a.json", MARK + b'\n [{"question": "1+1?", "answer": "2"}]'),
         ("A.JSON", b'{"question": "1+1?", "answer": "2"}'),
-        ("a.jsonl.gz", gzip.compress(b'{"question": "1+1?", "answer": "2"}')),
-        ("a.jsonl", gzip.compress(MARK + b'{"question": "1+1?", "answer": "2"}')),
+        ("a.jsonl.gz", gzip.compress(b'{"question": "1+1?", "answer": "2"}', mtime=0)),
+        ("a.jsonl", gzip.compress(MARK + b'{"question": "1+1?", "answer": "2"}', mtime=0)),
         ("a.csv", MARK + b"question,answer\r\n1+1?,2\r\n"),
         ("A.CSV", b"question,answer\n1+1?,2"),
-        ("A.csv.GZ", gzip.compress(b"question,answer\n1+1?,2")),
+        ("A.csv.GZ", gzip.compress(b"question,answer\n1+1?,2", mtime=0)),
         ("a.tsv", b"question\tanswer\n1+1?\t2"),
     ],
 )
@@ -256,6 +256,35 @@ def test_a_byte_order_mark_changes_neither_ids_nor_the_order_of_options(tmp_path
 
     assert plain == marked
     assert [problem.id for problem in marked] == [f"rec{n}" for n in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("row", "more", "read"),
+    [
+        ({"problem_idx": 1, "problem": "1+1?", "answer": 2}, {}, Problem(id="0", question="1+1?", answer="2")),
+        (
+            {"problem": "1+1?", "solution": r"So \boxed{2}", "answer": 3},
+            {"answer": "solution"},
+            Problem(id="0", question="1+1?", answer=r"So \boxed{2}"),
+        ),
+        (
+            {"body": "Ann.", "question": "1+1?", "answer": 27.0},
+            {"question": "question"},
+            Problem(id="0", question="1+1?", answer="27.0"),
+        ),
+        (
+            {"id": 3, "question": "a\u2028b\r\nc?", "answer": "033"},
+            {},
+            Problem(id="3", question="a\u2028b\r\nc?", answer="033"),
+        ),
+    ],
+)
+def test_what_is_written_is_what_is_read(
+    row: dict[str, object], more: dict[str, str], read: Problem, tmp_path: Path
+) -> None:
+    (tmp_path / "a.jsonl").write_bytes(json.dumps(row, ensure_ascii=False).encode() + b"\r\n")
+
+    assert of(tmp_path / "a.jsonl", **more) == [read]
 
 
 def test_a_long_field_is_read(tmp_path: Path) -> None:
@@ -372,6 +401,8 @@ def test_a_letter_stands_for_an_option_of_the_question_itself(gold: object, tmp_
         ({"choices": ["w", None], "answer": 0}, "an option that is empty"),
         ({"choices": ["w", float("nan")], "answer": 0}, "an option that is empty"),
         ({"choices": ["w"], "answer": 0}, "has 1 options"),
+        ({"choices": {"text": ["w", "x"], "label": 5}, "answer": "C"}, "none of its 2 options"),
+        ({"choices": {"text": ["w", "x"], "label": ["A"]}, "answer": "A"}, "has 2 options"),
         ({"choices": list("abcdefghijk"), "answer": 0}, "has 11 options"),
         ({"choices": "A) w B) x", "answer": "A"}, "no list"),
         ({"A": "w", "B": "", "C": "y", "answer": "A"}, "an option that is empty"),
@@ -412,7 +443,7 @@ def test_options_are_no_mathematics(tmp_path: Path) -> None:
         ("a.jsonl", b'{"a":' * 100_000, "line 1 of .* is not JSON"),
         ("a.json", b"[" * 100_000, "line 1 of .* is not JSON"),
         ("a.json", b"[]", "holds no problems"),
-        ("a.jsonl", gzip.compress(b'{"question": "Q?"}')[:-5], "cannot read"),
+        ("a.jsonl", gzip.compress(b'{"question": "Q?"}', mtime=0)[:-5], "cannot read"),
         ("a.jsonl.gz", b"\x1f\x8bnothing", "cannot read"),
         ("a.xlsx", b"PK\x03\x04\xff\xfe\xfd", "cannot read"),
         ("a.parquet", b"PAR1 and then nothing", "it is no Parquet"),

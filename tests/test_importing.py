@@ -168,11 +168,14 @@ def test_the_sixteen_real_runs_are_imported_whole() -> None:
     assert len(records) == 16
     assert sum(sum(record.tally.steps.values()) for record in records) == len(rows)
     assert sum(record.tally.correct is True for record in records) == 14
+    assert {next(e.threshold for e in r.events if isinstance(e, SolveStarted)) for r in records} == {None}, "6 or 7"
     for record, steps in zip(records, [[each for each in rows if each.run == run] for run in range(16)], strict=True):
         assert record.tally.judged == len(steps)
         assert record.tally.accepted == sum(step.base is None for step in steps)
         greedy = [event.greedy for event in record.events if isinstance(event, StepScored)]
         assert greedy == [step.score for step in steps]
+        reaching = [event.reaching for event in record.events if isinstance(event, StepScored)]
+        assert reaching == [step.judged.reaching(7) for step in steps if step.judged]
 
 
 def reference_row(step: int, score: float | None = 8, **more: Any) -> dict[str, Any]:
@@ -466,7 +469,7 @@ def test_figures_that_are_no_numbers_are_not_known(tmp_path: Path) -> None:
         ("0.pickle", pickle.dumps([]), "holds no steps"),
         ("0.pickle", pickle.dumps([LAST | {"problem_id": 10**5000}]), "entry 1 of .* is no step"),
         ("0.bin", b"\xff\xfe\xff", "cannot read"),
-        ("0.jsonl.gz", gzip.compress(b"{}")[:-6], "cannot read"),
+        ("0.jsonl.gz", gzip.compress(b"{}", mtime=0)[:-6], "cannot read"),
     ],
 )
 def test_what_holds_no_steps_is_refused_in_one_line(name: str, content: bytes, complaint: str, tmp_path: Path) -> None:

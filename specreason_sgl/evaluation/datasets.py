@@ -262,7 +262,8 @@ class _Row:
         else:
             found = self.value(_OPTIONS)
         if isinstance(found, Mapping) and isinstance(found.get("text"), list):
-            labels, texts = found.get("label") or LETTERS[: len(found["text"])], found["text"]
+            labels, texts = found.get("label"), found["text"]
+            labels = labels if isinstance(labels, list) else list(LETTERS[: len(texts)])
         elif isinstance(found, Mapping):
             filled = {label: text for label, text in found.items() if not (_is_missing(text) and not lettered)}
             labels, texts = list(filled), list(filled.values())
