@@ -193,7 +193,7 @@ def threshold_of(rows: Sequence[Row], given: float | None = None) -> float | Non
         UsageError: the given one cannot have led to the decisions.
     """
     limits = Limits.of(rows)
-    if given is not None and not limits.allow(given):
+    if given is not None and not (math.isfinite(given) and limits.allow(given)):
         raise UsageError(
             f"the steps were not decided at the threshold {given:g}: {limits.told}",
             hint="leave `--threshold` out if it is not known",
@@ -367,9 +367,13 @@ def read_problems(path: Path) -> dict[str, Problem]:
     except UsageError as error:
         hint = error.hint or "each problem needs `id`, `problem` and `answer`"
         raise UsageError(f"`{path}` is no file of problems: {error}", hint=hint) from error
-    if any(problem.id.isdecimal() for problem in problems):
-        return {problem.id: problem for problem in problems}
-    return {str(place): problem for place, problem in enumerate(problems)}
+    if not any(problem.id.isdecimal() for problem in problems):
+        return {str(place): problem for place, problem in enumerate(problems)}
+    known: dict[str, Problem] = {}
+    for problem in problems:
+        if known.setdefault(problem.id, problem) != problem:
+            raise UsageError(f"`{path}` holds two problems `{problem.id}`", hint="give each an `id` of its own")
+    return known
 
 
 def grading_of(problems: Mapping[str, Problem]) -> Grading:

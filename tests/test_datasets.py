@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from specreason_sgl.cli import app
 from specreason_sgl.errors import UsageError
@@ -215,7 +217,7 @@ MARK = b"\xef\xbb\xbf"
 
 
 def of(path: Path, **more: Any) -> list[Problem]:
-    return load(DatasetSpec.model_validate({"name": "file", "path": str(path), **more}))
+    return load(DatasetSpec.model_validate({"name": "file", "path": str(path)} | more))
 
 
 def one_choice(path: Path, row: Mapping[str, object]) -> Problem:
@@ -461,6 +463,41 @@ def test_what_cannot_be_read_right_is_one_line(name: str, content: bytes, compla
     with pytest.raises(UsageError, match=complaint) as told:
         of(tmp_path / name)
     assert "\n" not in str(told.value)
+
+
+CELLS = st.recursive(
+    st.none()
+    | st.integers(-2, 12)
+    | st.floats()
+    | st.text("aB1\n,", max_size=3)
+    | st.sampled_from(["B", "nan", "", "(c)"]),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["text", "label", "A", "B"]), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+COLUMNS = ("id", "question", "answer", "choices", "options", "A", "B", "C", "body", "context", *GPQA)
+
+
+@given(
+    row=st.dictionaries(st.sampled_from(COLUMNS), CELLS, max_size=6), grading=st.sampled_from(["math", "choice", None])
+)
+def test_whatever_a_row_holds_it_is_a_problem_or_refused_in_a_line(
+    row: dict[str, object], grading: str | None, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = Path(write(tmp_path_factory.mktemp("odd") / "a.jsonl", {"question": "Q?", "answer": "B", **row}))
+    for name in ("file", "gpqa-diamond"):
+        complaint, problems = "", []
+        try:
+            problems = of(path, name=name, grading=grading)
+        except UsageError as error:
+            complaint = str(error)
+        assert "\n" not in complaint
+        assert bool(problems) != bool(complaint)
+        for problem in problems:
+            assert problem.question
+            assert grading != "choice" or problem.answer in tuple(LETTERS)
+            assert problem.answer not in ("", "nan")
 
 
 def test_an_answer_that_was_left_blank_is_not_known(tmp_path: Path) -> None:

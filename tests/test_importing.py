@@ -5,6 +5,7 @@ import pickle
 import pprint
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from specreason_sgl.errors import UsageError
 from specreason_sgl.events import CallMade, Noticed, SolveStarted, StepDrafted, StepScored, StepTaken
 from specreason_sgl.importing import Limits, convert, read_problems, read_rows, threshold_of
 from specreason_sgl.scoring import LEAST
-from specreason_sgl.store import Problem, SolveRecord, read_run
+from specreason_sgl.store import Problem, RunConfig, SolveRecord, read_run, writing
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 REAL, AIME = SHARED / "qwq32b_r1-1.5b_aime60_steps.jsonl", SHARED / "aime24.jsonl"
@@ -532,6 +533,63 @@ def test_a_threshold_that_is_left_open_is_said_to_be_unknown(
     assert "name one with `--threshold`" in told
     assert call("replay", tmp_path / "run", "--threshold", 7)[0] == 0
     assert call("audit", tmp_path / "run")[0] == 2, "there is nothing to be calibrated at"
+
+
+@pytest.mark.parametrize("threshold", ["nan", "inf"])
+def test_a_threshold_is_a_number(threshold: str, call: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    file = written(tmp_path / "2" / "0.pickle", [LAST | {"score": None}])
+
+    assert call("import-trace", file, "--out", tmp_path / "run", "--threshold", threshold)[0] == 2
+
+
+def test_problems_that_are_not_there_are_told_and_two_of_one_name_refused(
+    call: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    file = written(tmp_path / "2" / "0.pickle", [LAST])
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text('{"id": 1, "problem": "a?", "answer": 1}\n')
+    code, _, told = call("import-trace", file, "--out", tmp_path / "run", "--problems", problems)
+    assert code == 0
+    assert "does not hold 1 of the problems, such as `2`" in told
+
+    problems.write_text('{"id": 2, "problem": "a?", "answer": 1}\n{"id": 2, "problem": "b?", "answer": 1}\n')
+    with pytest.raises(UsageError, match="holds two problems `2`"):
+        read_problems(problems)
+
+
+CELLS = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text("a8\n\x1b\ud800")
+    | st.sampled_from(["8", 8, 10**400, "\ud800"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["8", "3", "x"]), inner, max_size=3),
+    max_leaves=4,
+)
+
+
+@given(
+    odd=st.dictionaries(st.sampled_from([*reference_row(0), "digit_logprobs", "eval_time", "run"]), CELLS, max_size=3)
+)
+def test_whatever_a_step_holds_it_is_stored_or_refused_in_a_line(
+    odd: dict[str, object], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("odd")
+    file = written(folder / "2" / "0.pickle", [reference_row(0) | odd, reference_row(5, stop_reason="finished")])
+    complaint = ""
+    try:
+        rows = read_rows(file)
+    except UsageError as error:
+        complaint = str(error)
+    assert "\n" not in complaint
+    if complaint:
+        return
+    with writing(folder / "run", RunConfig(created=datetime.now(UTC), program="p", pair="imported")) as run:
+        for record in convert(rows, {}):
+            run.append(record)
+    assert sum(len(record.tally.steps) > 0 for record in read_run(folder / "run").records) >= 1
+    assert not read_run(folder / "run").remarks
 
 
 def test_a_threshold_may_be_given_and_must_fit(call: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:

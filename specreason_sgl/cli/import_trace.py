@@ -48,6 +48,8 @@ def import_trace(
 
     rows = read_rows(source, lambda remark: typer.echo(f"note: {remark}", err=True))
     known = read_problems(problems) if problems else {}
+    if problems and (missing := sorted({str(row.problem_id) for row in rows} - known.keys())):
+        typer.echo(f"note: `{problems}` does not hold {len(missing)} of the problems, such as `{missing[0]}`", err=True)
     decided = threshold_of(rows, threshold)
     config = RunConfig(
         created=datetime.now(UTC),
