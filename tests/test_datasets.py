@@ -455,6 +455,7 @@ def test_options_are_no_mathematics(tmp_path: Path) -> None:
         ("a.csv", b"question,answer,answer\nQ?,1,2\n", "two columns `answer`"),
         ("a.csv", b"question,answer\nQ?\n", "row 1 of .* has no answer"),
         ("a.csv", b"question,answer\nQ?,nan\n", "row 1 of .* has no answer"),
+        ("a.csv", b"question,answer\nQ?,1+1 ####\n", "row 1 of .* has no answer"),
     ],
 )
 def test_what_cannot_be_read_right_is_one_line(name: str, content: bytes, complaint: str, tmp_path: Path) -> None:

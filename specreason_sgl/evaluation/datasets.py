@@ -341,6 +341,8 @@ def _problem(spec: DatasetSpec, row: _Row, *, as_listed: bool = False) -> Proble
         place = _place(row, found, labels, options)
         return Problem(id=identity, question=_asked(question, options), answer=LETTERS[place])
     answer = _result(row.text(found, "answer"))
+    if not answer:
+        raise row.refused("has no answer behind its working")
     if spec.graded == "choice":
         answer = _letter(row, answer)
     return Problem(id=identity, question=question, answer=answer)
