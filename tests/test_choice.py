@@ -165,7 +165,7 @@ TEXTS = [
     ("The answer is B rather than C", "B"),
 ]
 
-QUESTION = "Which?\n\n(A) x\n(B) y\n(C) z\n(D) w\n\nAnswer with the letter of the right option."
+QUESTION = "Which?\nChoices:\n(A) x\n(B) y\n(C) z\n(D) w"
 
 
 @pytest.mark.parametrize(("inside", "chosen"), BOXES)

@@ -15,6 +15,7 @@ from faults import story_pair
 from specreason_sgl.cli import app
 from specreason_sgl.cli.run import SAMPLE_SEED
 from specreason_sgl.pair.stories import story
+from specreason_sgl.store import read_run
 
 KEY = "nobody-is-to-see-this"
 
@@ -97,6 +98,53 @@ def test_a_key_from_the_command_line_is_neither_stored_nor_told(
     assert len(stored) == 3
     assert "--api-key" in "".join(stored)
     assert KEY not in "".join([*stored, *said])
+
+
+@pytest.mark.parametrize("given", ["file", "utf-16 file", "standard input"])
+def test_a_question_is_read_whatever_wrote_it_and_its_answer_compared_as_mathematics(
+    given: str, tmp_path: Path
+) -> None:
+    asked = story(SAMPLE_SEED)
+    content = asked.question.encode("utf-16" if given.startswith("utf-16") else "utf-8-sig") + (
+        b"" if given.startswith("utf-16") else b"\r\n"
+    )
+    (tmp_path / "question.txt").write_bytes(content)
+    what = ("-",) if given == "standard input" else ("--file", str(tmp_path / "question.txt"))
+    with story_pair([asked]) as (_, proxies, _):
+        over = ("--base", proxies[0].url, "--small", proxies[1].url, "--out", str(tmp_path / "run"))
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "specreason_sgl",
+                "run",
+                *what,
+                *over,
+                "--answer",
+                rf"\frac{{{2 * asked.answer}}}{{2}}",
+            ],
+            input=content,
+            capture_output=True,
+            timeout=120,
+            check=False,
+        )
+    (record,) = read_run(tmp_path / "run").records
+
+    assert done.returncode == 0, done.stderr
+    assert record.problem.question.strip() == asked.question
+    assert record.tally.correct is True
+
+
+@pytest.mark.parametrize("content", [b"\xff\xff", b"\xef\xbb\xbf \r\n"])
+def test_a_question_that_is_no_text_is_one_line(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "question").write_bytes(content)
+    for what in (["-"], ["--file", str(tmp_path / "question")]):
+        done = subprocess.run(
+            [sys.executable, "-m", "specreason_sgl", "run", *what], input=content, capture_output=True, check=False
+        )
+
+        assert done.returncode == 2
+        assert done.stderr.startswith((b"error: cannot read", b"error: the question is empty")), done.stderr
 
 
 def test_nothing_is_up_at_first(call: object) -> None:

@@ -48,9 +48,11 @@ def test_stock_pairs_are_planned_without_the_hub(name: str, monkeypatch: pytest.
     assert prepare(read(name, {}), detect.describe("4x80")).plan.concurrency >= 1
 
 
-def test_a_pair_file_of_ones_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_pair_file_of_ones_own(encoding: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
-    file.write_text('context = 4096\nbase = { model = "b", arguments = ["--x"] }\nsmall.model = "s"\n')
+    text = 'context = 4096\nbase = { model = "b", arguments = ["--x"] }\nsmall.model = "s"\n'
+    file.write_text(text, encoding=encoding)
     spec = read(str(file), {"base.dtype": "float16", "concurrency": 3})
 
     assert (spec.context, spec.concurrency, spec.base.dtype, spec.base.arguments) == (4096, 3, "float16", ("--x",))

@@ -69,7 +69,10 @@ def audit(
         (record for record in records if record.mode == chosen), "steps" if known == "steps" else known and "answers"
     )
     if not judged:
-        raise UsageError("the truth about these drafts is not known", hint="they need problems with known answers")
+        raise UsageError(
+            "the truth about these drafts is not known",
+            hint="they need problems with known answers, and a known threshold",
+        )
     verdicts: list[Judged] = []
     flattery = None
     if own or flatter:

@@ -103,6 +103,8 @@ def _redecided(record: SolveRecord, threshold: float | None, rule: ScoreRule | N
         return None
     stored = SolveState.of(record.events)
     wanted = stored.threshold if threshold is None else threshold
+    if wanted is None and stored.tally.judged:
+        raise UsageError(f"the threshold of `{record.mode}` is not known", hint="name one with `--threshold`")
     if wanted is None:
         raise UsageError(f"`{record.mode}` judged nothing, so there is nothing to decide again")
     return redecide(record.events, wanted, rule or stored.rule)

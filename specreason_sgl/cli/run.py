@@ -134,17 +134,15 @@ def run(
 
 
 def _problem(question: str | None, file: Path | None, answer: str | None, *, embedded: bool) -> Problem:
+    from specreason_sgl.files import read_input, read_text
     from specreason_sgl.store import Problem
 
     if question is not None and file is not None:
         raise UsageError("a question and `--file` exclude each other")
     if file is not None:
-        try:
-            question = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"cannot read `{file}`: {error}") from error
+        question = read_text(file)
     elif question == "-":
-        question = sys.stdin.read()
+        question = read_input()
     if question is None:
         if not embedded:
             raise UsageError(

@@ -251,6 +251,8 @@ def collect(records: Iterable[SolveRecord], truth: Truth | None = None) -> tuple
     seen = 0
     for record in judging:
         seen += sum(isinstance(event, StepScored) for event in record.events)
+        if _started(record.events).threshold is None:
+            continue  # an imported run whose decisions leave it open
         judged += _by_steps(record) if truth == "steps" else _by_answer(record)
     return judged, truth, seen - len(judged)
 
@@ -366,9 +368,10 @@ def _by_answer(record: SolveRecord) -> Iterator[Judged]:
 
 def _judged(record: SolveRecord, event: StepScored, *, right: bool) -> Judged:
     started = _started(record.events)
+    if started.threshold is None:
+        raise ValueError("a verdict needs the threshold that it was compared with")
     rule: ScoreRule = "greedy" if started.score_rule == "greedy" else "expected"
-    threshold = 7.0 if started.threshold is None else started.threshold
-    return Judged(_name(record.problem), event.score, threshold, rule, right=right)
+    return Judged(_name(record.problem), event.score, started.threshold, rule, right=right)
 
 
 def _started(events: Sequence[Event]) -> SolveStarted:

@@ -7,12 +7,16 @@ place. Nothing is loaded, and nobody is asked, before `load` is called.
 from __future__ import annotations
 
 import csv
+import io
 import json
+import math
 import os
+import re
 import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from random import Random
 from typing import Any, Literal, get_args
@@ -21,6 +25,8 @@ from urllib.request import getproxies
 from pydantic import BaseModel, ConfigDict, Field
 
 from specreason_sgl.errors import UsageError
+from specreason_sgl.evaluation.choice import LETTERS, option
+from specreason_sgl.files import decode, read_bytes
 from specreason_sgl.pair import stories
 from specreason_sgl.store import Problem
 
@@ -29,7 +35,6 @@ Grading = Literal["math", "choice", "exact"]
 NAMES: tuple[Name, ...] = get_args(Name)
 
 HUB = "huggingface.co"
-LETTERS = "ABCD"
 _STORY = "story-"
 
 IsRight = Callable[[Sequence[str], str, bool], bool]
@@ -43,7 +48,7 @@ class DatasetSpec(BaseModel):
 
     name: Name
     path: str | None = None
-    """A local JSON-lines, Parquet or CSV file in place of the hub; needed for ``file``."""
+    """A local file in place of the hub, as JSON lines, a JSON array, CSV, TSV or Parquet; needed for ``file``."""
     limit: int | None = Field(None, ge=1)
     """Only the first so many problems."""
     ids: tuple[str, ...] = ()
@@ -85,10 +90,17 @@ _SOURCES: Mapping[str, _Source] = {
     "file": _Source("", "", ""),
 }
 
-_QUESTIONS = ("question", "problem", "prompt", "Question")
-_ANSWERS = ("answer", "gold", "Answer")
-_IDS = ("id", "unique_id", "problem_id", "Record ID")
-_CORRECT, _INCORRECT = "Correct Answer", ("Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
+_QUESTIONS = ("question", "problem", "prompt")
+_LEADS = ("body", "context", "passage", "table")
+"""What a question is about, where it stands in a column of its own."""
+_ANSWERS = ("answer", "expected_answer", "final_answer", "gold", "gold_answer", "ground_truth", "correct_answer")
+_CHOSEN = (*_ANSWERS, "answer_key", "answerkey", "answer_index", "answer_idx", "correct_option", "correct", "label")
+_IDS = ("id", "unique_id", "problem_id", "record_id", "question_id")
+_OPTIONS = ("options", "choices")
+_OPTION = ("{}", "option_{}", "choice_{}")
+"""Columns of one option each, by its letter; a bare one is a capital, because `a`, `b` and `c` may be anything."""
+_INCORRECT = ("incorrect_answer_1", "incorrect_answer_2", "incorrect_answer_3")
+_FORMATS = "JSON lines, JSON arrays, CSV and TSV are read, gzipped or not, and Parquet"
 
 
 def load(spec: DatasetSpec) -> list[Problem]:
@@ -153,12 +165,29 @@ def _source(name: str) -> _Source:
     return _SOURCES[name]
 
 
-def _read(spec: DatasetSpec) -> list[Problem]:
-    rows = list(_read_file(Path(spec.path)) if spec.path else _download(spec.name))
-    place = spec.path or spec.name
+def as_listed(path: Path) -> list[Problem]:
+    """All problems of a file as they stand there: none left out, options in the order of their columns.
+
+    An answer may be missing.
+
+    Raises:
+        UsageError: the file cannot be read or holds something else.
+    """
+    rows = [_Row(row, number, str(path)) for number, row in enumerate(_read_file(path), start=1)]
     if not rows:
+        raise UsageError(f"`{path}` holds no problems")
+    return [
+        _problem(DatasetSpec(name="file", grading="choice" if row.has_options else "math"), row, as_listed=True)
+        for row in rows
+    ]
+
+
+def _read(spec: DatasetSpec) -> list[Problem]:
+    place = spec.path or spec.name
+    rows = _read_file(Path(spec.path)) if spec.path else _download(spec.name)
+    read = [_problem(spec, _Row(row, number, place)) for number, row in enumerate(rows, start=1)]
+    if not read:
         raise UsageError(f"`{place}` holds no problems")
-    read = [_problem(spec, row, number, place) for number, row in enumerate(rows)]
     problems = list({(problem.question, problem.answer): problem for problem in reversed(read)}.values())[::-1]
     ids = [problem.id for problem in problems]
     if len(set(ids)) != len(ids):
@@ -166,17 +195,216 @@ def _read(spec: DatasetSpec) -> list[Problem]:
     return problems
 
 
-def _problem(spec: DatasetSpec, row: Mapping[str, Any], number: int, place: str) -> Problem:
-    question = str(_column(row, (spec.question,) if spec.question else _QUESTIONS, "question", number, place))
-    identity = str(next((row[name] for name in _IDS if row.get(name) is not None), number))
-    if _CORRECT in row:
-        options = [str(row[name]).strip() for name in (_CORRECT, *_INCORRECT)]
+class _Row:
+    """One row, its columns by name in any case; what holds nothing is not there."""
+
+    def __init__(self, row: Mapping[str, Any], number: int, place: str) -> None:
+        self.number = number
+        self.where = f"row {number} of `{place}`"
+        self._row = row
+        plain = sorted(row.items(), key=lambda column: _name(column[0]) == column[0])  # as it is spelled here wins
+        self._named = {_name(name): value for name, value in plain if not _is_missing(value)}
+        self._all = {_name(name) for name in row}
+
+    def value(self, names: Sequence[str]) -> Any:
+        """The first of these columns that holds something, else None."""
+        return next((self._named[name] for name in names if name in self._named), None)
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a column, whatever it holds."""
+        return name in self._all
+
+    def is_blank(self, column: str | None, names: Sequence[str]) -> bool:
+        """Whether text was left out where `wanted` would look: a problem whose answer nobody knows."""
+        wanted = {_name(column)} if column else set(names)
+        blank = any(isinstance(v, str) and not v.strip() for name, v in self._row.items() if _name(name) in wanted)
+        return blank and self.value(tuple(wanted)) is None
+
+    def wanted(self, column: str | None, names: Sequence[str], what: str) -> Any:
+        """The column that the job names, else the first of the usual ones.
+
+        Raises:
+            UsageError: it is not there or holds nothing.
+        """
+        if column is not None and column in self._row:
+            value = None if _is_missing(self._row[column]) else self._row[column]
+        else:
+            value = self.value([_name(column)] if column else names)
+        if value is None:
+            columns = ", ".join(f"`{name}`" for name in self._row)
+            raise self.refused(
+                f"has no {what}", hint=f"its columns are {columns}; name the right one with `dataset.{what}`"
+            )
+        return value
+
+    @property
+    def has_options(self) -> bool:
+        """Whether its question is one of several options."""
+        return any(map(self.has, _INCORRECT)) or self.value(_OPTIONS) is not None or self._lettered() is not None
+
+    def _lettered(self) -> dict[str, str] | None:
+        """The columns that hold an option each, by letter."""
+        for pattern in _OPTION:
+            columns = {letter: pattern.format(letter.lower()) for letter in LETTERS}
+            there = {x: name for x, name in columns.items() if (x in self._row if pattern == "{}" else self.has(name))}
+            if "".join(there).startswith("ABC"):
+                return there
+        return None
+
+    def options(self) -> tuple[list[str], list[str]]:
+        """What the options are called, and what they say.
+
+        Raises:
+            UsageError: one holds nothing, or they are no options.
+        """
+        if lettered := self._lettered():
+            found: Any = {letter: self.value([name]) for letter, name in lettered.items()}
+        else:
+            found = self.value(_OPTIONS)
+        if isinstance(found, Mapping) and isinstance(found.get("text"), list):
+            labels, texts = found.get("label"), found["text"]
+            labels = labels if isinstance(labels, list) else list(LETTERS[: len(texts)])
+        elif isinstance(found, Mapping):
+            filled = {label: text for label, text in found.items() if not (_is_missing(text) and not lettered)}
+            labels, texts = list(filled), list(filled.values())
+        elif isinstance(found, list | tuple):
+            labels, texts = list(LETTERS[: len(found)]), list(found)
+        else:
+            raise self.refused("has options that are no list", hint="write them as a list of texts")
+        if not 1 < len(texts) <= len(LETTERS) or len(labels) != len(texts):
+            raise self.refused(f"has {len(texts)} options, and 2 to {len(LETTERS)} can be told apart by letter")
+        if any(map(_is_missing, texts)):
+            raise self.refused("has an option that is empty")
+        return [str(label).strip() for label in labels], _unlabelled([self.text(text, "option") for text in texts])
+
+    def text(self, value: Any, what: str) -> str:
+        """A cell as text; a list of one is what it holds.
+
+        Raises:
+            UsageError: it is more than text or a number.
+        """
+        if isinstance(value, list | tuple) and len(value) == 1 and not _is_missing(value[0]):
+            return self.text(value[0], what)
+        if isinstance(value, str | int | float | Decimal) and not (isinstance(value, float) and math.isinf(value)):
+            return str(value).strip()
+        kind = f"{len(value)} values" if isinstance(value, list | tuple) else f"a {type(value).__name__}"
+        raise self.refused(
+            f"has {kind} for its {what}", hint=f"write one text or number, or name another column with `dataset.{what}`"
+        )
+
+    def refused(self, why: str, *, hint: str | None = None) -> UsageError:
+        """What is wrong with it."""
+        return UsageError(f"{self.where} {why}", hint=hint)
+
+
+def _name(column: str) -> str:
+    return re.sub(r"[\s_-]+", "_", column.strip()).lower()
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether a cell holds nothing: null, not a number, or blank."""
+    if isinstance(value, str):
+        return value.strip().lower() in {"", "nan"}
+    return value is None or (isinstance(value, float | Decimal) and math.isnan(value)) or value in ([], {}, ())
+
+
+def _unlabelled(options: list[str]) -> list[str]:
+    """Options without the letters that they may bring along."""
+    found = [re.fullmatch(r"\(?([A-J])[).:]\s*(.+)", option, re.DOTALL) for option in options]
+    labels = "".join(match[1] for match in found if match)
+    return [match[2] for match in found if match] if labels == LETTERS[: len(options)] else options
+
+
+def _problem(spec: DatasetSpec, row: _Row, *, as_listed: bool = False) -> Problem:
+    question = row.text(row.wanted(spec.question, _QUESTIONS, "question"), "question")
+    identity = str(next((v for name in _IDS if isinstance(v := row.value([name]), str | int)), row.number - 1)).strip()
+    if spec.question is None:
+        question = _whole(row, question)
+    if row.has_options and spec.graded != "choice":
+        raise row.refused("has options to choose from", hint="say so with `--set dataset.grading=choice`")
+    if any(map(row.has, _INCORRECT)):
+        options = [row.value([name]) for name in ("correct_answer", *_INCORRECT)]
+        if None in options:
+            raise row.refused("has an option that is missing or empty")
+        options = [row.text(option, "option") for option in options]
+        if as_listed:
+            return Problem(id=identity, question=_asked(question, options), answer=LETTERS[0], choice=True)
         question, answer = choose_order(question, options, f"{spec.seed}:{identity}")
-    else:
-        answer = str(_column(row, (spec.answer,) if spec.answer else _ANSWERS, "answer", number, place))
-    if spec.name == "gsm8k":
-        answer = answer.rsplit("####", 1)[-1]
-    return Problem(id=identity, question=question.strip(), answer=answer.strip(), choice=spec.graded == "choice")
+        return Problem(id=identity, question=question, answer=answer, choice=True)
+    answers = _CHOSEN if spec.graded == "choice" else _ANSWERS
+    left_blank = spec.graded != "choice" and row.is_blank(spec.answer, answers)
+    if left_blank or (as_listed and row.value(answers) is None):
+        return Problem(id=identity, question=question)
+    found = row.wanted(spec.answer, answers, "answer")
+    if row.has_options:
+        labels, options = row.options()
+        place = _place(row, found, labels, options)
+        return Problem(id=identity, question=_asked(question, options), answer=LETTERS[place], choice=True)
+    answer = _result(row.text(found, "answer"))
+    if not answer:
+        raise row.refused("has no answer behind its working")
+    if spec.graded == "choice":
+        answer = _letter(row, answer)
+    return Problem(id=identity, question=question, answer=answer, choice=spec.graded == "choice")
+
+
+def _whole(row: _Row, question: str) -> str:
+    """The question behind what it is about."""
+    parts = [row.text(value, name) for name in _LEADS if (value := row.value([name])) is not None]
+    return " ".join((*parts, question)) if row.has("body") else "\n\n".join((*parts, question))
+
+
+def _result(answer: str) -> str:
+    """An answer without the working before it, and without the unit that stands in brackets behind a number."""
+    answer = answer.rsplit("####", 1)[-1].strip()
+    counted = re.fullmatch(r"(-?[\d.,/]*\d)\s*\([^\W\d][^()\d]*\)", answer)
+    return counted[1] if counted else answer
+
+
+def _letter(row: _Row, answer: str) -> str:
+    """An option's letter by itself."""
+    if (chosen := option(answer)) is None:
+        raise row.refused(
+            f"has the answer `{_short(answer)}`, which is none of {LETTERS[0]}-{LETTERS[-1]}",
+            hint="write the letter of the right option, or give the options as a list",
+        )
+    return chosen
+
+
+def _place(row: _Row, answer: Any, labels: Sequence[str], options: Sequence[str]) -> int:
+    """Which option is the right one: by its place from 0 on, its letter or label, or what it says.
+
+    Raises:
+        UsageError: none is meant, or more than one may be.
+    """
+    if isinstance(answer, float) and answer.is_integer():
+        answer = int(answer)
+    said = row.text(answer, "answer")
+    bare = said.strip("(). :").lower()
+    named = {place for place, label in enumerate(labels) if label.lower() == bare}
+    if not isinstance(answer, int) or isinstance(answer, bool):
+        named |= {place for place, option in enumerate(options) if option == said}
+    counted = (
+        {int(bare)} & set(range(len(options))) if bare.isascii() and bare.isdecimal() and len(bare) == 1 else set()
+    )
+    meant = named | (counted if not any(map(str.isdecimal, labels)) else set())
+    if len(meant) == 1:
+        return meant.pop()
+    if not meant:
+        raise row.refused(
+            f"has the answer `{_short(said)}`, which is none of its {len(options)} options",
+            hint="write the right one's letter, its place from 0 on, or its text",
+        )
+    raise row.refused(f"has the answer `{_short(said)}`, which may mean several options", hint="write its letter")
+
+
+def _short(text: str) -> str:
+    return " ".join(text.split())[:40]
+
+
+def _asked(question: str, options: Sequence[str]) -> str:
+    lines = [f"({letter}) {option}" for letter, option in zip(LETTERS, options, strict=False)]
+    return "\n".join((question.strip(), "Choices:", *lines))
 
 
 def choose_order(question: str, options: Sequence[str], seed: str) -> tuple[str, str]:
@@ -189,54 +417,73 @@ def choose_order(question: str, options: Sequence[str], seed: str) -> tuple[str,
     """
     order = list(range(len(options)))
     Random(seed).shuffle(order)
-    lines = [f"({letter}) {options[place]}" for letter, place in zip(LETTERS, order, strict=True)]
-    asked = "\n".join((question.strip(), "Choices:", *lines))
-    return asked, LETTERS[order.index(0)]
-
-
-def _column(row: Mapping[str, Any], names: Sequence[str], what: str, number: int, place: str) -> Any:
-    for name in names:
-        if row.get(name) is not None:
-            return row[name]
-    raise UsageError(
-        f"row {number + 1} of `{place}` has no {what}",
-        hint=f"its columns are {', '.join(f'`{name}`' for name in row)}; name the right one with `dataset.{what}`",
-    )
+    return _asked(question, [options[place] for place in order]), LETTERS[order.index(0)]
 
 
 def _read_file(path: Path) -> Iterator[dict[str, Any]]:
-    reader = {".parquet": _read_parquet, ".csv": _read_csv}.get(path.suffix, _read_json_lines)
-    try:
-        yield from reader(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read `{path}`: {error}") from error
+    data = read_bytes(path)
+    ending = Path(path.name.lower().removesuffix(".gz")).suffix
+    if data.startswith(b"PAR1") or ending == ".parquet":
+        return _read_parquet(data, path)
+    text = decode(data, f"`{path}`", hint=_FORMATS)
+    if ending in {".csv", ".tsv"}:
+        return _read_csv(text, path, "\t" if ending == ".tsv" else ",")
+    return _read_json(text, path)
 
 
-def _read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
+def _read_json(text: str, path: Path) -> Iterator[dict[str, Any]]:
+    if text.lstrip().startswith("["):
+        try:
+            rows = json.loads(text)
+        except (ValueError, RecursionError):
+            pass  # JSON lines of something else, which is told by its line
+        else:
+            yield from (_object(row, f"entry {number} of `{path}`") for number, row in enumerate(rows, start=1))
+            return
+    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
+        if line.strip():
+            where = f"line {number} of `{path}`"
             try:
                 row = json.loads(line)
-            except ValueError as error:
-                raise UsageError(f"line {number} of `{path}` is not JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise UsageError(f"line {number} of `{path}` is not an object")
+            except (ValueError, RecursionError) as error:
+                raise UsageError(f"{where} is not JSON: {error}", hint=_FORMATS) from error
+            yield _object(row, where)
+
+
+def _object(row: Any, where: str) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        raise UsageError(f"{where} is not an object")
+    return row
+
+
+def _read_csv(text: str, path: Path, delimiter: str) -> Iterator[dict[str, Any]]:
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        columns = reader.fieldnames or []
+        if twice := sorted({name for name in columns if columns.count(name) > 1}):
+            raise UsageError(f"`{path}` has two columns `{twice[0]}`")
+        for row in reader:
+            if None in row:
+                raise UsageError(
+                    f"line {reader.line_num} of `{path}` has more fields than there are columns",
+                    hint=f"put texts that hold `{delimiter}` into quotation marks".replace("\t", "tabs"),
+                )
             yield row
+    except csv.Error as error:
+        raise UsageError(f"line {reader.line_num} of `{path}` is not CSV: {error}") from error
 
 
-def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        yield from csv.DictReader(file)
-
-
-def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
+def _read_parquet(data: bytes, path: Path) -> Iterator[dict[str, Any]]:
     from datasets import Dataset
 
-    path.open("rb").close()
-    with tempfile.TemporaryDirectory() as cache:
-        yield from Dataset.from_parquet(str(path), cache_dir=cache, keep_in_memory=True)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "rows.parquet")
+        file.write_bytes(data)
+        try:
+            yield from Dataset.from_parquet(str(file), cache_dir=folder, keep_in_memory=True)
+        except Exception as error:
+            raise UsageError(f"cannot read `{path}`: it is no Parquet ({type(error).__name__})") from error
 
 
 def _download(name: Name) -> Iterator[dict[str, Any]]:

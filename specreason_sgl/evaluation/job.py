@@ -15,7 +15,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -25,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from specreason_sgl.errors import UsageError
 from specreason_sgl.evaluation.datasets import DatasetSpec
+from specreason_sgl.files import read_toml
 from specreason_sgl.patience import WAIT_S
 from specreason_sgl.settings import Settings
 from specreason_sgl.tables import put, told
@@ -181,10 +181,7 @@ def read_job(path: Path, overrides: Mapping[str, Any] | None = None) -> Job:
         raise UsageError(
             f"there is no job `{path}`", hint=f"stock jobs are {', '.join(f'`{name}`' for name in stock())}"
         )
-    try:
-        row = tomllib.loads(found.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read `{found}`: {error}") from error
+    row = read_toml(found)
     row.setdefault("name", found.stem)
     for name, value in (overrides or {}).items():
         put(row, name.split("."), value)

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from specreason_sgl.errors import UsageError
+from specreason_sgl.files import read_toml
 from specreason_sgl.gpu.decode import Method
 from specreason_sgl.tables import put, told
 
@@ -85,10 +85,7 @@ def read(pair: str | None, overrides: Mapping[str, Any]) -> PairSpec:
         if found is None:
             known = ", ".join(f"`{name}`" for name in ("embedded", *stock()))
             raise UsageError(f"there is no pair `{pair}`", hint=f"there are {known}, or name a file")
-        try:
-            row = tomllib.loads(found.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UsageError(f"cannot read `{found}`: {error}") from error
+        row = read_toml(found)
     for name, value in overrides.items():
         put(row, name.split("."), value)
     missing = [role for role in ("base", "small") if not row.get(role)]
