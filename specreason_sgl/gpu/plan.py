@@ -43,6 +43,13 @@ CACHE_SHARE = 0.9
 
 LEAST_CONTEXT, CONTEXT_STEP = 4096, 1024
 LEAST_REQUESTS, MOST_REQUESTS = 16, 256
+LEAST_STATEFUL = 4
+"""Requests at a time where each takes memory of its own, whatever its length (linear attention)."""
+STATES = 5
+"""What SGLang holds of such memory for each request: itself, two tracked, and what the prefix cache keeps."""
+EVEN = 0.9
+"""Cards whose free memory differs by no more are taken for equal."""
+
 MOST_CARDS = 8
 
 
@@ -93,6 +100,15 @@ class Side:
         own = self.shape.cache_bytes(self.cards, self.cache_dtype, self.dtype)
         return math.ceil(own * (layers + extra) / layers)
 
+    def states(self, requests: int) -> int:
+        """SGLang's ``--max-mamba-cache-size`` for so many requests: 0 without linear attention."""
+        return STATES * requests if self.shape.state_bytes() else 0
+
+    def state_bytes(self, requests: int) -> int:
+        """What they take on each card; SGLang pads them by one."""
+        states = self.states(requests)
+        return (states + 1) * self.shape.state_bytes(self.cards) if states else 0
+
     def reserve(self, requests: int) -> int:
         """Estimate of what the running server allocates on each card besides weights and cache, in bytes."""
         working = self.shape.activation_bytes(CHUNK_TOKENS, requests, self.cards)
@@ -112,9 +128,12 @@ class Share:
     """What is free when SGLang measures."""
     weights: int
     cache: int
+    """For tokens, and for what linear attention keeps of each request."""
     reserve: int
     tokens: int
     """Room in the cache: SGLang's ``--max-total-tokens``."""
+    states: int = 0
+    """SGLang's ``--max-mamba-cache-size``; 0 if the model has no linear attention."""
 
     @property
     def fraction(self) -> float:
@@ -135,15 +154,24 @@ class Plan:
     @property
     def concurrency(self) -> int:
         """Problems of full length that both caches hold at the same time."""
-        return min(self.base.tokens, self.small.tokens) // self.context
+        many = min(self.base.tokens, self.small.tokens) // self.context
+        return min(many, self.requests) if self.base.states or self.small.states else many
 
 
-def fit(base: Side, small: Side, cards: Sequence[Card], *, context: int, concurrency: int | None = None) -> Plan:
+def fit(
+    base: Side,
+    small: Side,
+    cards: Sequence[Card],
+    *,
+    context: int,
+    concurrency: int | None = None,
+    choices: Sequence[int] = (),
+) -> Plan:
     """Share the cards between two models.
 
-    The base model takes the first cards, as many as its `Side.cards`. The small one takes the next where there are
-    enough, else the last of the base model's. On shared cards both caches get room for equally many tokens, because
-    both models read the same reasoning.
+    Each model takes neighbouring cards, as many as its `Side.cards`, so that there is most room: cards of its own for
+    the small one where there are enough, else the last of the base model's. On shared cards both caches get room for
+    equally many tokens, because both models read the same reasoning.
 
     Args:
         base: the base model.
@@ -151,6 +179,7 @@ def fit(base: Side, small: Side, cards: Sequence[Card], *, context: int, concurr
         cards: all the cards that may be used.
         context: tokens of the longest problem, from the prompt to the answer.
         concurrency: problems of that length at the same time; as many as fit if None.
+        choices: other numbers of cards that the base model may take, if the cards are of unequal size.
 
     Raises:
         DoesNotFit: there is not enough memory; the hint is what would fit.
@@ -160,12 +189,15 @@ def fit(base: Side, small: Side, cards: Sequence[Card], *, context: int, concurr
     for side in (base, small):
         _check(side, len(cards), context)
     wanted = concurrency or 1
-    room = _room(base, small, cards, wanted)
+    sides = [base]
+    if not _are_even(cards):
+        sides += [replace(base, cards=count) for count in choices if count != base.cards]
+    room = max((_room(side, small, cards, wanted) for side in sides), key=lambda room: room.tokens)
     if room.tokens >= wanted * context:
         return room.plan(context)
     raise DoesNotFit(
-        f"{_told(base)} and {_told(small)} do not fit: {room.shortage(wanted * context)}",
-        hint=_nearest(base, small, cards, context, wanted),
+        f"{_told(room.base.side)} and {_told(small)} do not fit: {room.shortage(wanted * context)}",
+        hint=_nearest(room.base.side, small, cards, context, wanted),
     )
 
 
@@ -191,10 +223,10 @@ class _Room:
         return Plan(self.base, self.small, context, self.requests)
 
     def shortage(self, tokens: int) -> str:
-        shared = self.small.first_card < self.base.side.cards
+        shared = _overlap(self.base, self.small)
         sides = (self.base, self.small) if shared else (min(self.base, self.small, key=lambda share: share.tokens),)
         weights = sum(share.weights for share in sides) / GIB
-        rest = sum(share.reserve + CONTEXT_BYTES for share in sides) / GIB
+        rest = sum(share.reserve + share.side.state_bytes(self.requests) + CONTEXT_BYTES for share in sides) / GIB
         cache = sum(share.side.token for share in sides) * tokens / CACHE_SHARE / GIB
         return (
             f"{weights:.1f} GiB of weights, {rest:.1f} GiB for running and {cache:.1f} GiB for a cache of {tokens} "
@@ -204,26 +236,62 @@ class _Room:
 
 
 def _room(base: Side, small: Side, cards: Sequence[Card], concurrency: int) -> _Room:
-    requests = min(MOST_REQUESTS, max(LEAST_REQUESTS, 2 * concurrency))
-    apart = len(cards) - base.cards >= small.cards
-    first = base.cards if apart else base.cards - min(small.cards, base.cards)
-    base_free = min(card.free for card in cards[: base.cards]) - CONTEXT_BYTES
-    small_free = min(card.free for card in cards[first : first + small.cards]) - CONTEXT_BYTES
+    """The layout with most room; of equal ones the first, which has the base model on the first cards."""
+    layouts = [
+        (first, second)
+        for first in range(len(cards) - base.cards + 1)
+        for second in _places(first, base.cards, small.cards, len(cards))
+    ]
+    return max((_laid_out(base, small, cards, concurrency, *layout) for layout in layouts), key=lambda room: room.tokens)
+
+
+def _places(first: int, taken: int, wanted: int, cards: int) -> Iterator[int]:
+    """Where a small model may begin beside a base model, the best places for equal cards first."""
+    end = first + taken
+    yield from (place for place in range(end, cards - wanted + 1))
+    yield max(0, end - min(wanted, taken) if end - min(wanted, taken) + wanted <= cards else cards - wanted)
+    yield from (place for place in range(cards - wanted + 1) if place < end)
+
+
+def _laid_out(base: Side, small: Side, cards: Sequence[Card], concurrency: int, first: int, second: int) -> _Room:
+    is_stateful = bool(base.states(1) or small.states(1))
+    requests = min(MOST_REQUESTS, max(LEAST_STATEFUL if is_stateful else LEAST_REQUESTS, 2 * concurrency))
+    base_cards, small_cards = cards[first : first + base.cards], cards[second : second + small.cards]
+    base_free = min(card.free for card in base_cards) - CONTEXT_BYTES
+    small_free = min(card.free for card in small_cards) - CONTEXT_BYTES
     base_reserve, small_reserve = base.reserve(requests), small.reserve(requests)
+    base_state, small_state = base.state_bytes(requests), small.state_bytes(requests)
+    apart = first + base.cards <= second or second + small.cards <= first
     if apart:
-        base_tokens = int((base_free - base.weights - base_reserve) * CACHE_SHARE) // base.token
-        small_tokens = int((small_free - small.weights - small_reserve) * CACHE_SHARE) // small.token
+        base_tokens = int((base_free - base.weights - base_state - base_reserve) * CACHE_SHARE) // base.token
+        small_tokens = int((small_free - small.weights - small_state - small_reserve) * CACHE_SHARE) // small.token
     else:
         free = min(base_free, small_free) - CONTEXT_BYTES
-        left = free - base.weights - small.weights - base_reserve - small_reserve
+        left = free - base.weights - small.weights - base_reserve - small_reserve - base_state - small_state
         base_tokens = small_tokens = int(left * CACHE_SHARE) // (base.token + small.token)
-        small_free = free - base.weights - base_reserve - base_tokens * base.token
+        small_free = free - base.weights - base_reserve - base_state - base_tokens * base.token
+    least = min(card.free for card in (*base_cards, *small_cards))
     return _Room(
-        Share(base, 0, base_free, base.weights, base_tokens * base.token, base_reserve, base_tokens),
-        Share(small, first, small_free, small.weights, small_tokens * small.token, small_reserve, small_tokens),
+        _share(base, first, base_free, base_reserve, base_tokens, requests),
+        _share(small, second, small_free, small_reserve, small_tokens, requests),
         requests,
-        min(card.free for card in cards),
+        least,
     )
+
+
+def _share(side: Side, first: int, free: int, reserve: int, tokens: int, requests: int) -> Share:
+    cache = tokens * side.token + side.state_bytes(requests)
+    return Share(side, first, free, side.weights, cache, reserve, tokens, side.states(requests))
+
+
+def _overlap(base: Share, small: Share) -> bool:
+    return (
+        base.first_card < small.first_card + small.side.cards and small.first_card < base.first_card + base.side.cards
+    )
+
+
+def _are_even(cards: Sequence[Card]) -> bool:
+    return min(card.free for card in cards) >= EVEN * max(card.free for card in cards)
 
 
 def _check(side: Side, cards: int, context: int) -> None:
