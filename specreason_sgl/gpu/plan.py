@@ -98,7 +98,7 @@ class Side:
         layers = self.shape.layers
         extra = self.draft.layers if self.draft else 0
         own = self.shape.cache_bytes(self.cards, self.cache_dtype, self.dtype)
-        return math.ceil(own * (layers + extra) / layers)
+        return max(1, math.ceil(own * (layers + extra) / layers))
 
     def states(self, requests: int) -> int:
         """SGLang's ``--max-mamba-cache-size`` for so many requests: 0 without linear attention."""
@@ -240,17 +240,15 @@ def _room(base: Side, small: Side, cards: Sequence[Card], concurrency: int) -> _
     layouts = [
         (first, second)
         for first in range(len(cards) - base.cards + 1)
-        for second in _places(first, base.cards, small.cards, len(cards))
+        for second in _places(first + base.cards, small.cards, len(cards))
     ]
     return max((_laid_out(base, small, cards, concurrency, *layout) for layout in layouts), key=lambda room: room.tokens)
 
 
-def _places(first: int, taken: int, wanted: int, cards: int) -> Iterator[int]:
-    """Where a small model may begin beside a base model, the best places for equal cards first."""
-    end = first + taken
-    yield from (place for place in range(end, cards - wanted + 1))
-    yield max(0, end - min(wanted, taken) if end - min(wanted, taken) + wanted <= cards else cards - wanted)
-    yield from (place for place in range(cards - wanted + 1) if place < end)
+def _places(end: int, wanted: int, cards: int) -> Iterator[int]:
+    """Where a small model may begin beside a base model that ends there, the best places for equal cards first."""
+    yield from range(end, cards - wanted + 1)
+    yield from reversed(range(min(end, cards - wanted + 1)))
 
 
 def _laid_out(base: Side, small: Side, cards: Sequence[Card], concurrency: int, first: int, second: int) -> _Room:
@@ -337,10 +335,12 @@ def _others(base: Side, small: Side, cards: Sequence[Card]) -> Iterator[tuple[st
         yield f"a base model in 8 bits ({eight}`)", replace(base, quantization="fp8"), small, cards
         both = f"a base model and a cache in 8 bits ({eight} --set cache_dtype=fp8_e4m3`)"
         yield both, replace(light, quantization="fp8"), small_light, cards
+    are_even = _are_even(cards)
+    card = (min if are_even else max)(cards, key=lambda card: card.free)
     for count in (2, 4, MOST_CARDS):
-        if count > len(cards) and base.shape.divides(count):
-            more = [min(cards, key=lambda card: card.free)] * count
-            yield f"{count} such cards", replace(base, cards=count), small, more
+        if (count > len(cards) or not are_even) and base.shape.divides(count):
+            kind = "such cards" if are_even else f"cards of {card.free / GIB:.1f} GiB"
+            yield f"{count} {kind}", replace(base, cards=count), small, [card] * count
 
 
 def _told(side: Side) -> str:
