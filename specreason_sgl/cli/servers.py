@@ -48,7 +48,8 @@ def up(
         str | None, typer.Option("--draft-head", metavar="MODEL", help="For `eagle3`", rich_help_panel=GPU)
     ] = None,
     attention_backend: Annotated[
-        str | None, typer.Option("--attention-backend", help="SGLang's [flashinfer, where the family takes it]", rich_help_panel=GPU)
+        str | None,
+        typer.Option("--attention-backend", help="SGLang's [flashinfer if it fits]", rich_help_panel=GPU),
     ] = None,
     override: Annotated[
         list[str] | None,

@@ -24,7 +24,13 @@ SHARED_WIDTH = (
     *("shared_expert_intermediate_size", "moe_shared_expert_intermediate_size"),
     *("share_expert_dim", "shared_intermediate_size"),
 )
-HARMLESS = ("num_expert_group", "n_expert_groups", "expert_capacity", "num_experts_per_group", "mtp_num_experts_per_tok")
+HARMLESS = (
+    "num_expert_group",
+    "n_expert_groups",
+    "expert_capacity",
+    "num_experts_per_group",
+    "mtp_num_experts_per_tok",
+)
 """Of experts, but no sizes of theirs."""
 
 KINDS = {
@@ -99,30 +105,34 @@ def read(config: Config) -> tuple[Block, ...]:
 
 
 def _kinds(config: Config, layers: int) -> list[str]:
-    pattern, linear = config.get("hybrid_override_pattern"), config.get("linear_attn_config")
-    if isinstance(pattern, str):
-        kinds = [PATTERN.get(letter, letter) for letter in pattern]
-    elif named := first(config, "layer_types", "layers_block_type"):
-        kinds = [KINDS.get(str(kind), str(kind)) for kind in named][:layers]
-    elif isinstance(linear, Mapping):
-        full = set(linear.get("full_attn_layers") or ())  # counted from 1
-        kinds = ["full" if layer + 1 in full else "linear" for layer in range(layers)]
-    elif every := number(config, "full_attention_interval", "layer_group_size"):
-        kinds = ["linear" if (layer + 1) % every else "full" for layer in range(layers)]
-    elif types := each(config, layers, "attn_type_list"):
-        kinds = ["full" if one else "linear" for one in types]
-    elif windows := each(config, layers, "hybrid_layer_pattern"):
-        kinds = ["sliding" if one else "full" for one in windows]
-    else:
-        kinds = ["full"] * layers
+    kinds = _told_kinds(config, layers)
     if len(kinds) != layers:
-        raise Unusable("hybrid_override_pattern" if pattern else "layer_types")
+        raise Unusable("hybrid_override_pattern" if config.get("hybrid_override_pattern") else "layer_types")
     if strange := sorted(set(kinds) - set(KINDS.values())):
         raise UsageError(f"there are layers of a kind `{strange[0]}`, which is not understood")
     recurrent = next((name for name, value in config.items() if name.startswith("mamba_") and _counts(value)), None)
     if recurrent and not {"mamba", "linear"} & set(kinds):
         raise UsageError(f"`{recurrent}` is not understood")
     return kinds
+
+
+def _told_kinds(config: Config, layers: int) -> list[str]:
+    if isinstance(pattern := config.get("hybrid_override_pattern"), str):
+        return [PATTERN.get(letter, letter) for letter in pattern]
+    if named := first(config, "layer_types", "layers_block_type"):
+        return [KINDS.get(str(kind), str(kind)) for kind in named][:layers]
+    if isinstance(linear := config.get("linear_attn_config"), Mapping):
+        full, other = (linear.get(name) for name in ("full_attn_layers", "kda_layers"))
+        if full is None:
+            raise Unusable("linear_attn_config")
+        start = 0 if 0 in {*full, *(other or ())} else 1
+        return ["full" if layer + start in full else "linear" for layer in range(layers)]
+    if every := number(config, "full_attention_interval", "layer_group_size"):
+        return ["linear" if (layer + 1) % every else "full" for layer in range(layers)]
+    if types := each(config, layers, "attn_type_list"):
+        return ["full" if one else "linear" for one in types]
+    windows = each(config, layers, "hybrid_layer_pattern") or [0] * layers
+    return ["sliding" if one else "full" for one in windows]
 
 
 def _mixers(config: Config, kinds: list[str]) -> list[Mixer]:
@@ -168,7 +178,8 @@ def _attention(config: Config, kind: str, heads: int, kv_heads: int) -> Mixer:
 
 
 def _latent(config: Config, heads: int) -> Mixer:
-    hidden, rank, rope = (need(config, name) for name in ("hidden_size", "kv_lora_rank", "qk_rope_head_dim"))
+    hidden, rank = need(config, "hidden_size"), need(config, "kv_lora_rank")
+    rope = number(config, "qk_rope_head_dim") or 0
     plain, value = need(config, "qk_nope_head_dim"), need(config, "v_head_dim")
     query_rank = number(config, "q_lora_rank")
     key = plain + rope
@@ -315,7 +326,7 @@ def _of_experts(name: str) -> bool:
     return "expert" in name or name.startswith("moe_") or "_moe_" in name
 
 
-def _counts(value: Any) -> bool:  # noqa: ANN401 - whatever stands in the file
+def _counts(value: Any) -> bool:
     """Whether a value may be a number of things, or a list of such numbers."""
     if isinstance(value, list):
         return any(_counts(one) for one in value)

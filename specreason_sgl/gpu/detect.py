@@ -22,7 +22,7 @@ _FIELDS = ("index", "uuid", "name", "memory.total", "memory.free", "compute_cap"
 _QUERY = ("nvidia-smi", f"--query-gpu={','.join(_FIELDS)}", "--format=csv,noheader,nounits")
 
 KEPT_BYTES = 640 * 2**20
-"""What a driver keeps of the memory that it shows, at most: PyTorch sees 22.0 GiB of an L4's 22.5, 44.4 of an A40's 45."""
+"""What a driver keeps of the memory that it shows, at most: programs see 22.0 of an L4's 22.5 GiB, 44.4 of an A40's."""
 
 USABLE = 0.985
 """Of the memory that a card is sold with, about what programs see: 79.1 of 80 GiB, 47.5 of 48, 139.8 of 141."""

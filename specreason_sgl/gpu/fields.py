@@ -26,7 +26,7 @@ def flat(config: Config) -> Config:
     return {**config, **{name: value for name, value in flat(inner).items() if value is not None}}
 
 
-def first(config: Config, *names: str) -> Any:  # noqa: ANN401 - whatever stands in the file
+def first(config: Config, *names: str) -> Any:
     """The first of some fields that has a value, or None."""
     return next((config[name] for name in names if config.get(name) is not None), None)
 
@@ -79,7 +79,8 @@ def layers_of(config: Config) -> int:
         Unusable: it is not there, or absurd.
     """
     named = first(config, "layers_block_type", "hybrid_override_pattern")
-    layers = need({"num_hidden_layers": len(named) if isinstance(named, list | str) else None, **config}, "num_hidden_layers")
+    counted = {"num_hidden_layers": len(named)} if isinstance(named, list | str) else {}
+    layers = need({**counted, **config}, "num_hidden_layers")
     if layers > MOST_LAYERS:
         raise Unusable("num_hidden_layers")
     return layers
@@ -98,7 +99,7 @@ def walk(config: Config) -> Iterator[tuple[str, Any]]:
 
 def family(config: Config) -> set[str]:
     """What a model's kind is called, in one spelling for type and architecture: ``gptoss``, ``qwen3next``."""
-    inner = next((config[name] for name in INNER if isinstance(config.get(name), Mapping)), {})
+    inner: Config = next((config[name] for name in INNER if isinstance(config.get(name), Mapping)), {})
     found = [config.get("model_type"), inner.get("model_type"), *(config.get("architectures") or ())]
     plain = [name.lower().replace("_", "").removesuffix("text") for name in found if isinstance(name, str)]
     return {name.removesuffix("forcausallm").removesuffix("forconditionalgeneration") for name in plain}

@@ -189,7 +189,7 @@ def prepare(spec: PairSpec, cards: Sequence[Card], *, replicas: int = 1, port: i
         poorest,
         context=spec.context,
         concurrency=spec.concurrency,
-        choices=[] if spec.base.cards else [count for count in (1, 2, 4, 8) if count <= each and base.divides(count)],
+        fewer=spec.base.cards is None,
     )
     stand_ins = {model: dummies.dummy(model) for model in (spec.base.model, spec.small.model)} if spec.dummy else {}
     return Launch(spec, plan, decode, each, replicas, port, stand_ins)

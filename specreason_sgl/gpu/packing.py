@@ -14,7 +14,8 @@ from specreason_sgl.gpu.fields import Config
 METHOD_BYTES = {
     **dict.fromkeys(("fp8", "modelopt_fp8", "w8a8_fp8", "w8a8_int8", "bitsandbytes", "fbgemm_fp8"), 1.0),
     # A byte of scale for each group of 32.
-    **{"mxfp8": 1.03125, "mxfp4": 0.53125},
+    "mxfp8": 1.03125,
+    "mxfp4": 0.53125,
     # Four bits, and for each group of 128 weights a scale and a zero point.
     **dict.fromkeys(("awq", "awq_marlin", "gptq", "gptq_marlin", "auto-round", "moe_wna16"), 0.54),
     # Four bits, and a byte of scale for each group of 16.
@@ -91,7 +92,8 @@ def _grouped(weights: Config) -> float | None:
         return None
     if weights.get("type") == "float":
         return bits / 8 + (1 / group if isinstance(group, int) and group > 0 else 0)
-    overhead = (2 + bits / 8) / group if isinstance(group, int) and group > 0 else 0
+    zero = 0 if weights.get("symmetric") else bits / 8
+    overhead = (2 + zero) / group if isinstance(group, int) and group > 0 else 0
     return bits / 8 + max(LEAST_OVERHEAD, overhead)
 
 
@@ -124,7 +126,7 @@ def _targets(told: Config) -> list[str]:
     return [] if "Linear" in found else found
 
 
-def _list(value: Any) -> list[str]:  # noqa: ANN401 - whatever stands in the file
+def _list(value: Any) -> list[str]:
     return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
 
 

@@ -50,7 +50,9 @@ STATES = 5
 EVEN = 0.9
 """Cards whose free memory differs by no more are taken for equal."""
 
-MOST_CARDS = 8
+COUNTS = (1, 2, 4, 8)
+"""Of cards that a model may be spread over."""
+MOST_CARDS = max(COUNTS)
 
 
 class DoesNotFit(SpecReasonError):
@@ -136,6 +138,11 @@ class Share:
     """SGLang's ``--max-mamba-cache-size``; 0 if the model has no linear attention."""
 
     @property
+    def places(self) -> range:
+        """Positions of its cards among the plan's."""
+        return range(self.first_card, self.first_card + self.side.cards)
+
+    @property
     def fraction(self) -> float:
         """SGLang's ``--mem-fraction-static``; rounded up, since the pool has its cap anyway."""
         return math.ceil((self.weights + self.cache) / self.free * 1000) / 1000
@@ -165,7 +172,7 @@ def fit(
     *,
     context: int,
     concurrency: int | None = None,
-    choices: Sequence[int] = (),
+    fewer: bool = False,
 ) -> Plan:
     """Share the cards between two models.
 
@@ -179,7 +186,7 @@ def fit(
         cards: all the cards that may be used.
         context: tokens of the longest problem, from the prompt to the answer.
         concurrency: problems of that length at the same time; as many as fit if None.
-        choices: other numbers of cards that the base model may take, if the cards are of unequal size.
+        fewer: whether the base model may take fewer cards than its `Side.cards` where they are of unequal size.
 
     Raises:
         DoesNotFit: there is not enough memory; the hint is what would fit.
@@ -190,8 +197,8 @@ def fit(
         _check(side, len(cards), context)
     wanted = concurrency or 1
     sides = [base]
-    if not _are_even(cards):
-        sides += [replace(base, cards=count) for count in choices if count != base.cards]
+    if fewer and not _are_even(cards):
+        sides += [replace(base, cards=count) for count in COUNTS if count < base.cards and base.shape.divides(count)]
     room = max((_room(side, small, cards, wanted) for side in sides), key=lambda room: room.tokens)
     if room.tokens >= wanted * context:
         return room.plan(context)
@@ -203,7 +210,7 @@ def fit(
 
 def spread(shape: Shape, cards: int) -> int:
     """The most of so many cards that a model's heads can be spread over, a power of two."""
-    return max(count for count in (1, 2, 4, 8) if count <= max(cards, 1) and shape.divides(count))
+    return max(count for count in COUNTS if count <= max(cards, 1) and shape.divides(count))
 
 
 @dataclass(frozen=True)
@@ -213,7 +220,7 @@ class _Room:
     base: Share
     small: Share
     requests: int
-    free: int
+    cards: Sequence[Card]
 
     @property
     def tokens(self) -> int:
@@ -223,26 +230,31 @@ class _Room:
         return Plan(self.base, self.small, context, self.requests)
 
     def shortage(self, tokens: int) -> str:
-        shared = _overlap(self.base, self.small)
-        sides = (self.base, self.small) if shared else (min(self.base, self.small, key=lambda share: share.tokens),)
-        weights = sum(share.weights for share in sides) / GIB
-        rest = sum(share.reserve + share.side.state_bytes(self.requests) + CONTEXT_BYTES for share in sides) / GIB
-        cache = sum(share.side.token for share in sides) * tokens / CACHE_SHARE / GIB
+        """What is missing on the card that misses most."""
+        both = (self.base, self.small)
+        found = []
+        for place, card in enumerate(self.cards):
+            shares = [share for share in both if place in share.places]
+            weights = sum(share.weights for share in shares)
+            rest = sum(share.reserve + share.side.state_bytes(self.requests) + CONTEXT_BYTES for share in shares)
+            cache = int(sum(share.side.token for share in shares) * tokens / CACHE_SHARE)
+            found.append((weights + rest + cache - card.free, weights, rest, cache, card.free))
+        _, *parts = max(found)
+        weighs, runs, holds, free = (part / GIB for part in parts)
         return (
-            f"{weights:.1f} GiB of weights, {rest:.1f} GiB for running and {cache:.1f} GiB for a cache of {tokens} "
-            f"tokens with some to spare are {weights + rest + cache:.1f} GiB, "
-            f"and a card has {self.free / GIB:.1f} GiB free"
+            f"{weighs:.1f} GiB of weights, {runs:.1f} GiB for running and {holds:.1f} GiB for a cache of {tokens} "
+            f"tokens with some to spare are {weighs + runs + holds:.1f} GiB, and a card has {free:.1f} GiB free"
         )
 
 
 def _room(base: Side, small: Side, cards: Sequence[Card], concurrency: int) -> _Room:
     """The layout with most room; of equal ones the first, which has the base model on the first cards."""
-    layouts = [
-        (first, second)
+    rooms = (
+        _laid_out(base, small, cards, concurrency, first, second)
         for first in range(len(cards) - base.cards + 1)
         for second in _places(first + base.cards, small.cards, len(cards))
-    ]
-    return max((_laid_out(base, small, cards, concurrency, *layout) for layout in layouts), key=lambda room: room.tokens)
+    )
+    return max(rooms, key=lambda room: room.tokens)
 
 
 def _places(end: int, wanted: int, cards: int) -> Iterator[int]:
@@ -254,38 +266,35 @@ def _places(end: int, wanted: int, cards: int) -> Iterator[int]:
 def _laid_out(base: Side, small: Side, cards: Sequence[Card], concurrency: int, first: int, second: int) -> _Room:
     is_stateful = bool(base.states(1) or small.states(1))
     requests = min(MOST_REQUESTS, max(LEAST_STATEFUL if is_stateful else LEAST_REQUESTS, 2 * concurrency))
-    base_cards, small_cards = cards[first : first + base.cards], cards[second : second + small.cards]
-    base_free = min(card.free for card in base_cards) - CONTEXT_BYTES
-    small_free = min(card.free for card in small_cards) - CONTEXT_BYTES
-    base_reserve, small_reserve = base.reserve(requests), small.reserve(requests)
-    base_state, small_state = base.state_bytes(requests), small.state_bytes(requests)
-    apart = first + base.cards <= second or second + small.cards <= first
-    if apart:
-        base_tokens = int((base_free - base.weights - base_state - base_reserve) * CACHE_SHARE) // base.token
-        small_tokens = int((small_free - small.weights - small_state - small_reserve) * CACHE_SHARE) // small.token
-    else:
-        free = min(base_free, small_free) - CONTEXT_BYTES
-        left = free - base.weights - small.weights - base_reserve - small_reserve - base_state - small_state
-        base_tokens = small_tokens = int(left * CACHE_SHARE) // (base.token + small.token)
-        small_free = free - base.weights - base_reserve - base_state - base_tokens * base.token
-    least = min(card.free for card in (*base_cards, *small_cards))
+    places = range(first, first + base.cards), range(second, second + small.cards)
+    fixed = [side.weights + side.state_bytes(requests) + side.reserve(requests) for side in (base, small)]
+
+    def room(place: int) -> int:
+        """Tokens that a card has room for, in the caches of all that is on it."""
+        here = [
+            (taken, side.token) for side, own, taken in zip((base, small), places, fixed, strict=True) if place in own
+        ]
+        left = cards[place].free - sum(taken + CONTEXT_BYTES for taken, _ in here)
+        return int(left * CACHE_SHARE) // sum(token for _, token in here)
+
+    base_tokens, small_tokens = (min(map(room, own)) for own in places)
+    shared = set(places[0]) & set(places[1])
+    if shared:
+        base_tokens = small_tokens = min(base_tokens, small_tokens)
+    before = CONTEXT_BYTES + fixed[0] + base_tokens * base.token
+    base_free = min(cards[place].free for place in places[0]) - CONTEXT_BYTES
+    small_free = min(cards[place].free - (before if place in shared else 0) for place in places[1]) - CONTEXT_BYTES
     return _Room(
-        _share(base, first, base_free, base_reserve, base_tokens, requests),
-        _share(small, second, small_free, small_reserve, small_tokens, requests),
+        _share(base, first, base_free, base_tokens, requests),
+        _share(small, second, small_free, small_tokens, requests),
         requests,
-        least,
+        cards,
     )
 
 
-def _share(side: Side, first: int, free: int, reserve: int, tokens: int, requests: int) -> Share:
+def _share(side: Side, first: int, free: int, tokens: int, requests: int) -> Share:
     cache = tokens * side.token + side.state_bytes(requests)
-    return Share(side, first, free, side.weights, cache, reserve, tokens, side.states(requests))
-
-
-def _overlap(base: Share, small: Share) -> bool:
-    return (
-        base.first_card < small.first_card + small.side.cards and small.first_card < base.first_card + base.side.cards
-    )
+    return Share(side, first, free, side.weights, cache, side.reserve(requests), tokens, side.states(requests))
 
 
 def _are_even(cards: Sequence[Card]) -> bool:
@@ -337,7 +346,7 @@ def _others(base: Side, small: Side, cards: Sequence[Card]) -> Iterator[tuple[st
         yield both, replace(light, quantization="fp8"), small_light, cards
     are_even = _are_even(cards)
     card = (min if are_even else max)(cards, key=lambda card: card.free)
-    for count in (2, 4, MOST_CARDS):
+    for count in COUNTS[1:]:
         if (count > len(cards) or not are_even) and base.shape.divides(count):
             kind = "such cards" if are_even else f"cards of {card.free / GIB:.1f} GiB"
             yield f"{count} {kind}", replace(base, cards=count), small, [card] * count

@@ -72,30 +72,8 @@ class Shape:
         Raises:
             UsageError: a field is missing or not understood.
         """
-        kinds = family(config)
-        config = flat(config)
         try:
-            if not config.get("num_attention_heads"):
-                raise Unusable("num_attention_heads")
-            layers = blocks.read(config)
-            heads = max(each(config, len(layers), "num_attention_heads") or [])
-            kimi = config.get("linear_attn_config") or {}
-            return cls(
-                name=name,
-                hidden=need(config, "hidden_size"),
-                heads=heads,
-                blocks=layers,
-                vocab=need(config, "vocab_size"),
-                tied=_is_tied(config, kinds),
-                context=_context(config),
-                linear_heads=number(kimi, "num_heads")
-                or number(config, "linear_num_value_heads", "linear_num_heads", "mamba_num_heads")
-                or heads,
-                beside=_beside(config, len(layers)),
-                packing=packing.read(config, layers),
-                family=frozenset(kinds),
-                tokenizer=config.get("tokenizer"),
-            )
+            return cls._read(name, config)
         except Unusable as error:
             raise UsageError(
                 f"the configuration of `{name}` has no usable '{error}'", hint=f"without it {NOT_PLANNED}"
@@ -106,6 +84,31 @@ class Shape:
             raise UsageError(
                 f"the configuration of `{name}` is not understood: {error}", hint=f"so {NOT_PLANNED}"
             ) from error
+
+    @classmethod
+    def _read(cls, name: str, config: Config) -> Shape:
+        kinds = family(config)
+        config = flat(config)
+        if not config.get("num_attention_heads"):
+            raise Unusable("num_attention_heads")
+        layers = blocks.read(config)
+        heads = max(each(config, len(layers), "num_attention_heads") or [])
+        kimi = config.get("linear_attn_config") or {}
+        linear = number(config, "linear_num_value_heads", "linear_num_heads", "mamba_num_heads")
+        return cls(
+            name=name,
+            hidden=need(config, "hidden_size"),
+            heads=heads,
+            blocks=layers,
+            vocab=need(config, "vocab_size"),
+            tied=_is_tied(config, kinds),
+            context=_context(config),
+            linear_heads=number(kimi, "num_heads") or linear or heads,
+            beside=_beside(config, len(layers)),
+            packing=packing.read(config, layers),
+            family=frozenset(kinds),
+            tokenizer=config.get("tokenizer"),
+        )
 
     @property
     def layers(self) -> int:
@@ -284,7 +287,9 @@ def _context(config: Config) -> int:
     scaling = config.get("rope_scaling") or {}
     stretched = "original_max_position_embeddings" not in scaling and scaling.get("rope_type") != "llama3"
     factor = (scaling.get("factor") or 1) if stretched else 1
-    return int(need(config, *CONTEXTS) * factor)
+    if not (longest := number(config, *CONTEXTS)):
+        raise Unusable(CONTEXTS[-1])
+    return int(longest * factor)
 
 
 def _is_tied(config: Config, kinds: set[str]) -> bool:
