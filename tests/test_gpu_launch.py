@@ -159,7 +159,9 @@ def test_experts_under_another_name_are_no_small_model(
     pair = ["up", "--base", base, "--small", "Qwen/Qwen3-0.6B", "--dry-run", "--gpus"]
 
     assert call(monkeypatch, *pair, "1x16") == 1
-    assert "do not fit: 41.8 GiB of weights" in capsys.readouterr().err  # 40.7 of them the base model's
+    told = capsys.readouterr().err
+    assert "do not fit: 41.8 GiB of weights" in told  # 40.7 of them the base model's
+    assert "hint: what fits: 8 such cards" in told  # four for its 20 heads, and one for the small model
     assert call(monkeypatch, *pair, "1x80") == 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -283,6 +284,8 @@ def test_which_layers_have_a_cache(fields: dict[str, Any], cached: list[bool]) -
     [
         ({"layer_types": ["conv", "full_attention"] * 2}, "layers of a kind `conv`, which is not understood"),
         ({"mamba_d_state": 16}, "`mamba_d_state` is not understood"),
+        ({"compress_ratios": [0, 0, 4, 128]}, "`compress_ratios` is not understood"),
+        ({"conv_L_cache": 3}, "`conv_L_cache` is not understood"),
         ({"intermediate_size": None}, "no usable 'intermediate_size'"),
         ({"intermediate_size": "128"}, "no usable 'intermediate_size'"),
         ({"intermediate_size": [128, 64]}, "no usable 'intermediate_size'"),
@@ -310,9 +313,11 @@ ODD = st.recursive(VALUES, lambda inner: st.lists(inner, max_size=4) | st.dictio
 @given(row=st.sampled_from(PUBLISHED), data=st.data())
 def test_an_odd_value_anywhere_is_planned_or_refused_and_never_a_traceback(row: Any, data: st.DataObject) -> None:
     config = published(row["name"])
-    name = data.draw(st.sampled_from(sorted(config)))
+    inner = config.get("text_config", config)
+    name = data.draw(st.sampled_from(sorted(inner)))
+    odd = inner | {name: data.draw(ODD)}
     with contextlib.suppress(UsageError):
-        shape = Shape.read("m", config | {name: data.draw(ODD)})
+        shape = Shape.read("m", config | ({"text_config": odd} if inner is not config else odd))
         assert shape.weight_bytes() >= 0
         assert shape.cache_bytes() >= 0
 
@@ -637,6 +642,8 @@ def test_states_of_linear_attention_have_their_room() -> None:
     assert plan.concurrency == 4  # one for each request that has states, though the caches would hold more
     assert many.base.states == 5 * many.requests == 5 * 24
     assert many.concurrency >= 12
+    drafting = replace(side, drafted=6)
+    assert drafting.state_bytes(4) - side.state_bytes(4) == 6 * 5 * side.shape.state_bytes()
 
 
 def test_with_a_card_to_spare_the_small_model_has_it_alone() -> None:

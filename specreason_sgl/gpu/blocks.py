@@ -41,6 +41,8 @@ KINDS = {
 }
 PATTERN = {"M": "mamba", "*": "full", "-": "mlp", "E": "moe"}
 """Nemotron-H's letters for its layers."""
+STRANGE = ("compress_ratios", "o_lora_rank", "conv_L_cache", "attn_layer_period")
+"""Fields of attention that is none of these kinds: DeepSeek-V4's, LFM2's, Jamba's."""
 
 STATE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 CONVOLUTION_BYTES = 2
@@ -110,9 +112,10 @@ def _kinds(config: Config, layers: int) -> list[str]:
         raise Unusable("hybrid_override_pattern" if config.get("hybrid_override_pattern") else "layer_types")
     if strange := sorted(set(kinds) - set(KINDS.values())):
         raise UsageError(f"there are layers of a kind `{strange[0]}`, which is not understood")
-    recurrent = next((name for name, value in config.items() if name.startswith("mamba_") and _counts(value)), None)
-    if recurrent and not {"mamba", "linear"} & set(kinds):
-        raise UsageError(f"`{recurrent}` is not understood")
+    is_recurrent = bool({"mamba", "linear"} & set(kinds))
+    for name, value in config.items():
+        if _counts(value) and (name in STRANGE or (name.startswith("mamba_") and not is_recurrent)):
+            raise UsageError(f"`{name}` is not understood")
     return kinds
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from specreason_sgl.errors import SpecReasonError, UsageError
 from specreason_sgl.gpu import attention, dummies
-from specreason_sgl.gpu.decode import Decode, choose
+from specreason_sgl.gpu.decode import MOST_DRAFTED, Decode, choose
 from specreason_sgl.gpu.pairfile import ModelSpec, PairSpec
 from specreason_sgl.gpu.plan import CHUNK_TOKENS, GIB, Card, Plan, Share, Side, fit, spread
 from specreason_sgl.gpu.shapes import find
@@ -184,7 +184,7 @@ def prepare(spec: PairSpec, cards: Sequence[Card], *, replicas: int = 1, port: i
     # One plan for all replicas, so each place has what its poorest card has.
     poorest = [min(cards[place : replicas * each : each], key=lambda card: card.free) for place in range(each)]
     plan = fit(
-        replace(sides[0], draft=draft),
+        replace(sides[0], draft=draft, drafted=MOST_DRAFTED if decode.arguments else 0),
         sides[1],
         poorest,
         context=spec.context,

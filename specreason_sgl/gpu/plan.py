@@ -84,6 +84,8 @@ class Side:
     cache_dtype: str = "auto"
     draft: Shape | None = None
     """A second model in the same server, that drafts tokens (speculative decoding)."""
+    drafted: int = 0
+    """Tokens that are drafted at a time, with a draft model or without."""
 
     @property
     def weights(self) -> int:
@@ -107,9 +109,9 @@ class Side:
         return STATES * requests if self.shape.state_bytes() else 0
 
     def state_bytes(self, requests: int) -> int:
-        """What they take on each card; SGLang pads them by one."""
-        states = self.states(requests)
-        return (states + 1) * self.shape.state_bytes(self.cards) if states else 0
+        """What they take on each card; SGLang pads them by one, and keeps one more for each token that is drafted."""
+        drafted = self.drafted * (requests + 1)
+        return (self.states(requests) + 1 + drafted) * self.shape.state_bytes(self.cards)
 
     def reserve(self, requests: int) -> int:
         """Estimate of what the running server allocates on each card besides weights and cache, in bytes."""
@@ -347,9 +349,9 @@ def _others(base: Side, small: Side, cards: Sequence[Card]) -> Iterator[tuple[st
     are_even = _are_even(cards)
     card = (min if are_even else max)(cards, key=lambda card: card.free)
     for count in COUNTS[1:]:
-        if (count > len(cards) or not are_even) and base.shape.divides(count):
+        if count > len(cards) or not are_even:
             kind = "such cards" if are_even else f"cards of {card.free / GIB:.1f} GiB"
-            yield f"{count} {kind}", replace(base, cards=count), small, [card] * count
+            yield f"{count} {kind}", replace(base, cards=spread(base.shape, count)), small, [card] * count
 
 
 def _told(side: Side) -> str:
