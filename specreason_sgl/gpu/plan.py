@@ -261,8 +261,10 @@ def _room(base: Side, small: Side, cards: Sequence[Card], concurrency: int) -> _
 
 def _places(end: int, wanted: int, cards: int) -> Iterator[int]:
     """Where a small model may begin beside a base model that ends there, the best places for equal cards first."""
+    within = max(0, min(end, cards) - wanted) + 1
     yield from range(end, cards - wanted + 1)
-    yield from reversed(range(min(end, cards - wanted + 1)))
+    yield from reversed(range(within))
+    yield from range(within, min(end, cards - wanted + 1))
 
 
 def _laid_out(base: Side, small: Side, cards: Sequence[Card], concurrency: int, first: int, second: int) -> _Room:
