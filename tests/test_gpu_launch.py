@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import ast
+import inspect
 import json
 import shlex
 import socket
@@ -15,9 +17,12 @@ import pytest
 from specreason_sgl.cli import app
 from specreason_sgl.cli.pair import PairOptions
 from specreason_sgl.errors import SpecReasonError, UsageError
-from specreason_sgl.gpu import detect
+from specreason_sgl.gpu import attention, detect
+from specreason_sgl.gpu.fields import family
 from specreason_sgl.gpu.launch import Launch, prepare
 from specreason_sgl.gpu.pairfile import read, stock
+from specreason_sgl.gpu.plan import GIB
+from specreason_sgl.gpu.shapes import configuration, find
 from specreason_sgl.runtime import pairs, servers
 
 PAIR = {"base.model": "Qwen/Qwen3-32B", "small.model": "Qwen/Qwen3-1.7B"}
@@ -134,6 +139,171 @@ def test_a_drafting_model_takes_its_room_in_the_base_server() -> None:
     assert drafting.plan.base.tokens < plain.plan.base.tokens
     assert "--speculative-draft-model-path Qwen/Qwen3-1.7B" in drafting.commands()[0]
     assert "--speculative" not in drafting.commands()[1]
+
+
+PLANNED = {
+    row["name"]: row["config"]
+    for row in map(json.loads, (Path(__file__).parent / "data" / "models.jsonl").read_text("utf-8").splitlines())
+}
+
+
+def folder(path: Path, model: str, **fields: Any) -> str:
+    """A folder with what is known of a model's configuration, and no weights."""
+    config = {"max_position_embeddings": 131072, **PLANNED[model], **fields}
+    (path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return str(path)
+
+
+def test_experts_under_another_name_are_no_small_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = folder(tmp_path, "baidu/ERNIE-4.5-21B-A3B-Thinking")
+    pair = ["up", "--base", base, "--small", "Qwen/Qwen3-0.6B", "--dry-run", "--gpus"]
+
+    assert call(monkeypatch, *pair, "1x16") == 1
+    told = capsys.readouterr().err
+    assert "do not fit: 41.8 GiB of weights" in told  # 40.7 of them the base model's
+    assert "hint: what fits: 8 such cards" in told  # four for its 20 heads, and one for the small model
+    assert call(monkeypatch, *pair, "1x80") == 0
+
+
+def test_eight_bits_are_not_counted_as_four(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = dict(configuration("Qwen/QwQ-32B")) | {"quantization_config": {"quant_method": "gptq", "bits": 8}}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    pair = ["up", "--base", str(tmp_path), "--small", "Qwen/Qwen3-0.6B", "--dry-run", "--gpus"]
+
+    assert find(str(tmp_path)).weight_bytes() / GIB == pytest.approx(33.1, abs=0.1)
+    assert call(monkeypatch, *pair, "1x32") == 1
+    assert "in gptq and `Qwen/Qwen3-0.6B` do not fit" in capsys.readouterr().err
+    assert call(monkeypatch, *pair, "1x48") == 0
+
+
+def test_a_quantised_model_inside_another_fits_as_it_is(tmp_path: Path) -> None:
+    base = folder(tmp_path, "Qwen/Qwen3.6-27B-FP8")
+    planned = launch("1x48", base__model=base, small__model="Qwen/Qwen3-0.6B")
+
+    assert planned.plan.base.weights / GIB == pytest.approx(27.4, abs=0.1)
+    assert planned.plan.concurrency >= 3
+    assert options(planned.commands()[0])["--max-mamba-cache-size"] == "20"
+    assert "--max-mamba-cache-size" not in planned.commands()[1]
+
+
+def test_the_base_model_takes_the_larger_of_two_cards() -> None:
+    for cards, first in (("1x80,1x24", 0), ("1x24,1x80", 1)):
+        planned = prepare(read("qwq", {}), detect.describe(cards))
+        base, small = map(options, planned.commands())
+
+        assert planned.plan.concurrency == 5
+        assert (base["--tp-size"], base["--base-gpu-id"], small["--base-gpu-id"]) == ("1", str(first), str(1 - first))
+
+
+def test_cards_of_unequal_size_are_shared_as_one_asks() -> None:
+    planned = prepare(read("qwq", {"base.cards": 2}), detect.describe("1x80,1x48"))
+
+    assert planned.plan.base.side.cards == 2
+
+
+# Attention
+
+
+@pytest.mark.parametrize(
+    ("model", "backend"),
+    [
+        ("openai/gpt-oss-20b", None),
+        ("google/gemma-4-26B-A4B-it", None),
+        ("LGAI-EXAONE/EXAONE-4.0-32B", None),
+        ("zai-org/GLM-5", None),
+        ("Qwen/Qwen3-8B", "flashinfer"),
+        ("Qwen/Qwen3.6-27B-FP8", "flashinfer"),
+    ],
+)
+def test_a_family_is_told_no_attention_that_sglang_refuses_it(model: str, backend: str | None, tmp_path: Path) -> None:
+    planned = launch("8x141", base__model=folder(tmp_path, model), base__quantization="fp8")
+    base, small = map(options, planned.commands())
+
+    assert base.get("--attention-backend") == backend
+    assert small["--attention-backend"] == "flashinfer"
+
+
+def test_an_attention_that_sglang_refuses_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    base = folder(tmp_path, "openai/gpt-oss-20b")
+    with pytest.raises(UsageError, match="with `--attention-backend flashinfer`") as told:
+        launch("1x80", base__model=base, attention_backend="flashinfer")
+
+    assert told.value.hint == "leave the option out, or take `triton`, `fa3`, `fa4`, `trtllm_mha`"
+    assert "--attention-backend triton" in launch("1x80", base__model=base, attention_backend="triton").commands()[0]
+
+
+def test_the_families_are_those_that_sglang_has_a_list_of_attentions_for() -> None:
+    from sglang.srt.arg_groups import model_hook
+
+    found: dict[str, set[str]] = {}
+    for node in ast.walk(ast.parse(inspect.getsource(model_hook.handle_model_specific_adjustments))):
+        if not isinstance(node, ast.If):
+            continue
+        asserted = [part for top in node.body for part in ast.walk(top) if isinstance(part, ast.Assert)]
+        if any("backend" in ast.unparse(part.test) for part in asserted):
+            words = {word for top in node.body for word in strings(top)}
+            found |= {name: words for name in strings(node.test) if name.endswith(("ForCausalLM", "Generation"))}
+
+    assert len(found) > 5
+    for name, words in found.items():
+        supported = attention.SUPPORTED.get(*family({"architectures": [name]}))
+        assert (supported is None) == name.startswith("Lfm2")  # which is refused triton alone
+        if supported and "triton" in words:
+            assert set(supported) <= words
+
+
+def strings(node: ast.AST) -> set[str]:
+    return {one.value for one in ast.walk(node) if isinstance(one, ast.Constant) and isinstance(one.value, str)}
+
+
+# Cards by name
+
+
+@pytest.mark.parametrize(
+    ("text", "count", "shown", "free"),
+    [
+        ("2xL4", 2, 22.5, 21.9),
+        ("1xA10G", 1, 22.5, 21.9),
+        ("1xA10", 1, 22.5, 21.9),
+        ("1xA40", 1, 45.0, 44.4),
+        ("1xl40s", 1, 45.0, 44.4),
+        ("4xA6000", 4, 48.0, 47.4),
+        ("1xNVIDIA RTX 4090", 1, 24.0, 23.4),
+        ("1x4090", 1, 24.0, 23.4),
+        ("1xA100-40GB", 1, 40.0, 39.4),
+        ("8xA100", 8, 80.0, 79.4),
+        ("1xH100-80GB", 1, 79.6, 79.0),
+        ("1xNVIDIA H100 80GB HBM3", 1, 79.6, 79.0),
+        ("1xH200", 1, 140.4, 139.8),
+        ("1xB200", 1, 179.1, 178.4),
+    ],
+)
+def test_cards_by_name_have_what_their_driver_shows(text: str, count: int, shown: float, free: float) -> None:
+    found = detect.describe(text)
+
+    assert len(found) == count
+    assert found[0].memory / GIB == pytest.approx(shown, abs=0.05)
+    assert found[0].free / GIB == pytest.approx(free, abs=0.05)
+
+
+def test_a_named_card_has_less_than_what_it_is_sold_with() -> None:
+    spec = read("qwq", {"base.quantization": "fp8"})
+    named, sold = (prepare(spec, detect.describe(cards)) for cards in ("1xA40", "1x48"))
+
+    assert named.plan.base.tokens < sold.plan.base.tokens
+
+
+@pytest.mark.parametrize("text", ["1xH1000", "2xfoo", "1x2048"])
+def test_a_card_that_is_not_known_is_told_with_the_list(text: str) -> None:
+    with pytest.raises(UsageError, match="there is no card") as told:
+        detect.describe(text)
+
+    assert "`2x48`" in str(told.value.hint)
+    assert "L40S" in str(told.value.hint)
 
 
 def test_replicas_have_cards_of_their_own_behind_routers() -> None:

@@ -48,7 +48,8 @@ def up(
         str | None, typer.Option("--draft-head", metavar="MODEL", help="For `eagle3`", rich_help_panel=GPU)
     ] = None,
     attention_backend: Annotated[
-        str | None, typer.Option("--attention-backend", help="SGLang's [flashinfer]", rich_help_panel=GPU)
+        str | None,
+        typer.Option("--attention-backend", help="SGLang's [flashinfer if it fits]", rich_help_panel=GPU),
     ] = None,
     override: Annotated[
         list[str] | None,
@@ -65,7 +66,7 @@ def up(
     ] = False,
     gpus: Annotated[
         str | None,
-        typer.Option("--gpus", help="Plan for these cards, such as 2x48 [those here]", rich_help_panel=GPU),
+        typer.Option("--gpus", help="Plan for these cards, such as 2x48 or 2xL40S [those here]", rich_help_panel=GPU),
     ] = None,
     replicas: Annotated[
         int, typer.Option("--replicas", min=1, help="Servers of each model, behind routers", rich_help_panel=SERVERS)

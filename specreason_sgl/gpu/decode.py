@@ -16,6 +16,8 @@ METHODS: tuple[Method, ...] = get_args(Method)
 
 DRAFT_TOKENS = 5
 """Tokens drafted at a time by the small model (SpecReason, section 5)."""
+MOST_DRAFTED = 12
+"""Tokens at a time where SGLang chooses: as many n-grams, fewer with a draft head."""
 
 _ALGORITHM = ("--speculative-algorithm",)
 

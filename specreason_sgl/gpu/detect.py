@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 from specreason_sgl.errors import UsageError
 from specreason_sgl.gpu.plan import GIB, Card
+
+_HINT = "two cards sold with 48 GB are `2x48`, and two L40S `2xL40S`"
 
 Ask = Callable[[Sequence[str]], str]
 """Runs a command and returns its output; raises `OSError` or `subprocess.SubprocessError` if it cannot."""
 
 _FIELDS = ("index", "uuid", "name", "memory.total", "memory.free", "compute_cap", "driver_version")
 _QUERY = ("nvidia-smi", f"--query-gpu={','.join(_FIELDS)}", "--format=csv,noheader,nounits")
+
+KEPT_BYTES = 640 * 2**20
+"""What a driver keeps of the memory that it shows, at most: programs see 22.0 of an L4's 22.5 GiB, 44.4 of an A40's."""
 
 USABLE = 0.985
 """Of the memory that a card is sold with, about what programs see: 79.1 of 80 GiB, 47.5 of 48, 139.8 of 141."""
@@ -53,19 +62,42 @@ def cards(environment: Mapping[str, str], ask: Ask = run) -> list[Card]:
 
 
 def describe(text: str) -> list[Card]:
-    """Cards as ``2x48``: so many of so many GB each; kinds are separated by commas.
+    """Cards as ``2x48`` or ``2xL40S``: so many of so many GB each, or of that name; kinds are separated by commas.
 
     Raises:
         UsageError: it reads otherwise.
     """
     found: list[Card] = []
     for part in text.split(","):
-        match = re.fullmatch(r"(\d{1,2})x(\d{1,4}(?:\.\d+)?)(?:gb)?", part.strip().lower())
+        match = re.fullmatch(r"(\d{1,2})x(?:(\d{1,3}(?:\.\d+)?)(?:gb)?|([a-z].*|\d{4}))", part.strip().lower())
         if not match or not int(match[1]):
-            raise UsageError(f"`{text}` does not describe GPUs", hint="two cards of 48 GB are `2x48`")
-        memory = int(float(match[2]) * GIB * USABLE)
-        found += [Card(f"{match[2]} GB", memory, memory)] * int(match[1])
+            raise UsageError(f"`{text}` does not describe GPUs", hint=_HINT)
+        found += [_sold(match[2]) if match[2] else _named(match[3])] * int(match[1])
     return [Card(card.name, card.memory, card.free, index) for index, card in enumerate(found)]
+
+
+def _sold(size: str) -> Card:
+    memory = int(float(size) * GIB * USABLE)
+    return Card(f"{size} GB", memory, memory)
+
+
+def _named(text: str) -> Card:
+    wanted = _plain(text)
+    for name, fields in _known().items():
+        if wanted in {_plain(one) for one in (name, *fields.get("also", ()))}:
+            memory = fields["mib"] * 2**20
+            return Card(name, memory, memory - KEPT_BYTES)
+    raise UsageError(f"there is no card `{text}` in the list", hint=f"{_HINT}; the list: {', '.join(_known())}")
+
+
+def _plain(name: str) -> str:
+    """A card's name without maker, series, signs and unit."""
+    return re.sub(r"nvidia|geforce|rtx|tesla|gb$|[^a-z0-9]", "", name.lower())
+
+
+@cache
+def _known() -> Mapping[str, Mapping[str, Any]]:
+    return tomllib.loads((Path(__file__).parent / "cards.toml").read_text(encoding="utf-8"))
 
 
 def _bytes(mib: str) -> int:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from specreason_sgl.errors import SpecReasonError, UsageError
-from specreason_sgl.gpu import dummies
-from specreason_sgl.gpu.decode import Decode, choose
+from specreason_sgl.gpu import attention, dummies
+from specreason_sgl.gpu.decode import MOST_DRAFTED, Decode, choose
 from specreason_sgl.gpu.pairfile import ModelSpec, PairSpec
 from specreason_sgl.gpu.plan import CHUNK_TOKENS, GIB, Card, Plan, Share, Side, fit, spread
 from specreason_sgl.gpu.shapes import find
@@ -133,13 +133,14 @@ class Launch:
             "--port": port,
             "--tp-size": share.side.cards,
             "--base-gpu-id": card,
-            "--attention-backend": self.spec.attention_backend,
+            "--attention-backend": attention.choose(self.spec.attention_backend, share.side.shape),
             "--dtype": model.dtype,
             "--quantization": model.quantization,
             "--kv-cache-dtype": self.spec.cache_dtype,
             "--context-length": self.plan.context,
             "--mem-fraction-static": f"{share.fraction:.3f}",
             "--max-total-tokens": share.tokens,
+            "--max-mamba-cache-size": share.states or None,
             "--max-running-requests": self.plan.requests,
             "--chunked-prefill-size": CHUNK_TOKENS,
         }
@@ -172,6 +173,8 @@ def prepare(spec: PairSpec, cards: Sequence[Card], *, replicas: int = 1, port: i
             hint="to plan for another machine describe its cards, such as `--gpus 1x80 --dry-run`",
         )
     base, small = find(spec.base.model), find(spec.small.model)
+    for shape in (base, small):
+        attention.choose(spec.attention_backend, shape)
     decode = choose(spec.decode, base, small, spec.draft_head)
     sides = [
         Side(shape, model.cards or most, model.dtype, model.quantization, spec.cache_dtype)
@@ -180,7 +183,14 @@ def prepare(spec: PairSpec, cards: Sequence[Card], *, replicas: int = 1, port: i
     draft = find(decode.draft) if decode.draft else None
     # One plan for all replicas, so each place has what its poorest card has.
     poorest = [min(cards[place : replicas * each : each], key=lambda card: card.free) for place in range(each)]
-    plan = fit(replace(sides[0], draft=draft), sides[1], poorest, context=spec.context, concurrency=spec.concurrency)
+    plan = fit(
+        replace(sides[0], draft=draft, drafted=MOST_DRAFTED if decode.arguments else 0),
+        sides[1],
+        poorest,
+        context=spec.context,
+        concurrency=spec.concurrency,
+        fewer=spec.base.cards is None,
+    )
     stand_ins = {model: dummies.dummy(model) for model in (spec.base.model, spec.small.model)} if spec.dummy else {}
     return Launch(spec, plan, decode, each, replicas, port, stand_ins)
 

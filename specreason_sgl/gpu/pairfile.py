@@ -50,7 +50,8 @@ class PairSpec(BaseModel):
     """Problems of that length at the same time; as many as fit if not given."""
     cache_dtype: str = "auto"
     """Of both models' caches, as SGLang's ``--kv-cache-dtype``."""
-    attention_backend: str = "flashinfer"
+    attention_backend: str | None = None
+    """SGLang's; if not given FlashInfer's, but for families that SGLang refuses it for."""
     decode: Method = "off"
     """How the base server drafts tokens for itself."""
     draft_head: str | None = None

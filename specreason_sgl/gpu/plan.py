@@ -43,7 +43,16 @@ CACHE_SHARE = 0.9
 
 LEAST_CONTEXT, CONTEXT_STEP = 4096, 1024
 LEAST_REQUESTS, MOST_REQUESTS = 16, 256
-MOST_CARDS = 8
+LEAST_STATEFUL = 4
+"""Requests at a time where each takes memory of its own, whatever its length (linear attention)."""
+STATES = 5
+"""What SGLang holds of such memory for each request: itself, two tracked, and what the prefix cache keeps."""
+EVEN = 0.9
+"""Cards whose free memory differs by no more are taken for equal."""
+
+COUNTS = (1, 2, 4, 8)
+"""Of cards that a model may be spread over."""
+MOST_CARDS = max(COUNTS)
 
 
 class DoesNotFit(SpecReasonError):
@@ -75,6 +84,8 @@ class Side:
     cache_dtype: str = "auto"
     draft: Shape | None = None
     """A second model in the same server, that drafts tokens (speculative decoding)."""
+    drafted: int = 0
+    """Tokens that are drafted at a time, with a draft model or without."""
 
     @property
     def weights(self) -> int:
@@ -91,7 +102,16 @@ class Side:
         layers = self.shape.layers
         extra = self.draft.layers if self.draft else 0
         own = self.shape.cache_bytes(self.cards, self.cache_dtype, self.dtype)
-        return math.ceil(own * (layers + extra) / layers)
+        return max(1, math.ceil(own * (layers + extra) / layers))
+
+    def states(self, requests: int) -> int:
+        """SGLang's ``--max-mamba-cache-size`` for so many requests: 0 without linear attention."""
+        return STATES * requests if self.shape.state_bytes() else 0
+
+    def state_bytes(self, requests: int) -> int:
+        """What they take on each card; SGLang pads them by one, and keeps one more for each token that is drafted."""
+        drafted = self.drafted * (requests + 1)
+        return (self.states(requests) + 1 + drafted) * self.shape.state_bytes(self.cards)
 
     def reserve(self, requests: int) -> int:
         """Estimate of what the running server allocates on each card besides weights and cache, in bytes."""
@@ -112,9 +132,17 @@ class Share:
     """What is free when SGLang measures."""
     weights: int
     cache: int
+    """For tokens, and for what linear attention keeps of each request."""
     reserve: int
     tokens: int
     """Room in the cache: SGLang's ``--max-total-tokens``."""
+    states: int = 0
+    """SGLang's ``--max-mamba-cache-size``; 0 if the model has no linear attention."""
+
+    @property
+    def places(self) -> range:
+        """Positions of its cards among the plan's."""
+        return range(self.first_card, self.first_card + self.side.cards)
 
     @property
     def fraction(self) -> float:
@@ -135,15 +163,24 @@ class Plan:
     @property
     def concurrency(self) -> int:
         """Problems of full length that both caches hold at the same time."""
-        return min(self.base.tokens, self.small.tokens) // self.context
+        many = min(self.base.tokens, self.small.tokens) // self.context
+        return min(many, self.requests) if self.base.states or self.small.states else many
 
 
-def fit(base: Side, small: Side, cards: Sequence[Card], *, context: int, concurrency: int | None = None) -> Plan:
+def fit(
+    base: Side,
+    small: Side,
+    cards: Sequence[Card],
+    *,
+    context: int,
+    concurrency: int | None = None,
+    fewer: bool = False,
+) -> Plan:
     """Share the cards between two models.
 
-    The base model takes the first cards, as many as its `Side.cards`. The small one takes the next where there are
-    enough, else the last of the base model's. On shared cards both caches get room for equally many tokens, because
-    both models read the same reasoning.
+    Each model takes neighbouring cards, as many as its `Side.cards`, so that there is most room: cards of its own for
+    the small one where there are enough, else the last of the base model's. On shared cards both caches get room for
+    equally many tokens, because both models read the same reasoning.
 
     Args:
         base: the base model.
@@ -151,6 +188,7 @@ def fit(base: Side, small: Side, cards: Sequence[Card], *, context: int, concurr
         cards: all the cards that may be used.
         context: tokens of the longest problem, from the prompt to the answer.
         concurrency: problems of that length at the same time; as many as fit if None.
+        fewer: whether the base model may take fewer cards than its `Side.cards` where they are of unequal size.
 
     Raises:
         DoesNotFit: there is not enough memory; the hint is what would fit.
@@ -160,18 +198,21 @@ def fit(base: Side, small: Side, cards: Sequence[Card], *, context: int, concurr
     for side in (base, small):
         _check(side, len(cards), context)
     wanted = concurrency or 1
-    room = _room(base, small, cards, wanted)
+    sides = [base]
+    if fewer and not _are_even(cards):
+        sides += [replace(base, cards=count) for count in COUNTS if count < base.cards and base.shape.divides(count)]
+    room = max((_room(side, small, cards, wanted) for side in sides), key=lambda room: room.tokens)
     if room.tokens >= wanted * context:
         return room.plan(context)
     raise DoesNotFit(
-        f"{_told(base)} and {_told(small)} do not fit: {room.shortage(wanted * context)}",
-        hint=_nearest(base, small, cards, context, wanted),
+        f"{_told(room.base.side)} and {_told(small)} do not fit: {room.shortage(wanted * context)}",
+        hint=_nearest(room.base.side, small, cards, context, wanted),
     )
 
 
 def spread(shape: Shape, cards: int) -> int:
     """The most of so many cards that a model's heads can be spread over, a power of two."""
-    return max(count for count in (1, 2, 4, 8) if count <= max(cards, 1) and shape.divides(count))
+    return max(count for count in COUNTS if count <= max(cards, 1) and shape.divides(count))
 
 
 @dataclass(frozen=True)
@@ -181,7 +222,7 @@ class _Room:
     base: Share
     small: Share
     requests: int
-    free: int
+    cards: Sequence[Card]
 
     @property
     def tokens(self) -> int:
@@ -191,39 +232,77 @@ class _Room:
         return Plan(self.base, self.small, context, self.requests)
 
     def shortage(self, tokens: int) -> str:
-        shared = self.small.first_card < self.base.side.cards
-        sides = (self.base, self.small) if shared else (min(self.base, self.small, key=lambda share: share.tokens),)
-        weights = sum(share.weights for share in sides) / GIB
-        rest = sum(share.reserve + CONTEXT_BYTES for share in sides) / GIB
-        cache = sum(share.side.token for share in sides) * tokens / CACHE_SHARE / GIB
+        """What is missing on the card that misses most."""
+        both = (self.base, self.small)
+        found = []
+        for place, card in enumerate(self.cards):
+            shares = [share for share in both if place in share.places]
+            weights = sum(share.weights for share in shares)
+            rest = sum(share.reserve + share.side.state_bytes(self.requests) + CONTEXT_BYTES for share in shares)
+            cache = int(sum(share.side.token for share in shares) * tokens / CACHE_SHARE)
+            found.append((weights + rest + cache - card.free, weights, rest, cache, card.free))
+        _, *parts = max(found)
+        weighs, runs, holds, free = (part / GIB for part in parts)
         return (
-            f"{weights:.1f} GiB of weights, {rest:.1f} GiB for running and {cache:.1f} GiB for a cache of {tokens} "
-            f"tokens with some to spare are {weights + rest + cache:.1f} GiB, "
-            f"and a card has {self.free / GIB:.1f} GiB free"
+            f"{weighs:.1f} GiB of weights, {runs:.1f} GiB for running and {holds:.1f} GiB for a cache of {tokens} "
+            f"tokens with some to spare are {weighs + runs + holds:.1f} GiB, and a card has {free:.1f} GiB free"
         )
 
 
 def _room(base: Side, small: Side, cards: Sequence[Card], concurrency: int) -> _Room:
-    requests = min(MOST_REQUESTS, max(LEAST_REQUESTS, 2 * concurrency))
-    apart = len(cards) - base.cards >= small.cards
-    first = base.cards if apart else base.cards - min(small.cards, base.cards)
-    base_free = min(card.free for card in cards[: base.cards]) - CONTEXT_BYTES
-    small_free = min(card.free for card in cards[first : first + small.cards]) - CONTEXT_BYTES
-    base_reserve, small_reserve = base.reserve(requests), small.reserve(requests)
-    if apart:
-        base_tokens = int((base_free - base.weights - base_reserve) * CACHE_SHARE) // base.token
-        small_tokens = int((small_free - small.weights - small_reserve) * CACHE_SHARE) // small.token
-    else:
-        free = min(base_free, small_free) - CONTEXT_BYTES
-        left = free - base.weights - small.weights - base_reserve - small_reserve
-        base_tokens = small_tokens = int(left * CACHE_SHARE) // (base.token + small.token)
-        small_free = free - base.weights - base_reserve - base_tokens * base.token
-    return _Room(
-        Share(base, 0, base_free, base.weights, base_tokens * base.token, base_reserve, base_tokens),
-        Share(small, first, small_free, small.weights, small_tokens * small.token, small_reserve, small_tokens),
-        requests,
-        min(card.free for card in cards),
+    """The layout with most room; of equal ones the first, which has the base model on the first cards."""
+    rooms = (
+        _laid_out(base, small, cards, concurrency, first, second)
+        for first in range(len(cards) - base.cards + 1)
+        for second in _places(first + base.cards, small.cards, len(cards))
     )
+    return max(rooms, key=lambda room: room.tokens)
+
+
+def _places(end: int, wanted: int, cards: int) -> Iterator[int]:
+    """Where a small model may begin beside a base model that ends there, the best places for equal cards first."""
+    within = max(0, min(end, cards) - wanted) + 1
+    yield from range(end, cards - wanted + 1)
+    yield from reversed(range(within))
+    yield from range(within, min(end, cards - wanted + 1))
+
+
+def _laid_out(base: Side, small: Side, cards: Sequence[Card], concurrency: int, first: int, second: int) -> _Room:
+    is_stateful = bool(base.states(1) or small.states(1))
+    requests = min(MOST_REQUESTS, max(LEAST_STATEFUL if is_stateful else LEAST_REQUESTS, 2 * concurrency))
+    places = range(first, first + base.cards), range(second, second + small.cards)
+    fixed = [side.weights + side.state_bytes(requests) + side.reserve(requests) for side in (base, small)]
+
+    def room(place: int) -> int:
+        """Tokens that a card has room for, in the caches of all that is on it."""
+        here = [
+            (taken, side.token) for side, own, taken in zip((base, small), places, fixed, strict=True) if place in own
+        ]
+        left = cards[place].free - sum(taken + CONTEXT_BYTES for taken, _ in here)
+        return int(left * CACHE_SHARE) // sum(token for _, token in here)
+
+    base_tokens, small_tokens = (min(map(room, own)) for own in places)
+    shared = set(places[0]) & set(places[1])
+    if shared:
+        base_tokens = small_tokens = min(base_tokens, small_tokens)
+    before = CONTEXT_BYTES + fixed[0] + base_tokens * base.token
+    base_free = min(cards[place].free for place in places[0]) - CONTEXT_BYTES
+    small_free = min(cards[place].free - (before if place in shared else 0) for place in places[1]) - CONTEXT_BYTES
+    return _Room(
+        _share(base, first, base_free, base_tokens, requests),
+        _share(small, second, small_free, small_tokens, requests),
+        requests,
+        cards,
+    )
+
+
+def _share(side: Side, first: int, free: int, tokens: int, requests: int) -> Share:
+    cache = tokens * side.token + side.state_bytes(requests)
+    return Share(side, first, free, side.weights, cache, side.reserve(requests), tokens, side.states(requests))
+
+
+def _are_even(cards: Sequence[Card]) -> bool:
+    return min(card.free for card in cards) >= EVEN * max(card.free for card in cards)
 
 
 def _check(side: Side, cards: int, context: int) -> None:
@@ -269,10 +348,12 @@ def _others(base: Side, small: Side, cards: Sequence[Card]) -> Iterator[tuple[st
         yield f"a base model in 8 bits ({eight}`)", replace(base, quantization="fp8"), small, cards
         both = f"a base model and a cache in 8 bits ({eight} --set cache_dtype=fp8_e4m3`)"
         yield both, replace(light, quantization="fp8"), small_light, cards
-    for count in (2, 4, MOST_CARDS):
-        if count > len(cards) and base.shape.divides(count):
-            more = [min(cards, key=lambda card: card.free)] * count
-            yield f"{count} such cards", replace(base, cards=count), small, more
+    are_even = _are_even(cards)
+    card = (min if are_even else max)(cards, key=lambda card: card.free)
+    for count in COUNTS[1:]:
+        if count > len(cards) or not are_even:
+            kind = "such cards" if are_even else f"cards of {card.free / GIB:.1f} GiB"
+            yield f"{count} {kind}", replace(base, cards=spread(base.shape, count)), small, [card] * count
 
 
 def _told(side: Side) -> str:

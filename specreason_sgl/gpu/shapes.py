@@ -17,50 +17,22 @@ from pathlib import Path
 from typing import Any
 
 from specreason_sgl.errors import UsageError
+from specreason_sgl.gpu import blocks, packing
+from specreason_sgl.gpu.blocks import Block
+from specreason_sgl.gpu.fields import Config, Unusable, each, family, flat, need, number
+from specreason_sgl.gpu.packing import Packing
 
 DTYPE_BYTES = {"float16": 2, "half": 2, "bfloat16": 2, "bf16": 2, "float32": 4, "float": 4}
 AUTO_BYTES = 2
 """SGLang takes checkpoints of 32 bits as float16 unless told otherwise."""
 
-QUANTIZED_BYTES = {
-    **dict.fromkeys(("fp8", "mxfp8", "modelopt_fp8", "w8a8_fp8", "w8a8_int8", "bitsandbytes"), 1.0),
-    # Four bits, and for each group of 128 weights a scale and a zero point.
-    **dict.fromkeys(("awq", "awq_marlin", "gptq", "gptq_marlin"), 0.54),
-    # Four bits, and a byte of scale for each group of 16.
-    **dict.fromkeys(("modelopt_fp4", "nvfp4_online", "mxfp4"), 0.5625),
-}
-"""Bytes of a weight in the linear layers; a method that is not here counts as unquantised, which is never too few."""
+CONTEXTS = ("max_sequence_length", "seq_length", "max_seq_len", "model_max_length", "max_position_embeddings")
+"""SGLang's names for the longest text, in its order."""
+TIED = ("gemma", "cohere")
+"""Families whose output layer is the embedding if nothing else is said."""
+NOT_PLANNED = "the model cannot be planned: start its server by hand, and name it by its URL"
 
 CACHE_BYTES = {"fp8_e4m3": 1, "fp8_e5m2": 1, "bf16": 2, "bfloat16": 2}
-
-
-@dataclass(frozen=True)
-class Latent:
-    """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434): one compressed vector a token for all heads."""
-
-    rank: int
-    """Width of the compressed keys and values."""
-    rope: int
-    """Width of the shared rotary part of a key."""
-    plain: int
-    """Width of a head's part without rotary position."""
-    value: int
-    """Width of a head's value."""
-    query_rank: int = 0
-    """Width of the compressed query; 0 where it is not compressed."""
-
-
-@dataclass(frozen=True)
-class Experts:
-    """Mixture-of-experts layers."""
-
-    routed: int
-    shared: int
-    active: int
-    """Routed experts of a token."""
-    intermediate: int
-    dense_layers: int
-    """So many first layers have no experts."""
 
 
 @dataclass(frozen=True)
@@ -69,27 +41,28 @@ class Shape:
 
     name: str
     hidden: int
-    layers: int
     heads: int
-    kv_heads: int
-    head_dim: int
-    intermediate: int
+    blocks: tuple[Block, ...]
     vocab: int
     tied: bool
     """Whether the output layer is the embedding."""
     context: int
     """Tokens that the model's positions are made for."""
-    quantization: str | None = None
-    """The checkpoint's own, if it is quantised."""
-    latent: Latent | None = None
-    experts: Experts | None = None
+    linear_heads: int = 0
+    """Heads of the layers with linear attention."""
+    beside: int = 0
+    """Parameters of embeddings that the layers have for themselves."""
+    packing: Packing | None = None
+    """The checkpoint's own quantisation, if it is quantised."""
+    family: frozenset[str] = frozenset()
+    """What its kind is called."""
     tokenizer: str | None = None
     """Equal for models that have the same tokens under the same ids; None if unknown."""
     stored: int | None = None
     """Bytes of the weight files, where they are at hand."""
 
     @classmethod
-    def read(cls, name: str, config: Mapping[str, Any]) -> Shape:
+    def read(cls, name: str, config: Config) -> Shape:
         """Take the sizes from a ``config.json``.
 
         Args:
@@ -97,43 +70,70 @@ class Shape:
             config: the file's fields, as transformers writes them.
 
         Raises:
-            UsageError: a field is missing: not the configuration of a decoder-only language model.
+            UsageError: a field is missing or not understood.
         """
-        config = config.get("text_config") or config
         try:
-            heads = config["num_attention_heads"]
-            hidden = config["hidden_size"]
-            return cls(
-                name=name,
-                hidden=hidden,
-                layers=config["num_hidden_layers"],
-                heads=heads,
-                kv_heads=config.get("num_key_value_heads") or heads,
-                head_dim=config.get("head_dim") or hidden // heads,
-                intermediate=config["intermediate_size"],
-                vocab=config["vocab_size"],
-                tied=bool(config.get("tie_word_embeddings", False)),
-                context=_context(config),
-                quantization=(config.get("quantization_config") or {}).get("quant_method"),
-                latent=_latent(config),
-                experts=_experts(config),
-                tokenizer=config.get("tokenizer"),
-            )
-        except (KeyError, TypeError) as error:
+            return cls._read(name, config)
+        except Unusable as error:
             raise UsageError(
-                f"the configuration of `{name}` has no usable {error}",
-                hint="only decoder-only language models can be planned; start others by hand and name them by URL",
+                f"the configuration of `{name}` has no usable '{error}'", hint=f"without it {NOT_PLANNED}"
             ) from error
+        except UsageError as error:
+            raise UsageError(f"the configuration of `{name}`: {error}", hint=f"so {NOT_PLANNED}") from error
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+            raise UsageError(
+                f"the configuration of `{name}` is not understood: {error}", hint=f"so {NOT_PLANNED}"
+            ) from error
+
+    @classmethod
+    def _read(cls, name: str, config: Config) -> Shape:
+        kinds = family(config)
+        config = flat(config)
+        if not config.get("num_attention_heads"):
+            raise Unusable("num_attention_heads")
+        layers = blocks.read(config)
+        heads = max(each(config, len(layers), "num_attention_heads") or [])
+        kimi = config.get("linear_attn_config") or {}
+        linear = number(config, "linear_num_value_heads", "linear_num_heads", "mamba_num_heads")
+        return cls(
+            name=name,
+            hidden=need(config, "hidden_size"),
+            heads=heads,
+            blocks=layers,
+            vocab=need(config, "vocab_size"),
+            tied=_is_tied(config, kinds),
+            context=_context(config),
+            linear_heads=number(kimi, "num_heads") or linear or heads,
+            beside=_beside(config, len(layers)),
+            packing=packing.read(config, layers),
+            family=frozenset(kinds),
+            tokenizer=config.get("tokenizer"),
+        )
+
+    @property
+    def layers(self) -> int:
+        """Their number."""
+        return len(self.blocks)
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads whose keys and values are cached, in the layer that has most."""
+        return max(block.mixer.kv_heads for block in self.blocks) or self.heads
+
+    @property
+    def quantization(self) -> str | None:
+        """The checkpoint's own, if it is quantised."""
+        return self.packing.method if self.packing else None
 
     @property
     def embedding(self) -> int:
         """Parameters outside the layers: the embedding, and the output layer where it is one of its own."""
-        return self.vocab * self.hidden * (1 if self.tied else 2)
+        return self.vocab * self.hidden * (1 if self.tied else 2) + self.beside
 
     @property
     def body(self) -> int:
         """Parameters of the layers' matrices, norms and biases left out: less than a thousandth."""
-        return self.layers * self._attention + self._feed_forward
+        return sum(block.mixer.parameters + block.feed.dense + block.feed.experts for block in self.blocks)
 
     def weight_bytes(self, dtype: str = "auto", quantization: str | None = None) -> int:
         """Bytes of the weights on the card, over all cards together.
@@ -143,10 +143,14 @@ class Shape:
             quantization: as SGLang's ``--quantization``; the checkpoint's own if not given.
         """
         element = DTYPE_BYTES.get(dtype, AUTO_BYTES)
-        method = quantization or self.quantization
-        if self.stored is not None and method == self.quantization and element == AUTO_BYTES:
+        is_own = quantization in (None, self.quantization)
+        if self.stored is not None and is_own and element == AUTO_BYTES:
             return self.stored
-        return int(self.embedding * element + self.body * QUANTIZED_BYTES.get(method or "", element))
+        if is_own and self.packing:
+            each_packed, packed = self.packing.bytes_each or element, self.packing.packed
+        else:
+            each_packed, packed = packing.METHOD_BYTES.get(quantization or "", element), self.body
+        return int((self.embedding + self.body - packed) * element + packed * each_packed)
 
     def cache_bytes(self, cards: int = 1, cache_dtype: str = "auto", dtype: str = "auto") -> int:
         """Bytes of key-value cache for one token on each card.
@@ -159,9 +163,16 @@ class Shape:
             dtype: as SGLang's ``--dtype``, which an ``auto`` cache follows.
         """
         element = CACHE_BYTES.get(cache_dtype) or DTYPE_BYTES.get(dtype, AUTO_BYTES)
-        if self.latent:
-            return self.layers * (self.latent.rank + self.latent.rope) * element
-        return 2 * self.layers * max(1, -(-self.kv_heads // cards)) * self.head_dim * element
+        mixers = [block.mixer for block in self.blocks]
+        return element * sum(-(-mixer.kv_heads // cards) * mixer.kv_width + mixer.latent for mixer in mixers)
+
+    def state_bytes(self, cards: int = 1) -> int:
+        """Bytes that layers with linear attention keep for one request on each card, whatever its length.
+
+        Args:
+            cards: the tensor parallel size.
+        """
+        return -(-sum(block.mixer.state for block in self.blocks) // cards)
 
     def activation_bytes(self, tokens: int, requests: int, cards: int = 1) -> int:
         """Estimate of the largest working set of a forward pass on each card, in bytes.
@@ -174,34 +185,17 @@ class Shape:
             requests: in a batch.
             cards: the tensor parallel size.
         """
-        attention = (self.heads + 2 * self.kv_heads) * self.head_dim
-        width = self.intermediate
-        if self.experts:
-            width = max(width, (self.experts.active + self.experts.shared) * self.experts.intermediate)
+        head = max(block.mixer.kv_width for block in self.blocks) // 2 or self.hidden // self.heads
+        attention = (self.heads + 2 * self.kv_heads) * head
+        width = max(block.feed.width for block in self.blocks)
         per_token = 6 * self.hidden + (2 * attention + 3 * width) // cards
         return tokens * per_token * 2 + requests * self.vocab * 12
 
     def divides(self, cards: int) -> bool:
         """Whether SGLang can spread the heads over so many cards."""
-        return self.heads % cards == 0 and (self.kv_heads % cards == 0 or cards % self.kv_heads == 0)
-
-    @property
-    def _attention(self) -> int:
-        if not self.latent:
-            return 2 * self.hidden * (self.heads + self.kv_heads) * self.head_dim
-        own = self.latent
-        key = own.plain + own.rope
-        query = own.query_rank * (self.hidden + self.heads * key) if own.query_rank else self.hidden * self.heads * key
-        compressed = self.hidden * (own.rank + own.rope) + own.rank * self.heads * (own.plain + own.value)
-        return query + compressed + self.heads * own.value * self.hidden
-
-    @property
-    def _feed_forward(self) -> int:
-        if not self.experts:
-            return self.layers * 3 * self.hidden * self.intermediate
-        own = self.experts
-        each = (own.routed + own.shared) * 3 * self.hidden * own.intermediate + own.routed * self.hidden
-        return own.dense_layers * 3 * self.hidden * self.intermediate + (self.layers - own.dense_layers) * each
+        kv_heads = {block.mixer.kv_heads for block in self.blocks if block.mixer.kv_heads}
+        whole = (self.heads, self.linear_heads)
+        return not any(heads % cards for heads in whole) and all(kv % cards == 0 or cards % kv == 0 for kv in kv_heads)
 
 
 def find(model: str) -> Shape:
@@ -236,9 +230,11 @@ def configuration(model: str) -> Mapping[str, Any]:
     folder = weights_folder(model)
     if folder is not None:
         try:
-            config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError, RecursionError) as error:
             raise UsageError(f"cannot read `{folder / 'config.json'}`: {error}") from error
+        if not isinstance(config, dict):
+            raise UsageError(f"`{folder / 'config.json'}` is not a model's configuration")
         return config
     if fields := _known().get(model):
         return fields
@@ -286,36 +282,25 @@ def _known() -> Mapping[str, Mapping[str, Any]]:
     return {name: models[fields["parent"]] if "parent" in fields else fields for name, fields in models.items()}
 
 
-def _context(config: Mapping[str, Any]) -> int:
+def _context(config: Config) -> int:
     """As SGLang's ``get_context_length``."""
     scaling = config.get("rope_scaling") or {}
     stretched = "original_max_position_embeddings" not in scaling and scaling.get("rope_type") != "llama3"
-    return int(config["max_position_embeddings"] * (scaling.get("factor", 1) if stretched else 1))
+    factor = (scaling.get("factor") or 1) if stretched else 1
+    if not (longest := number(config, *CONTEXTS)):
+        raise Unusable(CONTEXTS[-1])
+    return int(longest * factor)
 
 
-def _latent(config: Mapping[str, Any]) -> Latent | None:
-    if not config.get("kv_lora_rank"):
-        return None
-    return Latent(
-        rank=config["kv_lora_rank"],
-        rope=config["qk_rope_head_dim"],
-        plain=config["qk_nope_head_dim"],
-        value=config["v_head_dim"],
-        query_rank=config.get("q_lora_rank") or 0,
-    )
+def _is_tied(config: Config, kinds: set[str]) -> bool:
+    told = config.get("tie_word_embeddings")
+    return any(kind.startswith(TIED) for kind in kinds) if told is None else bool(told)
 
 
-def _experts(config: Mapping[str, Any]) -> Experts | None:
-    routed = config.get("n_routed_experts") or config.get("num_experts") or config.get("num_local_experts")
-    if not routed:
-        return None
-    return Experts(
-        routed=routed,
-        shared=config.get("n_shared_experts") or 0,
-        active=config["num_experts_per_tok"],
-        intermediate=config.get("moe_intermediate_size") or config["intermediate_size"],
-        dense_layers=config.get("first_k_dense_replace") or 0,
-    )
+def _beside(config: Config, layers: int) -> int:
+    """Gemma's embeddings for each layer."""
+    width = number(config, "hidden_size_per_layer_input") or 0
+    return width * layers * (number(config, "vocab_size_per_layer_input") or 0)
 
 
 def _stored(folder: Path) -> int | None:
