@@ -351,7 +351,7 @@ class Trace:
         for number, text in enumerate(steps := split_steps(whole.text, self.delimiter)):
             self.steps.append(text)
             share = whole.tokens * (number + 1) // len(steps) - whole.tokens * number // len(steps)
-            closes = number + 1 == len(steps)
+            closes = whole.closes and number + 1 == len(steps)
             self.emit(StepTaken(step=number, author=whole.author, text=text, tokens=share, closes=closes))
         self.tokens = whole.tokens
         self._end("closed" if whole.closes else "budget" if self.tokens >= self.settings.budget else "context")
