@@ -257,14 +257,6 @@ def test_the_embedded_pair_that_is_up_stays_the_embedded_pair(monkeypatch: pytes
     assert PairOptions().or_kept_up() == PairOptions()
 
 
-def test_the_key_of_the_pair_that_is_up_is_known_by_its_address() -> None:
-    pairs.state_folder().mkdir(parents=True, exist_ok=True)
-    pairs._note(pairs.state_folder(), running("a + b"))
-
-    assert pairs.key_of("http://b/") == "key"
-    assert pairs.key_of("http://elsewhere") is None
-
-
 def test_a_server_that_serves_another_model_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     class Told:
         @staticmethod

@@ -121,12 +121,13 @@ def status(json: Json = False) -> None:
     pair = pairs.running()
     if pair is None:
         _say({"status": "down"}, json) if json else print("down")
+        _tell_elsewhere()
         raise typer.Exit(DOWN)
     _show(pair, "up", json)
 
 
 def down(json: Json = False) -> None:
-    """Stop the pair that `up` keeps running."""
+    """Stop the pair that `up` keeps running on this machine."""
     from specreason_sgl.runtime import pairs
 
     was_up = pairs.down()
@@ -134,6 +135,18 @@ def down(json: Json = False) -> None:
         _say({"status": "down", "was_up": was_up}, json)
     else:
         print("down" if was_up else "no pair was up")
+    if not was_up:
+        _tell_elsewhere()
+
+
+def _tell_elsewhere() -> None:
+    """Whoever shares a home between machines may have meant another one's pair."""
+    from specreason_sgl.runtime import pairs
+    from specreason_sgl.view.text import one_line
+
+    if hosts := pairs.elsewhere():
+        names = ", ".join(f"`{one_line(name)}`" for name in hosts)
+        print(f"note: a pair was started on {names}: it is asked for and stopped there", file=sys.stderr)
 
 
 def _embedded(replicas: int, not_for_it: list[str]) -> Wanted:
