@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from specreason_sgl.errors import UsageError
+from specreason_sgl.runtime import API_KEY
 
 if TYPE_CHECKING:
     from specreason_sgl.gpu.launch import Launch
@@ -59,6 +60,12 @@ def up(
             rich_help_panel=GPU,
         ),
     ] = None,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust", help="Even if a pair's arguments run code or open a server to the network", rich_help_panel=GPU
+        ),
+    ] = False,
     dummy: Annotated[
         bool,
         typer.Option("--dummy", help="Made-up weights of the real sizes: for `bench --calibrate`", rich_help_panel=GPU),
@@ -101,7 +108,7 @@ def up(
     if pair == EMBEDDED or (pair is None and not overrides):
         wanted = _embedded(replicas, [*overrides, *(["gpus"] if gpus else []), *(["dry-run"] if dry_run else [])])
     else:
-        launch = _launch(pair, overrides, gpus, replicas, port)
+        launch = _launch(pair, overrides, gpus, replicas, port, trust=trust)
         if dry_run:
             _print_plan(launch, json)
             return
@@ -161,14 +168,24 @@ def _embedded(replicas: int, not_for_it: list[str]) -> Wanted:
     return pairs.embedded(*embedded_models(), replicas)
 
 
-def _launch(pair: str | None, overrides: dict[str, Any], gpus: str | None, replicas: int, port: int) -> Launch:
+def _launch(
+    pair: str | None, overrides: dict[str, Any], gpus: str | None, replicas: int, port: int, *, trust: bool
+) -> Launch:
     import os
 
     from specreason_sgl.gpu import detect
     from specreason_sgl.gpu.launch import prepare
-    from specreason_sgl.gpu.pairfile import read
+    from specreason_sgl.gpu.pairfile import read, risks
+    from specreason_sgl.view.text import one_line
 
     spec = read(pair, overrides)
+    found = risks(spec)
+    if found and not trust:
+        raise UsageError(
+            f"the pair's arguments are not safe: {'; '.join(found)}", hint="if you want that, add `--trust`"
+        )
+    for risk in found:
+        print(f"note: {one_line(risk)}", file=sys.stderr)
     cards = detect.cards(os.environ) if gpus is None else detect.describe(gpus)
     return prepare(spec, cards, replicas=replicas, port=port)
 
@@ -186,6 +203,7 @@ def _print_plan(launch: Launch, json: bool) -> None:
         return
     print("\n".join(f"# {line}" for line in launch.lines()))
     print("# each command when the server before answers: its fraction is of the memory that is free then")
+    print(f"# all with the same key in {API_KEY}")
     print("\n".join(launch.commands()))
 
 
