@@ -126,6 +126,15 @@ def test_the_tail_of_a_log_has_neither_colours_nor_progress_bars() -> None:
     assert len(servers.tail("line\n" * 100).splitlines()) == servers.TAIL_LINES
 
 
+@pytest.mark.parametrize("shown", ["{'port': 1, 'api_key': 'secret', 'x': 2}", "ServerArgs(api_key='secret', x=2)"])
+def test_the_tail_of_a_log_has_no_key(shown: str) -> None:
+    told = servers.tail(f"server_args={shown}\n")
+
+    assert "secret" not in told
+    assert "api_key" in told
+    assert "2" in told
+
+
 @pytest.mark.parametrize(
     ("log", "expected"),
     [

@@ -1,6 +1,7 @@
 """One of SGLang's programs behind a key: ``python -m specreason_sgl.runtime.keyed MODULE ARGUMENTS``.
 
-SGLang takes a key from its command line alone, which everybody on a machine can read; an environment is its owner's.
+SGLang's router takes a key from its command line alone, which everybody on a machine can read, and its server
+from there or from a file that would have to be kept; an environment is its owner's.
 """
 
 from __future__ import annotations
