@@ -184,6 +184,8 @@ class SolveFailed(Event):
     error: str
     hint: str | None = None
     exit_code: int = 1
+    traceback: str | None = None
+    """Of a program that raised something, from its own file on."""
 
 
 class SolveEnded(Event):

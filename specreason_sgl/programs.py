@@ -7,8 +7,10 @@ calls to one model at the same time. Loading a program runs its file.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import sys
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,10 @@ from specreason_sgl.scoring import DIGITS as _DIGITS
 
 DIGITS = list(_DIGITS)
 
-__all__ = ["CLOSE_THINKING", "DIGITS", "THINK_CLOSE", "Program", "find", "load", "stock"]
+MOST_TRACEBACK = 8192
+"""Characters of a traceback that are kept, its last ones."""
+
+__all__ = ["CLOSE_THINKING", "DIGITS", "THINK_CLOSE", "Program", "find", "is_stock", "load", "place", "stock", "trail"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Program:
     @property
     def is_stock(self) -> bool:
         """Whether it came with the package."""
-        return self.path.resolve() in {path.resolve() for path in stock().values()}
+        return is_stock(self.path)
 
 
 def stock() -> dict[str, Path]:
@@ -47,6 +52,11 @@ def stock() -> dict[str, Path]:
     package = Path(__file__).parent
     folder = next(p for p in (package / "stock" / "programs", package.parent / "programs") if p.is_dir())
     return {path.stem: path for path in sorted(folder.glob("*.py"))}
+
+
+def is_stock(path: Path) -> bool:
+    """Whether a program's file came with the package."""
+    return path.resolve() in {each.resolve() for each in stock().values()}
 
 
 def find(name: str) -> Path:
@@ -72,7 +82,10 @@ def load(name: str) -> Program:
         UsageError: there is no such program, or the file is not one.
     """
     path = find(name)
-    module_spec = importlib.util.spec_from_file_location(f"specreason_program_{path.stem}", path)
+    # Absolute, as its frames will name it; a module of its own for each file, whatever the files are called.
+    file = path.absolute()
+    digest = hashlib.sha256(str(file.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    module_spec = importlib.util.spec_from_file_location(f"specreason_program_{path.stem}_{digest}", file)
     if module_spec is None or module_spec.loader is None:
         msg = f"`{path}` is not a Python file"
         raise UsageError(msg)
@@ -80,11 +93,30 @@ def load(name: str) -> Program:
     sys.modules[module_spec.name] = module  # SGLang looks a function's module up by name
     try:
         module_spec.loader.exec_module(module)
-    except Exception as error:
-        msg = f"`{path}` cannot be loaded: {type(error).__name__}: {error}"
+    except (Exception, SystemExit) as error:
+        del sys.modules[module_spec.name]
+        msg = f"`{path}` cannot be loaded: {place(error, path)}"
         raise UsageError(msg) from error
     function = getattr(module, path.stem, None) or getattr(module, "program", None)
     if function is None or not hasattr(function, "run"):
         msg = f"`{path}` has no program"
         raise UsageError(msg, hint=f"it needs an `@sgl.function` called `{path.stem}` or `program` over `(s, trace)`")
     return Program(path.stem, function, getattr(module, "MODEL", "base"), path, getattr(module, "OVERLAPS", False))
+
+
+def place(error: BaseException, path: Path) -> str:
+    """An error in a line, behind the innermost line of a program's file that led to it: ``mine.py:12: ...``."""
+    name, file = type(error).__name__, str(path.absolute())
+    if isinstance(error, SyntaxError) and error.filename == file and error.lineno:
+        return f"{path.name}:{error.lineno}: {name}: {error.msg}"
+    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == file]
+    return f"{path.name}:{lines[-1]}: {name}: {error}" if lines else f"{name}: {error}"
+
+
+def trail(error: BaseException, path: Path) -> str:
+    """The traceback of an error, from a program's file on."""
+    start = error.__traceback__
+    while start and start.tb_frame.f_code.co_filename != str(path.absolute()):
+        start = start.tb_next
+    told = traceback.format_exception(type(error), error, start or error.__traceback__)
+    return "".join(told)[-MOST_TRACEBACK:]

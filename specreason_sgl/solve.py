@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from specreason_sgl.answers import is_same
 from specreason_sgl.errors import SpecReasonError, UsageError
 from specreason_sgl.events import AnswerWritten, Sink, SolveEnded, SolveFailed
-from specreason_sgl.programs import Program
+from specreason_sgl.programs import Program, place, trail
 from specreason_sgl.settings import Settings
-from specreason_sgl.states import failure
+from specreason_sgl.states import check
 from specreason_sgl.store import Problem, SolveRecord
 from specreason_sgl.trace import Trace
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from specreason_sgl.endpoint import Endpoint
+
+RAISED = "the program raised it; its traceback is stored with the solve"
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ def solve(
 ) -> SolveRecord:
     """Run a program on a problem and return everything that happened.
 
-    A failing call ends the solve, not the caller: it becomes the record's last events.
+    A failing call, or whatever else the program raises, ends the solve, not the caller: it becomes the record's last
+    events.
 
     Args:
         problem: the question, and its answer where one is known.
@@ -84,12 +87,15 @@ def solve(
     backend = trace.base if program.model == "base" else trace.small
     try:
         state = program.function.run(trace, backend=backend, **trace.sampling, **(parameters or {}))
-        if error := failure(state):  # of a call that the program never read
-            raise error
+        check(state)  # a call may have failed that the program never read
     except UsageError:
         raise
     except SpecReasonError as error:
         trace.emit(SolveFailed(error=str(error), hint=error.hint, exit_code=error.exit_code))
+        trace.emit(SolveEnded(outcome="failed"))
+    except Exception as error:  # noqa: BLE001 - somebody's own program may raise anything
+        told = place(error, program.path)
+        trace.emit(SolveFailed(error=told, hint=RAISED, traceback=trail(error, program.path)))
         trace.emit(SolveEnded(outcome="failed"))
     else:
         answer = next((e.answer for e in reversed(trace.events) if isinstance(e, AnswerWritten)), None)

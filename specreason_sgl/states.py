@@ -20,10 +20,14 @@ from sglang.lang.ir import SglExpr
 from specreason_sgl.errors import CallFailed, SpecReasonError
 
 
-def failure(state: ProgramState) -> SpecReasonError | None:
-    """What a state has failed with, once everything that it was handed is done; None if nothing did."""
-    error = state.error()
-    return None if error is None else _told(error)
+def check(state: ProgramState) -> None:
+    """Wait until everything is done that a state was handed.
+
+    Raises:
+        SpecReasonError: something of it failed.
+    """
+    if error := state.error():
+        raise _told(error)
 
 
 class Executor(StreamExecutor):  # type: ignore[misc]  # SGLang is untyped

@@ -36,7 +36,7 @@ from specreason_sgl.events import (
 from specreason_sgl.prompts import DELIMITER, THINK_CLOSE, neutralise
 from specreason_sgl.scoring import Score, certain
 from specreason_sgl.settings import Settings
-from specreason_sgl.states import failure
+from specreason_sgl.states import check
 from specreason_sgl.steps import is_circle, is_counting, split_steps, stuck_at
 
 if TYPE_CHECKING:
@@ -412,8 +412,7 @@ class Trace:
 
     def _wait(self, state: ProgramState, name: str) -> str:
         # SGLang only fills the variable or sets the error; which one is known when the state has caught up.
-        if error := failure(state):
-            raise error
+        check(state)
         text = state[name]
         if not isinstance(text, str):
             raise UsageError(f"`{name}` is {len(text)} texts", hint="a step is one: use `gen` without `n`, or fork")

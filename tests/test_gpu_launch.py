@@ -6,8 +6,10 @@ import argparse
 import ast
 import inspect
 import json
+import os
 import shlex
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from specreason_sgl.errors import SpecReasonError, UsageError
 from specreason_sgl.gpu import attention, detect
 from specreason_sgl.gpu.fields import family
 from specreason_sgl.gpu.launch import Launch, prepare
-from specreason_sgl.gpu.pairfile import read, stock
+from specreason_sgl.gpu.pairfile import PairSpec, read, risks, stock
 from specreason_sgl.gpu.plan import GIB
 from specreason_sgl.gpu.shapes import configuration, find
 from specreason_sgl.runtime import pairs, servers
@@ -34,7 +36,7 @@ def launch(cards: str, replicas: int = 1, **overrides: Any) -> Launch:
 
 
 def options(command: str) -> dict[str, str]:
-    words = shlex.split(command)[3:]
+    words = shlex.split(command)[4:]
     return dict(zip(words[::2], words[1::2], strict=True))
 
 
@@ -92,11 +94,10 @@ def test_the_commands_of_the_papers_pair_on_one_card(
     out = capsys.readouterr().out
     base, small = (line for line in out.splitlines() if not line.startswith("#"))
     assert base == (
-        "python -m sglang.launch_server --model-path Qwen/QwQ-32B --load-format safetensors "
-        "--host 127.0.0.1 --port 30000 --tp-size 1 "
+        "python -m specreason_sgl.runtime.keyed sglang.launch_server "
+        "--model-path Qwen/QwQ-32B --load-format safetensors --host 127.0.0.1 --port 30000 --tp-size 1 "
         "--base-gpu-id 0 --attention-backend flashinfer --dtype auto --kv-cache-dtype auto --context-length 10240 "
-        "--mem-fraction-static 0.874 --max-total-tokens 29214 --max-running-requests 16 --chunked-prefill-size 2048 "
-        '--api-key "$SPECREASON_API_KEY"'
+        "--mem-fraction-static 0.874 --max-total-tokens 29214 --max-running-requests 16 --chunked-prefill-size 2048"
     )
     assert options(small)["--mem-fraction-static"] == "0.609"
     assert options(small)["--port"] == "30001"
@@ -107,6 +108,129 @@ def test_the_page_shows_what_is_printed() -> None:
     page = (Path(__file__).parents[1] / "docs" / "gpu.md").read_text(encoding="utf-8")
 
     assert all(f"# {line}" in page for line in prepare(read("qwq", {}), detect.describe("1x80")).lines())
+
+
+PROBE = """\
+import os, pathlib, sys
+print(sys.argv, __name__, "SPECREASON_API_KEY" in os.environ)
+print(pathlib.Path("/proc/self/cmdline").read_bytes())
+"""
+
+
+def printed(key: str | None, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    """What comes of a printed command whose program tells how it was started."""
+    (tmp_path / "launch_server.py").write_text(PROBE)
+    command = launch("2x80").commands()[0].replace("python", shlex.quote(sys.executable), 1)
+    inherited = {name: value for name, value in os.environ.items() if name != "SPECREASON_API_KEY"}
+    search = os.pathsep.join((str(Path(__file__).parents[1]), str(tmp_path)))
+    return subprocess.run(
+        ["sh", "-c", command.replace("sglang.launch_server", "launch_server")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**inherited, "PYTHONPATH": search, **({} if key is None else {"SPECREASON_API_KEY": key})},
+    )
+
+
+def test_a_printed_command_shows_its_server_the_key_and_nobody_else(tmp_path: Path) -> None:
+    ended = printed("-a secret'", tmp_path)
+    told, seen = ended.stdout.splitlines()
+
+    assert ended.returncode == 0, ended.stderr
+    assert "'--model-path', 'Qwen/Qwen3-32B'" in told
+    assert told.endswith("""\"--api-key=-a secret'"] __main__ False""")
+    assert "secret" not in seen
+
+
+@pytest.mark.parametrize("key", [None, ""])
+def test_a_printed_command_starts_no_server_without_a_key(key: str | None, tmp_path: Path) -> None:
+    ended = printed(key, tmp_path)
+
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("error: without a key in `SPECREASON_API_KEY` the server would be open\nhint: ")
+
+
+def armed(*arguments: str) -> PairSpec:
+    return read(None, PAIR | {"small.arguments": list(arguments)})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--enable-metrics", "--trust-remote-code"], "`--trust-remote-code` may run code"),
+        (["--trust-rem"], "`--trust-rem` may run code"),
+        (["--config", "x.yaml"], "`--config` may run code"),
+        (["--config=x.yaml"], "`--config` may run code"),
+        (["--enable-custom-logit-processor"], "may run code"),
+        (["--hicache-storage-backend", "dynamic"], "may run code"),
+        (["--load-format", "pt"], "`--load-format pt` loads weights that are not safetensors"),
+        (["--host", "0.0.0.0"], "`--host 0.0.0.0` opens the server to the network"),  # noqa: S104
+        (["--host=::"], "`--host ::` opens"),
+        (["--hos", "node-a"], "`--hos node-a` opens"),
+        (["--host"], "`--host ` opens"),
+    ],
+)
+def test_a_pair_that_runs_code_or_is_open_to_the_network_needs_trust(
+    arguments: list[str],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "theirs.toml"
+    file.write_text(
+        f'base.model = "Qwen/Qwen3-32B"\nsmall = {{ model = "Qwen/Qwen3-1.7B", arguments = {json.dumps(arguments)} }}\n'
+    )
+    command = ("up", "--pair", str(file), "--gpus", "2x80", "--dry-run")
+
+    assert call(monkeypatch, *command) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert told in err.partition("\n")[0]
+    assert err.splitlines()[1:] == ["hint: if you want that, add `--trust`"]
+    assert call(monkeypatch, *command, "--trust") == 0
+    out, err = capsys.readouterr()
+    assert "launch_server" in out
+    assert err.startswith("note: small: `")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--enable-metrics", "--schedule-policy", "fcfs"],
+        ["--host", "127.0.0.1"],
+        ["--host=localhost", "--host", "::1"],
+        ["--load-format=safetensors"],
+        ["--hicache-storage-backend", "file"],
+        ["--"],
+    ],
+)
+def test_other_arguments_need_none(arguments: list[str]) -> None:
+    assert risks(armed(*arguments)) == []
+
+
+@pytest.mark.parametrize("name", sorted(stock()))
+def test_stock_pairs_need_no_trust(name: str) -> None:
+    assert risks(read(name, {})) == []
+
+
+def test_the_options_that_need_trust_are_sglangs() -> None:
+    from sglang.srt.server_args import ServerArgs
+
+    from specreason_sgl.gpu.pairfile import KEYS, RUN_CODE
+
+    parser = argparse.ArgumentParser()
+    ServerArgs.add_cli_args(parser)
+
+    assert {*RUN_CODE, *KEYS, "--host", "--load-format", "--hicache-storage-backend"} <= {
+        name for action in parser._actions for name in action.option_strings
+    }
+
+
+@pytest.mark.parametrize("arguments", [["--api-key", "x"], ["--api-key=x"], ["--admin-api", "x"]])
+def test_a_key_in_a_pair_file_is_refused(arguments: list[str]) -> None:
+    with pytest.raises(UsageError, match=r"`small.arguments`.*it is taken from `SPECREASON_API_KEY`"):
+        armed(*arguments)
 
 
 @pytest.mark.parametrize("decode", ["off", "standalone", "ngram"])
@@ -427,14 +551,6 @@ def test_the_embedded_pair_that_is_up_stays_the_embedded_pair(monkeypatch: pytes
     monkeypatch.setattr(pairs, "running", lambda: running("embedded"))
 
     assert PairOptions().or_kept_up() == PairOptions()
-
-
-def test_the_key_of_the_pair_that_is_up_is_known_by_its_address() -> None:
-    pairs.state_folder().mkdir(parents=True, exist_ok=True)
-    pairs._note(pairs.state_folder(), running("a + b"))
-
-    assert pairs.key_of("http://b/") == "key"
-    assert pairs.key_of("http://elsewhere") is None
 
 
 def test_a_server_that_serves_another_model_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:

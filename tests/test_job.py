@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from specreason_sgl.cli import app
 from specreason_sgl.errors import UsageError
 from specreason_sgl.evaluation.job import KINDS, PROGRAMS, Job, read_job, stock
 from specreason_sgl.evaluation.modes import fitting, load_programs, parameters, phases, program_digests
@@ -148,6 +150,23 @@ def test_a_program_is_looked_for_beside_the_job(tmp_path: Path) -> None:
 
     assert [mode.program for mode in made.modes] == [str(tmp_path / "own.py"), "specreason"]
     assert len(set(program_digests(made.modes).values())) == 2
+
+
+def test_a_job_tells_of_the_code_that_it_brings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own.py").write_text("raise SystemExit('it ran')")
+    (tmp_path / "theirs.toml").write_text(
+        'dataset = { name = "stories" }\n'
+        'modes = [{ program = "own.py" }, { program = "own.py", name = "again" }, { kind = "base" }]\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        sys, "argv", ["specreason", "eval", "theirs.toml", "--base", "http://127.0.0.1:9", "--wait-for-server", "0"]
+    )
+
+    assert app.main() == 3
+    assert capsys.readouterr().err.splitlines()[0] == "note: this job runs the code in `own.py`"
 
 
 @pytest.mark.parametrize("text", ["repeats = ", "repeats: 2"])

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+import json
+import sys
 from pathlib import Path
 
 import pytest
+from batches import start
+from faults import story_pair
 
 from specreason_sgl import programs
 from specreason_sgl.errors import CallFailed, ServerUnreachable, UsageError
@@ -21,6 +26,7 @@ from specreason_sgl.events import (
     TextStreamed,
     ThinkingEnded,
 )
+from specreason_sgl.pair.stories import story
 from specreason_sgl.prompts import EMBEDDED
 from specreason_sgl.scoring import LEAST
 from specreason_sgl.settings import Settings
@@ -280,6 +286,13 @@ def test_an_anchor_that_never_stops_thinking_runs_into_the_budget() -> None:
     record, *_ = run([], [Reply("On and on", length=True, tokens=8), ANSWER], program="base_only", budget=8)
 
     assert reason(record) == "budget"
+    assert [False] == [e.closes for e in record.events if isinstance(e, StepTaken)]
+
+
+def test_only_the_last_step_of_a_chain_that_closed_the_thinking_closes() -> None:
+    record, *_ = run([], [Reply("One.\n\nTwo.", closes=True), ANSWER], program="base_only")
+
+    assert [False, True] == [e.closes for e in record.events if isinstance(e, StepTaken)]
 
 
 def test_an_anchor_needs_only_its_own_model() -> None:
@@ -325,6 +338,119 @@ def test_a_file_that_is_no_program_is_a_usage_error(tmp_path: Path, text: str, c
 
     with pytest.raises(UsageError, match=complaint):
         programs.load(str(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("import os\n\nx = nowhere\n", "mine.py:3: NameError: name 'nowhere' is not defined"),
+        ("x = 1\ny = (\n", "mine.py:2: SyntaxError: '(' was never closed"),
+        ("if True:\nx = 1\n", "mine.py:2: IndentationError: expected an indented block after 'if' statement on line 1"),
+        ("import json\njson.loads('[')\n", "mine.py:2: JSONDecodeError: Expecting value: line 1 column 2 (char 1)"),
+        ("def f():\n    return 1 / 0\nf()\n", "mine.py:2: ZeroDivisionError: division by zero"),
+        ("import sys\nsys.exit('no')\n", "mine.py:2: SystemExit: no"),
+    ],
+)
+def test_a_program_that_cannot_be_loaded_is_told_with_its_line(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    modules = {*sys.modules}
+
+    with pytest.raises(UsageError) as error:
+        programs.load(str(path))
+
+    assert str(error.value) == f"`{path}` cannot be loaded: {told}"
+    assert not [name for name in {*sys.modules} - modules if "mine" in name]
+
+
+def test_a_fault_in_what_a_program_imports_is_told_with_the_line_that_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "beside_mine.py").write_text("x = (\n")
+    (tmp_path / "mine.py").write_text("\nimport beside_mine\n")
+
+    with pytest.raises(UsageError, match=r"mine\.py:2: SyntaxError: .*\(beside_mine\.py, line 1\)"):
+        programs.load(str(tmp_path / "mine.py"))
+
+
+RAISING = """\
+import sglang as sgl
+
+def helper(word):
+    raise ValueError(word)
+
+@sgl.function
+def mine(s, trace):
+    s += trace.prefix("base")
+    helper("{word}")
+"""
+
+
+def test_a_program_that_raises_fails_its_solve_with_the_place_and_the_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(RAISING.format(word="oh \x1b[31m"))
+    record, *_ = run([], [], program="mine.py")
+    failed = [e for e in record.events if isinstance(e, SolveFailed)]
+
+    assert [e.error for e in failed] == ["mine.py:4: ValueError: oh \x1b[31m"]
+    assert last(record) == SolveEnded(at=last(record).at, outcome="failed")
+    told = (failed[0].traceback or "").splitlines()
+    assert told[0] == "Traceback (most recent call last):"
+    assert told[1] == f'  File "{tmp_path / "mine.py"}", line 9, in mine', "what stands above is not the program's"
+    assert told[-1] == "ValueError: oh \x1b[31m"
+    assert SolveRecord.model_validate_json(record.model_dump_json()) == record
+
+
+def test_an_endless_traceback_is_kept_in_part(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(RAISING.format(word="{'long' * 100_000}").replace('"{', 'f"{'))
+    record, *_ = run([], [], program=str(path))
+
+    assert len(next(e for e in record.events if isinstance(e, SolveFailed)).traceback or "") == programs.MOST_TRACEBACK
+
+
+def test_a_run_whose_program_raises_ends_with_a_line_and_is_stored(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(RAISING.format(word="oh \\x1b[31m"))
+    with story_pair([story(0)]) as (_, proxies, _):
+        over = ("--base", proxies[0].url, "--small", proxies[1].url, "--out", str(tmp_path / "run"))
+        process = start("run", "How many?", "--program", str(path), *over, "--display", "plain")
+        out, err = process.communicate(timeout=60)
+    (stored,) = (tmp_path / "run" / "solves.jsonl").read_text().splitlines()
+
+    assert process.returncode == 1, err
+    assert "mine.py:4: ValueError: oh ␛[31m" in out
+    assert "Traceback" not in out + err
+    assert "\x1b" not in out + err
+    assert "line 9, in mine" in json.loads(stored)["events"][-2]["traceback"]
+
+
+def test_programs_of_the_same_name_are_different_modules(tmp_path: Path) -> None:
+    loaded = []
+    for word in ("one", "two"):
+        (tmp_path / word).mkdir()
+        (tmp_path / word / "mine.py").write_text(RAISING.format(word=word))
+        loaded.append(programs.load(str(tmp_path / word / "mine.py")))
+
+    for word, program in zip(("one", "two"), loaded, strict=True):
+        module = inspect.getmodule(program.function.func)
+        assert module is not None
+        assert module.__file__ == str(tmp_path / word / "mine.py")
+
+
+def test_a_program_loaded_again_after_a_change_is_the_changed_one(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    names = set()
+    for word in ("one", "three"):
+        path.write_text(RAISING.format(word=word))
+        names.add(programs.load(str(path)).function.func.__module__)
+        record, *_ = run([], [], program=str(path))
+        assert record.tally.error == f"mine.py:4: ValueError: {word}"
+
+    assert len(names) == 1
 
 
 def test_an_unknown_program_is_a_usage_error_that_names_the_stock() -> None:

@@ -224,7 +224,7 @@ def test_a_program_that_raises_is_a_row_too(tmp_path: Path) -> None:
     path.write_text("import sglang as sgl\n@sgl.function\ndef mine(s, trace, word='x'):\n    raise ValueError(word)\n")
     records = execute(tmp_path / "run", make_job({"program": str(path), "parameters": {"word": "oh"}}))
 
-    assert {record.tally.error for record in records} == {"ValueError: oh"}
+    assert {record.tally.error for record in records} == {"mine.py:4: ValueError: oh"}
 
 
 @pytest.mark.parametrize("allowed", [0.05, 1, 0])

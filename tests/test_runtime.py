@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import importlib.util
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import chain, pairwise
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +21,7 @@ from typing import Any
 import pytest
 import urllib3
 
+from specreason_sgl.cli import app
 from specreason_sgl.errors import SpecReasonError
 from specreason_sgl.runtime import pairs, servers
 from specreason_sgl.runtime.plugin import ATTENTION
@@ -121,6 +126,15 @@ def test_the_tail_of_a_log_has_neither_colours_nor_progress_bars() -> None:
     assert len(servers.tail("line\n" * 100).splitlines()) == servers.TAIL_LINES
 
 
+@pytest.mark.parametrize("shown", ["{'port': 1, 'api_key': 'secret', 'x': 2}", "ServerArgs(api_key='secret', x=2)"])
+def test_the_tail_of_a_log_has_no_key(shown: str) -> None:
+    told = servers.tail(f"server_args={shown}\n")
+
+    assert "secret" not in told
+    assert "api_key" in told
+    assert "2" in told
+
+
 @pytest.mark.parametrize(
     ("log", "expected"),
     [
@@ -154,12 +168,19 @@ class Dying:
 
     pid = 1
 
+    def wait(self) -> None:
+        pass
+
     def wait_until_ready(self, *_: object) -> None:
         if self.starts <= self.taken:
             raise PortTaken("port 20001 of the base server was taken by another program")
 
     def stop(self) -> None:
         pass
+
+
+def servers_of_nothing(logs: Path) -> list[servers.Plan]:
+    return [servers.plan(name, SMALL, port=9, core=0, logs=logs) for name in ("base", "small")]
 
 
 @pytest.mark.parametrize(("taken", "starts"), [(0, 1), (1, 2), (2, 3)])
@@ -192,9 +213,16 @@ def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("SPECREASON_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
+
+
+@pytest.fixture
+def state(home: Path) -> Path:
+    """This machine's folder, which is not there yet."""
+    assert pairs.own_folder().parent == home
+    return pairs.own_folder()
 
 
 @pytest.mark.parametrize(
@@ -228,11 +256,199 @@ def test_where_nothing_is_up_nothing_is_running_or_stopped() -> None:
 def test_what_a_dead_pair_left_behind_is_cleared_away(
     asked: Callable[[], object], left_behind: str, state: Path
 ) -> None:
-    state.mkdir()
+    state.mkdir(parents=True)
     (state / "pair.json").write_text(left_behind)
 
     assert not asked()
     assert not (state / "pair.json").exists()
+
+
+SLEEPING = "import time; print(flush=True); time.sleep(600)"
+STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEPING}"
+
+
+@contextmanager
+def sleeping(script: str = SLEEPING, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, **options) as started:
+        try:
+            assert started.stdout
+            started.stdout.readline()
+            yield started
+        finally:
+            started.kill()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[int]:
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        yield lock
+    finally:
+        os.close(lock)
+
+
+@contextmanager
+def holding(folder: Path, script: str = SLEEPING, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that holds a folder's lock, as a pair's does."""
+    with locked(folder) as lock:
+        context = sleeping(script, pass_fds=(lock,), **options)
+        started = context.__enter__()
+    try:
+        yield started
+    finally:
+        context.__exit__(None, None, None)
+
+
+def note(folder: Path, pid: int, **more: object) -> None:
+    """The note of a pair that does not answer, as the first version wrote it, and more."""
+    address = {"url": "http://127.0.0.1:9", "api_key": "key"}
+    row = {"label": "embedded", "base": address, "small": address, "logs": "/logs", "pid": pid, **more}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "pair.json").write_text(json.dumps(row))
+
+
+def identity(pid: int) -> dict[str, object]:
+    """What a note says of a process besides its number."""
+    return {"host": pairs.host(), "started": pairs._began(pid)}
+
+
+def test_a_process_that_has_got_the_number_of_a_pair_is_left_alone(home: Path, state: Path) -> None:
+    with sleeping(start_new_session=True) as bystander, locked(state), locked(home):
+        began = pairs._began(bystander.pid)
+        assert began is not None
+        for folder, told in (
+            (state, {"host": pairs.host(), "started": began - 1}),
+            (state, {"host": pairs.host(), "started": None}),
+            (state, {}),
+            (home, {}),
+        ):
+            note(folder, bystander.pid, **told)
+
+            assert pairs.down() is False
+            assert pairs.running() is None
+            assert pairs.key_of("http://127.0.0.1:9") is None
+            assert bystander.poll() is None
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_a_number_that_stands_for_many_processes_is_nobodys(number: int, state: Path) -> None:
+    with locked(state):
+        for told in ({"host": pairs.host(), "started": 0}, {"host": pairs.host(), "started": None}, {}):
+            note(state, number, **told)
+
+            assert pairs.down() is False
+
+
+@pytest.mark.parametrize(("script", "by"), [(SLEEPING, signal.SIGTERM), (STUBBORN, signal.SIGKILL)])
+def test_the_process_of_a_pair_is_ended_one_way_or_the_other(
+    script: str, by: signal.Signals, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pairs, "STOP_S", 1.0)
+    with holding(state, script, start_new_session=True) as served:
+        note(state, served.pid, **identity(served.pid))
+
+        assert pairs.key_of("http://127.0.0.1:9/") == "key"
+        assert pairs.down() is True
+        assert served.wait() == -by
+        assert not (state / "pair.json").exists()
+
+
+def test_a_pair_that_does_not_end_is_not_waited_for_for_ever(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairs, "STOP_S", 0.3)
+    with holding(state, STUBBORN) as member:  # of our own group, which is not to be killed
+        note(state, member.pid, **identity(member.pid))
+
+        with pytest.raises(SpecReasonError, match=f"the pair of process {member.pid} does not end"):
+            pairs.down()
+        assert member.poll() is None
+
+
+def test_a_pair_of_the_first_version_is_known_by_the_lock_that_it_holds(home: Path) -> None:
+    with holding(home, start_new_session=True) as served:
+        note(home, served.pid)
+        wanted = pairs.Wanted("another", lambda _: [])
+
+        with pytest.raises(SpecReasonError, match="another pair is up: embedded"):
+            pairs.up(wanted)
+        assert pairs.down() is True
+        assert served.wait() == -signal.SIGTERM
+
+
+def test_a_note_of_the_first_version_may_be_another_machines_and_stays(home: Path) -> None:
+    note(home, 1)
+
+    assert pairs.running() is None
+    assert pairs.down() is False
+    assert (home / "pair.json").exists()
+
+
+def test_machines_that_share_a_home_have_a_pair_each(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pairs, "Servers", Dying)
+    monkeypatch.setattr(pairs, "_check", lambda *_: None)
+    monkeypatch.setattr(socket, "gethostname", lambda: "node-a")
+    with holding(pairs.own_folder(), start_new_session=True) as served:
+        note(pairs.own_folder(), served.pid, **identity(served.pid))
+
+        monkeypatch.setattr(socket, "gethostname", lambda: "node-b")
+        assert pairs.running() is None
+        assert pairs.up(pairs.Wanted("theirs", servers_of_nothing))[1]
+        assert (home / "on-node-b" / "pair.json").exists()
+        (home / "on-node-b" / "pair.json").unlink()
+        monkeypatch.setattr(sys, "argv", ["specreason", "down"])
+        assert app.main() == 0
+        told = capsys.readouterr()
+        assert (told.out, told.err) == (
+            "no pair was up\n",
+            "note: a pair was started on `node-a`: it is asked for and stopped there\n",
+        )
+        assert served.poll() is None
+
+        monkeypatch.setattr(socket, "gethostname", lambda: "node-a")
+        assert pairs.elsewhere() == []
+        assert pairs.down() is True
+
+
+def test_a_pair_is_not_waited_for_that_another_machine_of_this_name_has_up(state: Path) -> None:
+    with sleeping(start_new_session=True) as bystander, locked(state):
+        note(state, bystander.pid, host="another boot", started=pairs._began(bystander.pid))
+
+        for ask in (pairs.down, lambda: pairs.up(pairs.Wanted("embedded", servers_of_nothing))):
+            with pytest.raises(SpecReasonError, match="was started on another machine") as refused:
+                ask()
+            assert "SPECREASON_HOME" in str(refused.value.hint)
+        assert bystander.poll() is None
+        assert (state / "pair.json").exists()
+
+
+def test_a_name_that_is_no_folders_name_stays_inside(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("..", "../../x", "/x"):
+        monkeypatch.setattr(socket, "gethostname", lambda name=name: name)
+
+        assert pairs.own_folder().resolve().parent == home.resolve()
+
+
+@pytest.mark.parametrize("why", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
+def test_where_nothing_can_be_locked_that_is_said(why: int, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(why, os.strerror(why))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(SpecReasonError, match=f"cannot use the state folder `{state}`: {os.strerror(why)}") as told:
+        pairs.up(pairs.Wanted("embedded", servers_of_nothing))
+    assert "SPECREASON_HOME" in str(told.value.hint)
+
+
+def test_a_state_folder_that_cannot_be_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("SPECREASON_HOME", str(tmp_path / "file"))
+
+    assert pairs.running() is None
+    with pytest.raises(SpecReasonError, match="cannot use the state folder"):
+        pairs.up(pairs.Wanted("embedded", servers_of_nothing))
 
 
 def test_an_api_key_is_not_shown() -> None:

@@ -15,7 +15,6 @@ from specreason_sgl.errors import CallFailed, SpecReasonError
 from specreason_sgl.scoring import DIGITS
 from specreason_sgl.settings import Settings
 from specreason_sgl.solve import Pair, solve
-from specreason_sgl.states import failure
 from specreason_sgl.store import Problem, SolveRecord
 from specreason_sgl.testing import Reply, ScriptedBackend
 
@@ -132,13 +131,13 @@ def test_a_failure_in_a_copy_is_no_older_value() -> None:
             copied.stream_executor.submit(sgl.gen("one"))
         with pytest.raises(SpecReasonError, match="refused"):
             s["one"]
-        assert failure(s) is None
+        assert s.error() is None
         s += sgl.gen("one")
         assert s["one"] == "three"
 
     state = mine.run(backend=ScriptedBackend("base", [Reply("one"), CallFailed("refused"), Reply("three")]))
 
-    assert failure(state) is None
+    assert state.error() is None
     assert state["one"] == "three"
 
 
@@ -168,7 +167,7 @@ def test_whoever_listens_to_a_stream_hears_its_end() -> None:
 
     assert "".join(state.text_iter("29")) == ""
     assert "".join(state.text_iter()) == "?"
-    assert failure(state) is not None
+    assert state.error() is not None
 
 
 def test_branches_of_a_text_that_is_just_being_added_fill_the_cache_once() -> None:

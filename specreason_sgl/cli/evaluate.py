@@ -126,6 +126,7 @@ def evaluate(
     if dry_run:
         sys.stdout.write(_plan(resolved, problems, as_json=json))
         return
+    _tell_of_code(resolved)
     raise typer.Exit(
         _run(
             resolved,
@@ -175,6 +176,16 @@ def _resolve(path: Path, overrides: dict[str, Any], modes: str | None) -> Job:
         for mode in job.modes
     ]
     return job.model_copy(update={"modes": tuple(fitted)})
+
+
+def _tell_of_code(job: Job) -> None:
+    """Say which files a job has run that did not come with the package: a job may be somebody else's."""
+    from specreason_sgl.programs import find, is_stock
+    from specreason_sgl.view.text import one_line
+
+    for path in dict.fromkeys(find(mode.program) for mode in job.modes):
+        if not is_stock(path):
+            typer.echo(f"note: this job runs the code in `{one_line(str(path))}`", err=True)
 
 
 def _plan(job: Job, problems: Sequence[Problem], *, as_json: bool) -> str:

@@ -15,7 +15,7 @@ import typer
 from specreason_sgl.cli.stops import stoppable
 from specreason_sgl.errors import UsageError
 from specreason_sgl.patience import WAIT_S, Patience
-from specreason_sgl.runtime import EMBEDDED
+from specreason_sgl.runtime import API_KEY, EMBEDDED
 
 if TYPE_CHECKING:
     from specreason_sgl.endpoint import Endpoint
@@ -37,9 +37,7 @@ SmallUrl = Annotated[
 ]
 ApiKey = Annotated[
     str | None,
-    typer.Option(
-        "--api-key", envvar="SPECREASON_API_KEY", help="Key of the servers at --base and --small", rich_help_panel=PANEL
-    ),
+    typer.Option("--api-key", envvar=API_KEY, help="Key of the servers at --base and --small", rich_help_panel=PANEL),
 ]
 
 WaitForServer = Annotated[

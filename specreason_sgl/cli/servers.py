@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from specreason_sgl.errors import UsageError
+from specreason_sgl.runtime import API_KEY
 
 if TYPE_CHECKING:
     from specreason_sgl.gpu.launch import Launch
@@ -60,6 +61,12 @@ def up(
             rich_help_panel=GPU,
         ),
     ] = None,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust", help="Even if a pair's arguments run code or open a server to the network", rich_help_panel=GPU
+        ),
+    ] = False,
     dummy: Annotated[
         bool,
         typer.Option("--dummy", help="Made-up weights of the real sizes: for `bench --calibrate`", rich_help_panel=GPU),
@@ -102,7 +109,7 @@ def up(
     if pair == EMBEDDED or (pair is None and not overrides):
         wanted = _embedded(replicas, [*overrides, *(["gpus"] if gpus else []), *(["dry-run"] if dry_run else [])])
     else:
-        launch = _launch(pair, overrides, gpus, replicas, port)
+        launch = _launch(pair, overrides, gpus, replicas, port, trust=trust)
         if dry_run:
             _print_plan(launch, json)
             return
@@ -122,12 +129,13 @@ def status(json: Json = False) -> None:
     pair = pairs.running()
     if pair is None:
         _say({"status": "down"}, json) if json else print("down")
+        _tell_elsewhere()
         raise typer.Exit(DOWN)
     _show(pair, "up", json)
 
 
 def down(json: Json = False) -> None:
-    """Stop the pair that `up` keeps running."""
+    """Stop the pair that `up` keeps running on this machine."""
     from specreason_sgl.runtime import pairs
 
     was_up = pairs.down()
@@ -135,6 +143,18 @@ def down(json: Json = False) -> None:
         _say({"status": "down", "was_up": was_up}, json)
     else:
         print("down" if was_up else "no pair was up")
+    if not was_up:
+        _tell_elsewhere()
+
+
+def _tell_elsewhere() -> None:
+    """Whoever shares a home between machines may have meant another one's pair."""
+    from specreason_sgl.runtime import pairs
+    from specreason_sgl.view.text import one_line
+
+    if hosts := pairs.elsewhere():
+        names = ", ".join(f"`{one_line(name)}`" for name in hosts)
+        print(f"note: a pair was started on {names}: it is asked for and stopped there", file=sys.stderr)
 
 
 def _embedded(replicas: int, not_for_it: list[str]) -> Wanted:
@@ -149,14 +169,24 @@ def _embedded(replicas: int, not_for_it: list[str]) -> Wanted:
     return pairs.embedded(*embedded_models(), replicas)
 
 
-def _launch(pair: str | None, overrides: dict[str, Any], gpus: str | None, replicas: int, port: int) -> Launch:
+def _launch(
+    pair: str | None, overrides: dict[str, Any], gpus: str | None, replicas: int, port: int, *, trust: bool
+) -> Launch:
     import os
 
     from specreason_sgl.gpu import detect
     from specreason_sgl.gpu.launch import prepare
-    from specreason_sgl.gpu.pairfile import read
+    from specreason_sgl.gpu.pairfile import read, risks
+    from specreason_sgl.view.text import one_line
 
     spec = read(pair, overrides)
+    found = risks(spec)
+    if found and not trust:
+        raise UsageError(
+            f"the pair's arguments are not safe: {'; '.join(found)}", hint="if you want that, add `--trust`"
+        )
+    for risk in found:
+        print(f"note: {one_line(risk)}", file=sys.stderr)
     cards = detect.cards(os.environ) if gpus is None else detect.describe(gpus)
     return prepare(spec, cards, replicas=replicas, port=port)
 
@@ -174,6 +204,7 @@ def _print_plan(launch: Launch, json: bool) -> None:
         return
     print("\n".join(f"# {line}" for line in launch.lines()))
     print("# each command when the server before answers: its fraction is of the memory that is free then")
+    print(f"# all with the same key in {API_KEY}")
     print("\n".join(launch.commands()))
 
 

@@ -227,7 +227,7 @@ class Runner:
             )
         except _Stopped:
             raise
-        except Exception as error:  # noqa: BLE001 - somebody's own program may raise anything
+        except Exception as error:  # noqa: BLE001 - whatever ends a solve is its row
             hint = error.hint if isinstance(error, SpecReasonError) else None
             told = str(error) if isinstance(error, SpecReasonError) else f"{type(error).__name__}: {error}"
             at = heard[-1].at if heard else 0.0

@@ -17,11 +17,8 @@ from specreason_sgl.gpu.decode import MOST_DRAFTED, Decode, choose
 from specreason_sgl.gpu.pairfile import ModelSpec, PairSpec
 from specreason_sgl.gpu.plan import CHUNK_TOKENS, GIB, Card, Plan, Share, Side, fit, spread
 from specreason_sgl.gpu.shapes import find
-from specreason_sgl.runtime import servers
+from specreason_sgl.runtime import API_KEY, servers
 from specreason_sgl.runtime.pairs import Wanted, numbered, routers
-
-API_KEY = "SPECREASON_API_KEY"
-"""The environment variable that the servers' key is taken from, so that no process list shows it."""
 
 PORT = 30000
 REPLICA_PORTS = 10
@@ -64,7 +61,7 @@ class Launch:
         return [*found, *routers(found, iter((self.port, self.port + 2, self.port + 1, self.port + 3)), logs)]
 
     def commands(self) -> list[str]:
-        """The servers as commands for a shell, each to be given when the one before answers."""
+        """The servers as commands for a shell with a key in `API_KEY`, each to be given when the one before answers."""
         return [_command(server) for server in self.servers(Path())]
 
     def wanted(self, limit_s: float) -> Wanted:
@@ -196,6 +193,5 @@ def prepare(spec: PairSpec, cards: Sequence[Card], *, replicas: int = 1, port: i
 
 
 def _command(server: servers.Plan) -> str:
-    key = f'--api-key "${API_KEY}"'
     module = "sglang_router.launch_router" if server.is_router else "sglang.launch_server"
-    return f"{shlex.join(['python', '-m', module, *server.arguments])} {key}"
+    return shlex.join(["python", "-m", "specreason_sgl.runtime.keyed", module, *server.arguments])

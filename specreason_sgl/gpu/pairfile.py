@@ -10,16 +10,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import ip_address
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from specreason_sgl.errors import UsageError
 from specreason_sgl.files import read_toml
 from specreason_sgl.gpu.decode import Method
+from specreason_sgl.runtime import API_KEY
 from specreason_sgl.tables import put, told
+
+RUN_CODE = (
+    "--trust-remote-code",
+    "--enable-custom-logit-processor",
+    "--custom-weight-loader",
+    "--forward-hooks",
+    "--sidecar",
+    "--unified-cache-external-linker-config",
+    "--config",
+)
+"""SGLang's options that have a server run code from elsewhere, or that may hold any others."""
+SAFE_FORMATS = ("safetensors", "dummy")
+KEYS = ("--api-key", "--admin-api-key")
 
 
 class ModelSpec(BaseModel):
@@ -35,6 +51,25 @@ class ModelSpec(BaseModel):
     quantization: str | None = None
     arguments: tuple[str, ...] = ()
     """More of SGLang's server arguments; they win over ours."""
+
+    @field_validator("arguments")
+    @classmethod
+    def _without_keys(cls, arguments: tuple[str, ...]) -> tuple[str, ...]:
+        if any(_means(name, key) for name, _ in _options(arguments) for key in KEYS):
+            raise ValueError(f"a key is not for files and process lists; it is taken from `{API_KEY}`")
+        return arguments
+
+    def risks(self) -> Iterator[str]:
+        """What its arguments do that its owner should have asked for."""
+        for name, value in _options(self.arguments):
+            if any(_means(name, option) for option in RUN_CODE) or (
+                _means(name, "--hicache-storage-backend") and value == "dynamic"
+            ):
+                yield f"`{name}` may run code that comes with a model or a file"
+            elif _means(name, "--load-format") and value not in SAFE_FORMATS:
+                yield f"`{name} {value}` loads weights that are not safetensors"
+            elif _means(name, "--host") and not _is_here(value):
+                yield f"`{name} {value}` opens the server to the network"
 
 
 class PairSpec(BaseModel):
@@ -63,6 +98,11 @@ class PairSpec(BaseModel):
     def label(self) -> str:
         """What a run on it is filed under."""
         return f"{self.base.model} + {self.small.model}{' (made-up weights)' if self.dummy else ''}"
+
+
+def risks(spec: PairSpec) -> list[str]:
+    """What servers of a pair would do that is not to be done because a file says so."""
+    return [f"{role}: {risk}" for role, model in (("base", spec.base), ("small", spec.small)) for risk in model.risks()]
 
 
 def stock() -> dict[str, Path]:
@@ -96,3 +136,24 @@ def read(pair: str | None, overrides: Mapping[str, Any]) -> PairSpec:
         return PairSpec.model_validate(row)
     except ValidationError as error:
         raise UsageError(f"the pair: {'; '.join(told(e) for e in error.errors())}") from error
+
+
+def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The options among server arguments, each with its value, if it has one."""
+    for argument, following in pairwise([*arguments, ""]):
+        name, given, value = argument.partition("=")
+        if name.startswith("--"):
+            yield name, value if given else following
+
+
+def _means(name: str, option: str) -> bool:
+    """Whether SGLang takes a name for an option: it may be cut short."""
+    return option.startswith(name) and name != "--"
+
+
+def _is_here(address: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"

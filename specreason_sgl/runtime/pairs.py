@@ -1,7 +1,8 @@
 """A pair of servers: started for one command, or kept up for many.
 
 A pair that is kept up is found again by two files in the state folder: the lock that it holds as long as it lives, and
-a note of where it is, which only its owner can read.
+a note of where it is, which only its owner can read. Machines that share a home have a folder each in it. The number of
+a process says little by itself, so no signal goes to one that is not the very process of the note.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import secrets
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -42,6 +45,10 @@ from specreason_sgl.runtime.servers import (
 )
 
 ATTEMPTS = 3
+
+NOTE = "pair.json"
+_ON = "on-"
+"""Before a machine's name, its folder."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,23 @@ class RunningPair:
     def is_healthy(self) -> bool:
         """Whether both servers answer."""
         return answers(self.base.url) and answers(self.small.url)
+
+
+@dataclass(frozen=True)
+class _Note:
+    """What is written down of a pair that is kept up."""
+
+    pair: RunningPair
+    host: str | None
+    """Where its process has that number; None in a note of the first version."""
+    started: int | None
+    """When its process began: who gets its number later did not begin at that time."""
+
+    def is_of(self, folder: Path) -> bool:
+        """Whether the process is on this machine, and is the one that was noted in this folder."""
+        if self.host is None:
+            return _has_open(self.pair.pid, folder / "lock")
+        return self.host == host() and self.started is not None and self.started == _began(self.pair.pid)
 
 
 def embedded(base_model: Path, small_model: Path, replicas: int = 1) -> Wanted:
@@ -179,30 +203,22 @@ def up(wanted: Wanted, on_progress: Say = lambda _: None) -> tuple[RunningPair, 
         SpecReasonError: another pair is up, or one that does not answer, or a server serves another model.
         ServerDied: a server does not start; the message ends with its last log lines.
     """
-    folder = state_folder()
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder = own_folder()
+    with _usable(folder):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     deadline = time.monotonic() + wanted.limit_s
     while time.monotonic() < deadline:
-        with _lock(folder) as lock:
-            if lock is not None:
-                _forget(folder)
-                try:
-                    pair = _start(
-                        wanted,
-                        folder / "logs",
-                        on_progress,
-                        owned=False,
-                        keep=(lock,),
-                        note=lambda pair: _note(folder, pair),
-                    )
-                except BaseException:
-                    _forget(folder)
-                    raise
-                return pair, True
-        if found := running():
-            if found.label != wanted.label:
-                raise SpecReasonError(f"another pair is up: {found.label}", hint="`specreason down` stops it")
-            return found, False
+        if found := _found():
+            pair = found[1].pair
+            if pair.label != wanted.label:
+                raise SpecReasonError(f"another pair is up: {pair.label}", hint="`specreason down` stops it")
+            if pair.is_healthy():
+                return pair, False
+        else:
+            _refuse_namesake(folder)
+            with _lock(folder) as lock:
+                if lock is not None:
+                    return _start_noted(wanted, folder, lock, on_progress), True
         on_progress("waiting for the pair that another command starts")
         time.sleep(POLL_S)
     raise SpecReasonError("the pair that is up does not answer", hint="`specreason down` stops it")
@@ -210,56 +226,87 @@ def up(wanted: Wanted, on_progress: Say = lambda _: None) -> tuple[RunningPair, 
 
 def running() -> RunningPair | None:
     """The pair that `up` keeps up, once both servers answer; what a dead one left behind is cleared away."""
-    folder = state_folder()
-    pair = _noted(folder)
-    if pair is None:
-        return None
-    with _lock(folder) as lock:
-        if lock is not None:
-            _forget(folder)
-            return None
-    return pair if pair.is_healthy() else None
+    found = _found()
+    return found[1].pair if found and found[1].pair.is_healthy() else None
 
 
 def key_of(url: str) -> str | None:
     """The key that the pair that is up wants to be shown at an address, if it is one of its own."""
-    pair = _noted(state_folder())
-    own = [address for address in (pair.base, pair.small) if address.url == url.rstrip("/")] if pair else []
-    return own[0].api_key if own else None
+    found = _found()
+    own = (found[1].pair.base, found[1].pair.small) if found else ()
+    return next((address.api_key for address in own if address.url == url.rstrip("/")), None)
 
 
 def down() -> bool:
-    """Stop the pair that `up` keeps up, or is starting; returns whether there was one."""
-    folder = state_folder()
-    pair = _noted(folder)
-    if pair is None:
+    """Stop the pair that `up` keeps up, or is starting; returns whether there was one.
+
+    Raises:
+        SpecReasonError: it does not end, or was started on another machine that has the same name.
+    """
+    found = _found()
+    if found is None:
+        _refuse_namesake(own_folder())
         return False
+    folder, note = found
     killed_at = time.monotonic() + STOP_S
-    was_up = False
-    while True:
+    while time.monotonic() < killed_at + STOP_S:
         with _lock(folder) as lock:
             if lock is not None:
                 _forget(folder)
-                return was_up
+                return True
+        note = _noted(folder) or note
         with suppress(ProcessLookupError):
-            if time.monotonic() < killed_at:
-                os.kill(pair.pid, signal.SIGTERM)
-            else:
-                os.killpg(pair.pid, signal.SIGKILL)
-        was_up = True
+            if note.is_of(folder):
+                if time.monotonic() < killed_at:
+                    os.kill(note.pair.pid, signal.SIGTERM)
+                elif os.getpgid(note.pair.pid) == note.pair.pid:
+                    os.killpg(note.pair.pid, signal.SIGKILL)
         time.sleep(POLL_S)
+    raise SpecReasonError(f"the pair of process {note.pair.pid} does not end")
+
+
+def elsewhere() -> list[str]:
+    """The other machines on which a pair was started, by the notes in a state folder that they share with this one."""
+    notes = state_folder().glob(f"{_ON}*/{NOTE}")
+    return sorted(note.parent.name.removeprefix(_ON) for note in notes if note.parent != own_folder())
 
 
 def state_folder() -> Path:
-    """Where the pair that is up is noted: ``$SPECREASON_HOME``, else a folder in the user's state folder."""
+    """Where pairs that are up are noted: ``$SPECREASON_HOME``, else a folder in the user's state folder."""
     if home := os.environ.get("SPECREASON_HOME"):
         return Path(home)
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "specreason"
 
 
+def own_folder() -> Path:
+    """This machine's part of it."""
+    return state_folder() / (_ON + re.sub(r"[^.\w-]", "_", socket.gethostname()))
+
+
+def host() -> str:
+    """Where a process number means something: this machine until it boots again, as seen from this container."""
+    seen = [socket.gethostname()]
+    with suppress(OSError):
+        seen.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
+        seen.append(str(Path("/proc/self/ns/pid").readlink()))
+    return " ".join(seen)
+
+
 def door_path() -> Path:
     """Where commands can knock while a pair is kept up."""
-    return state_folder() / "door"
+    return own_folder() / "door"
+
+
+def _start_noted(wanted: Wanted, folder: Path, lock: int, say: Say) -> RunningPair:
+    """Start a pair that holds the lock and is noted as soon as it has a process."""
+    _forget(folder)
+    try:
+        return _start(
+            wanted, folder / "logs", say, owned=False, keep=(lock,), note=lambda pair: _write_note(folder, pair)
+        )
+    except BaseException:
+        _forget(folder)
+        raise
 
 
 def _start(
@@ -318,46 +365,113 @@ def _check(server: Plan, api_key: str) -> None:
         raise SpecReasonError(f"the {server.name} server serves `{serves}` instead of `{server.model}`")
 
 
+def _found() -> tuple[Path, _Note] | None:
+    """The note of the pair that is up or starting on this machine, and its folder: the own one or the first version's.
+
+    What a dead pair left behind in the own folder is cleared away. In the first version's it is left alone, because
+    there the pair may be another machine's, whose lock cannot be seen from here.
+    """
+    own = own_folder()
+    for folder in (own, state_folder()):
+        if not (folder / NOTE).is_file():
+            continue
+        with _lock(folder) as lock:
+            if lock is None and (note := _noted(folder)) and note.is_of(folder):
+                return folder, note
+            if lock is not None and folder == own:
+                _forget(own)
+    return None
+
+
+def _refuse_namesake(folder: Path) -> None:
+    """Leave a pair alone that lives where its process number means something else."""
+    note = _noted(folder)
+    if note and note.host not in (None, host()):
+        name = folder.name.removeprefix(_ON)
+        raise SpecReasonError(
+            f"the pair was started on another machine, or in another container, that is called `{name}` too",
+            hint="stop it there, or name a folder for this one in `SPECREASON_HOME`",
+        )
+
+
+@contextmanager
+def _usable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SpecReasonError(
+            f"cannot use the state folder `{folder}`: {error.strerror or error}",
+            hint="name a folder on a disk of this machine in `SPECREASON_HOME`",
+        ) from error
+
+
 @contextmanager
 def _lock(folder: Path) -> Iterator[int | None]:
     """The lock's file descriptor while nobody else holds it, else None; who inherits it goes on holding the lock."""
-    lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+    with _usable(folder):
+        lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        yield None
-    else:
-        yield lock
+        with _usable(folder):
+            is_free = _take(lock)
+        yield lock if is_free else None
     finally:
         os.close(lock)
 
 
-def _note(folder: Path, pair: RunningPair) -> None:
+def _take(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _write_note(folder: Path, pair: RunningPair) -> None:
     row = {
         "label": pair.label,
         "base": asdict(pair.base),
         "small": asdict(pair.small),
         "logs": str(pair.logs),
         "pid": pair.pid,
+        "host": host(),
+        "started": _began(pair.pid),
     }
-    new = folder / "pair.json.new"
-    with private(new) as file:
-        file.write(json.dumps(row).encode())
-    new.replace(folder / "pair.json")
+    new = folder / f"{NOTE}.new"
+    with _usable(folder):
+        with private(new) as file:
+            file.write(json.dumps(row).encode())
+        new.replace(folder / NOTE)
 
 
-def _noted(folder: Path) -> RunningPair | None:
+def _noted(folder: Path) -> _Note | None:
+    """The note in a folder, if there is one and it can be understood."""
     try:
-        row = json.loads((folder / "pair.json").read_text(encoding="utf-8"))
-        base, small = Address(**row["base"]), Address(**row["small"])
-        return RunningPair(base, small, Path(row["logs"]), int(row["pid"]), str(row["label"]))
-    except FileNotFoundError:
+        row = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+        base, small = (Address(row[role]["url"], row[role].get("api_key")) for role in ("base", "small"))
+        pair = RunningPair(base, small, Path(row["logs"]), int(row["pid"]), str(row.get("label", EMBEDDED)))
+        return _Note(pair, row.get("host"), row.get("started"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    except (ValueError, KeyError, TypeError):
-        _forget(folder)
+
+
+def _began(pid: int) -> int | None:
+    """When a process began, in the kernel's ticks since it booted; None if it has ended."""
+    try:
+        told = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
         return None
+    state, *rest = told.rpartition(")")[2].split()  # the name in brackets may hold anything
+    return None if state in "ZX" else int(rest[18])
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    """Whether a process has a file open, as far as that can be seen."""
+    try:
+        return any(each.samefile(path) for each in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return False
 
 
 def _forget(folder: Path) -> None:
-    (folder / "pair.json").unlink(missing_ok=True)
+    (folder / NOTE).unlink(missing_ok=True)
     (folder / "door").unlink(missing_ok=True)

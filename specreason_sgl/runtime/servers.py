@@ -201,8 +201,9 @@ def free_ports(count: int) -> list[int]:
 
 
 def tail(log: str) -> str:
-    """The last lines of a server's log, indented, without colours and progress bars."""
+    """The last lines of a server's log, indented, without colours, progress bars and SGLang's keys."""
     plain = re.sub(r"\x1b\[[0-9;]*m|[^\n]*\r", "", log)
+    plain = re.sub(r"(api_key'?[=:] ?)('[^']*'|\"[^\"]*\")", r"\1***", plain)
     return "\n".join(f"  {line}" for line in plain.splitlines()[-TAIL_LINES:] if line.strip())
 
 
