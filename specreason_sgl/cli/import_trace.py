@@ -19,6 +19,7 @@ def import_trace(
     """Turn traces of the reference implementation into a run that can be listed and replayed."""
     from datetime import UTC, datetime
 
+    from specreason_sgl.cli.listing import tell_remarks
     from specreason_sgl.importing import BUDGET, PROGRAM, THRESHOLD, convert, read_problems, read_rows
     from specreason_sgl.store import RunConfig, writing
 
@@ -33,6 +34,7 @@ def import_trace(
     )
     stored = 0
     with writing(out, config) as writer:
+        tell_remarks(writer)
         for record in convert(rows, known):
             writer.append(record)
             stored += 1
