@@ -292,11 +292,10 @@ class RunWriter:
                     known += 1
             lines.append(line + b"\n")
         if unread:
-            named = ", ".join(map(str, unread[:NAMED])) + (
-                f" and {more} more" if (more := len(unread) - NAMED) > 0 else ""
-            )
+            more = f" and {len(unread) - NAMED} more" if len(unread) > NAMED else ""
+            named = ", ".join(map(str, unread[:NAMED]))
             self.remarks.append(
-                f"lines of `{SOLVES}` that this version cannot read stay as they are: {named}; "
+                f"lines of `{SOLVES}` that this version cannot read stay as they are: {named}{more}; "
                 f"{known} of {len(unread)} tell which solve they are of and count as done"
             )
         return done, b"".join(lines)

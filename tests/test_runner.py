@@ -317,10 +317,9 @@ def test_a_whole_line_that_cannot_be_read_stays_byte_for_byte_and_is_not_solved_
 
     assert path.read_bytes() == b"".join(lines)
     assert {one.key for one in earlier} == {record.key for record in whole}
-    assert writer.remarks == [
-        f"lines of `solves.jsonl` that this version cannot read stay as they are: {place + 1}; "
-        "1 of 1 tell which solve they are of and count as done"
-    ]
+    (remark,) = writer.remarks
+    assert remark.startswith(f"lines of `solves.jsonl` that this version cannot read stay as they are: {place + 1};")
+    assert remark.endswith("1 of 1 tell which solve they are of and count as done")
     assert read_run(tmp_path / "run").remarks == [
         f"line {place + 1} of `solves.jsonl` is unknown to this version and left out"
     ]

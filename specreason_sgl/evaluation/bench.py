@@ -248,7 +248,6 @@ def tables(bench: Bench) -> list[Table]:
     count = max(int(v["problems"]) for v in bench.variants.values())
     lost = max(float(v["lost_s"]) for v in bench.variants.values())
     left_out = f"; up to {lost:.1f} s a solve were lost to servers that failed, and are in none" if lost else ""
-    failed = [f"{load.failed} of those with {load.concurrency} in flight" for load in bench.load if load.failed]
     return [
         Table(
             "Variants, solved in turn on the same problems",
@@ -284,16 +283,22 @@ def tables(bench: Bench) -> list[Table]:
             ("model", "calls", "cached", "most recomputed"),
             tuple((c.model, str(c.calls), f"{c.cached_share:.1%}", f"{c.most_recomputed} tok") for c in bench.caches),
         ),
-        Table(
-            "Many problems at once",
-            ("in flight", "problems per second, against one at a time"),
-            tuple(
-                (str(load.concurrency), NOTHING if load.against_one is None else f"{load.against_one:.2f}x")
-                for load in bench.load
-            ),
-            f"Solves that failed and do not count: {', '.join(failed)}." if failed else "",
-        ),
+        load_table(bench.load),
     ]
+
+
+def load_table(loads: Sequence[Load]) -> Table:
+    """What comes of many problems at once."""
+    failed = [f"{load.failed} of those with {load.concurrency} in flight" for load in loads if load.failed]
+    return Table(
+        "Many problems at once",
+        ("in flight", "problems per second, against one at a time"),
+        tuple(
+            (str(load.concurrency), NOTHING if load.against_one is None else f"{load.against_one:.2f}x")
+            for load in loads
+        ),
+        f"Solves that failed and do not count: {', '.join(failed)}." if failed else "",
+    )
 
 
 def _context(endpoint: Endpoint, tokens: int) -> str:
