@@ -191,7 +191,12 @@ class RunWriter:
 
     @classmethod
     def resume(
-        cls, folder: Path, config: RunConfig, same: Sequence[str], keep: Callable[[SolveRecord], Done | None]
+        cls,
+        folder: Path,
+        config: RunConfig,
+        same: Sequence[str],
+        keep: Callable[[SolveRecord], Done | None],
+        known: Callable[[str, Any], Any] = lambda _, value: value,
     ) -> tuple[RunWriter, list[Done]]:
         """Go on with a run, or begin it if it is not there; returns what is kept in mind of the solves that are done.
 
@@ -203,13 +208,14 @@ class RunWriter:
             config: what the run would be given now.
             same: the fields in which the stored configuration must agree with it.
             keep: what to keep in mind of a stored solve; None takes it out, because it is to be done again.
+            known: what the stored value of such a field, of whatever version, is to this one.
 
         Raises:
             UsageError: another process is writing there, the run is of a later version, or the configuration has
                 changed; the message names the fields that differ.
         """
         self = cls.__new__(cls)
-        return self, self._hold(folder, lambda: self._go_on(config, same, keep))
+        return self, self._hold(folder, lambda: self._go_on(config, same, keep, known))
 
     def _hold(self, folder: Path, prepare: Callable[[], T]) -> T:
         """Prepare a folder that nobody else writes, and let go of it again if that fails."""
@@ -254,13 +260,19 @@ class RunWriter:
             raise UsageError(msg, hint="choose another folder with `--out`")
         self._write(CONFIG, config.model_dump_json(indent=2))
 
-    def _go_on(self, config: RunConfig, same: Sequence[str], keep: Callable[[SolveRecord], Done | None]) -> list[Done]:
+    def _go_on(
+        self,
+        config: RunConfig,
+        same: Sequence[str],
+        keep: Callable[[SolveRecord], Done | None],
+        known: Callable[[str, Any], Any],
+    ) -> list[Done]:
         if not (self.folder / CONFIG).exists():
             self._begin(config)
             return []
         stored = _stored_config(self.folder)
         asked = json.loads(config.model_dump_json())
-        if changes := list(_differences(stored, asked, same)):
+        if changes := list(_differences(stored, asked, same, known)):
             msg = f"`{self.folder}` was begun with another configuration: {'; '.join(changes)}"
             raise UsageError(msg, hint="change it back, or begin another run with `--out`")
         with suppress(OSError, ValueError):
@@ -463,10 +475,12 @@ def _fitted(stored: dict[str, Any]) -> int | None:
     return job.get("concurrency") if isinstance(job, dict) and "concurrency" not in stored and not asked else None
 
 
-def _differences(stored: dict[str, Any], asked: dict[str, Any], names: Sequence[str]) -> Iterator[str]:
+def _differences(
+    stored: dict[str, Any], asked: dict[str, Any], names: Sequence[str], known: Callable[[str, Any], Any]
+) -> Iterator[str]:
     """One line for each field in which a stored configuration is not what is asked for."""
     for name in names:
-        for field, old, new in _changes(name, stored.get(name), asked.get(name)):
+        for field, old, new in _changes(name, known(name, stored.get(name)), asked.get(name)):
             if not (field == "job.concurrency" and new is None and _fitted(stored)):
                 yield f"`{field}` was {json.dumps(old)[:60]} and is {json.dumps(new)[:60]}"
 

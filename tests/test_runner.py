@@ -20,7 +20,7 @@ from specreason_sgl.evaluation.datasets import DatasetSpec, load, told_story
 from specreason_sgl.evaluation.grading import Grader, outcome
 from specreason_sgl.evaluation.job import Job
 from specreason_sgl.evaluation.modes import acceptance
-from specreason_sgl.evaluation.runner import Runner, TooManyFailures, done, stretches
+from specreason_sgl.evaluation.runner import Runner, TooManyFailures, done, known, stretches
 from specreason_sgl.events import AnswerWritten, SolveFailed, StepTaken
 from specreason_sgl.pair.stories import story
 from specreason_sgl.solve import Pair
@@ -59,7 +59,7 @@ def execute(
 ) -> list[SolveRecord]:
     earlier: list[Done] = []
     if resume:
-        writer, earlier = RunWriter.resume(folder, config(job), SAME, done)
+        writer, earlier = RunWriter.resume(folder, config(job), SAME, done, known)
     else:
         writer = RunWriter(folder, config(job))
     with closing(writer), Grader("exact") as grader:
@@ -414,6 +414,22 @@ def test_going_on_keeps_what_it_does_not_know_of_configuration_and_status(tmp_pa
     assert (tmp_path / "run" / "config.json").read_bytes() == before
     told = json.loads((tmp_path / "run" / "status.json").read_text())
     assert (told["status"], told["of_tomorrow"]) == ("success", {"x": [1]})
+
+
+def test_what_the_first_version_could_not_ask_for_is_no_change_unless_it_is_asked_for(tmp_path: Path) -> None:
+    execute(tmp_path / "run", make_job({"kind": "small"}))
+    path = tmp_path / "run" / "config.json"
+    stored = json.loads(path.read_text())
+    for place in (stored["job"], stored["job"]["modes"][0]):
+        del place["settings"]["back_off"]
+    del stored["job"]["flush_cache"]
+    path.write_text(json.dumps(stored))
+
+    assert len(execute(tmp_path / "run", make_job({"kind": "small"}), resume=True)) == 4
+    with pytest.raises(UsageError, match=r"`job.modes\[0\].settings.back_off` was false and is true"):
+        execute(tmp_path / "run", make_job({"kind": "small", "back_off": True}), resume=True)
+    with pytest.raises(UsageError, match=r"`job.flush_cache` was true and is false"):
+        execute(tmp_path / "run", make_job({"kind": "small"}, flush_cache=False), resume=True)
 
 
 def go_on(folder: Path, asked: int | None, fitted: int) -> tuple[list[int], list[str]]:

@@ -229,7 +229,7 @@ def _run(
         config = job_config(asked, problems, options, pair, decode, job.concurrency)
         done: list[Done] = []
         if resume:
-            writer, done = RunWriter.resume(folder, config, SAME, runners.done)
+            writer, done = RunWriter.resume(folder, config, SAME, runners.done, runners.known)
         else:
             writer = RunWriter(folder, config)
         stack.enter_context(closing(writer))
