@@ -7,9 +7,10 @@ them. ``at`` is seconds since the solve began.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from specreason_sgl.scoring import Score
 
@@ -198,7 +199,9 @@ class SolveEnded(Event):
 
 
 class UnknownEvent(Event):
-    """An event of a newer version, kept so that the rest can be read."""
+    """An event of a newer version, kept with all its fields so that the rest can be read and nothing is lost."""
+
+    model_config = ConfigDict(extra="allow")
 
     type: str
 
@@ -223,13 +226,16 @@ Sink = Callable[[Event], None]
 """Whoever wants to hear of events."""
 
 _KNOWN: TypeAdapter[KnownEvent] = TypeAdapter(Annotated[KnownEvent, Field(discriminator="type")])
-_TYPES = frozenset(kind.model_fields["type"].default for kind in get_args(KnownEvent))
+_TYPES = tuple(kind.model_fields["type"].default for kind in get_args(KnownEvent))
 
 
 def read_event(row: dict[str, Any]) -> Event:
-    """An event from its stored form; one of a type this version does not know becomes an `UnknownEvent`.
+    """An event from its stored form; one that this version does not know, or not in this form, is an `UnknownEvent`.
 
     Raises:
-        pydantic.ValidationError: the type is known but the rest is malformed.
+        pydantic.ValidationError: it has no type, or no time.
     """
-    return _KNOWN.validate_python(row) if row.get("type") in _TYPES else UnknownEvent.model_validate(row)
+    if row.get("type") in _TYPES:
+        with suppress(ValidationError):
+            return _KNOWN.validate_python(row)
+    return UnknownEvent.model_validate(row)

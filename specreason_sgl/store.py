@@ -14,26 +14,34 @@ A line is a whole solve, so that a torn last line is one solve owed again and ne
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import IO, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 
+from specreason_sgl import locks
 from specreason_sgl.errors import SpecReasonError, UsageError
-from specreason_sgl.events import Event, TextStreamed, read_event
+from specreason_sgl.events import SCHEMA_VERSION, Event, TextStreamed, UnknownEvent, read_event
 from specreason_sgl.prompts import whole
 from specreason_sgl.tally import Tally, tally
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
+
+CONFIG, STATUS, SOLVES = "config.json", "status.json", "solves.jsonl"
+NAMED = 5
+"""So many lines are named that cannot be read."""
+LOCK_S = 1.0
+"""Readers take the lock of a run for a moment; who holds it for longer writes."""
 
 Status = Literal["started", "success", "error", "cancelled"]
 
@@ -61,13 +69,23 @@ def solve_key(problem: Problem, mode: str, repeat: int) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-class SolveRecord(BaseModel):
-    """One line of the run file: one program on one problem."""
+class Solve(BaseModel):
+    """Which solve a line of the run file tells of, whatever else is in it."""
 
     problem: Problem
     mode: str
     """What solved it: a program, or a program with parameters under a name of its own."""
     repeat: int = 0
+
+    @property
+    def key(self) -> str:
+        """Identifies problem, mode and repeat by content, so that a resumed run knows what is done."""
+        return solve_key(self.problem, self.mode, self.repeat)
+
+
+class SolveRecord(Solve):
+    """One line of the run file: one program on one problem."""
+
     seed: int | None = None
     started: datetime
     events: list[SerializeAsAny[Event]]
@@ -75,12 +93,9 @@ class SolveRecord(BaseModel):
     @field_validator("events", mode="before")
     @classmethod
     def _read_events(cls, value: Any) -> Any:
+        if not isinstance(value, list):
+            return value
         return [read_event(row) if isinstance(row, dict) else row for row in value]
-
-    @property
-    def key(self) -> str:
-        """Identifies problem, mode and repeat by content, so that a resumed run knows what is done."""
-        return solve_key(self.problem, self.mode, self.repeat)
 
     @property
     def tally(self) -> Tally:
@@ -103,7 +118,9 @@ class Done:
 
 
 class RunStatus(BaseModel):
-    """How far a run got."""
+    """How far a run got; extra fields are kept as they are."""
+
+    model_config = ConfigDict(extra="allow")
 
     status: Status
     updated: datetime
@@ -115,7 +132,7 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    schema_version: int = 1
+    schema_version: int = SCHEMA_VERSION
     created: datetime
     program: str
     pair: str
@@ -127,6 +144,10 @@ class RunConfig(BaseModel):
     judge_version: str | None = None
     repeatability: str | None = None
     """Whether a second run can be expected to say the same, and why not."""
+    concurrency: list[int] = Field(default_factory=list)
+    """Of a batch: solves at the same time, as asked for or as fitted to the servers; more than one where it went on
+    with another number. Empty in runs of the first version, whose ``job`` has it.
+    """
     command: list[str] = Field(default_factory=list)
 
     @model_validator(mode="before")
@@ -156,80 +177,156 @@ def new_folder(parent: Path, name: str) -> Path:
 class RunWriter:
     """Writes one run folder; private to its owner, and to one process at a time."""
 
+    folder: Path
+    remarks: list[str]
+    """One line for each thing that whoever writes here should be told."""
+    _file: IO[bytes]
+    _status: dict[str, Any]
+
     def __init__(self, folder: Path, config: RunConfig) -> None:
         """Create the folder and its configuration.
 
         Raises:
             UsageError: the folder holds a run already, or cannot be written.
         """
-        self.folder = folder
-        with self._complaining():
-            folder.mkdir(parents=True, mode=0o700, exist_ok=True)
-            self._lock = _lock(folder)
-            if (folder / "config.json").exists():
-                os.close(self._lock)
-                msg = f"`{folder}` already holds a run"
-                raise UsageError(msg, hint="go on with it with `--resume`, or choose another folder with `--out`")
-            self._write("config.json", config.model_dump_json(indent=2))
-            self._open()
+        self._hold(folder, lambda: self._begin(config))
 
     @classmethod
     def resume(
-        cls, folder: Path, config: RunConfig, same: Sequence[str], keep: Callable[[SolveRecord], Done | None]
+        cls,
+        folder: Path,
+        config: RunConfig,
+        same: Sequence[str],
+        keep: Callable[[SolveRecord], Done | None],
+        known: Callable[[str, Any], Any] = lambda _, value: value,
     ) -> tuple[RunWriter, list[Done]]:
         """Go on with a run, or begin it if it is not there; returns what is kept in mind of the solves that are done.
 
-        A half-written line is taken out of the file.
+        A half-written line is taken out of the file. A whole line that this version cannot read stays as it is; if it
+        says which solve it is of, that one is done.
 
         Args:
             folder: of the run.
             config: what the run would be given now.
             same: the fields in which the stored configuration must agree with it.
             keep: what to keep in mind of a stored solve; None takes it out, because it is to be done again.
+            known: what the stored value of such a field, of whatever version, is to this one.
 
         Raises:
-            UsageError: another process is writing there, or the configuration has changed; the message names the
-                fields that differ.
+            UsageError: another process is writing there, the run is of a later version, or the configuration has
+                changed; the message names the fields that differ.
         """
-        if not (folder / "config.json").exists():
-            return cls(folder, config), []
         self = cls.__new__(cls)
-        self.folder = folder
-        with self._complaining():
-            self._lock = _lock(folder)
-            try:
-                return self, self._take_up(config, same, keep)
-            except BaseException:
-                os.close(self._lock)
-                raise
+        return self, self._hold(folder, lambda: self._go_on(config, same, keep, known))
 
-    def _take_up(
-        self, config: RunConfig, same: Sequence[str], keep: Callable[[SolveRecord], Done | None]
+    def _hold(self, folder: Path, prepare: Callable[[], T]) -> T:
+        """Prepare a folder that nobody else writes, and let go of it again if that fails."""
+        self.folder, self.remarks, self._status = folder, [], {}
+        with self._complaining():
+            folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+            self._file = self._open(SOLVES)
+            try:
+                prepared = prepare()
+                self.set_status("started")
+            except BaseException:
+                self._file.close()
+                raise
+            return prepared
+
+    def _open(self, name: str) -> IO[bytes]:
+        """The file of the solves, locked: that keeps other writers out, and tells readers that somebody is writing."""
+        path = self.folder / name
+        file = os.fdopen(os.open(path, os.O_CREAT | os.O_APPEND | os.O_RDWR, 0o600), "a+b", buffering=0)
+        try:
+            locked = locks.take(file, wait_s=LOCK_S)
+            # Whoever had the lock until then may have put another file in its place.
+            is_there = os.path.samestat(os.fstat(file.fileno()), path.stat())
+        except BaseException:
+            file.close()
+            raise
+        if locked is False or not is_there:
+            file.close()
+            raise UsageError(f"another process is writing `{self.folder}`")
+        if locked is None and not self.remarks:
+            self.remarks.append(
+                f"`{self.folder}` is on a file system without locks: nothing keeps a second process from writing there"
+            )
+        return file
+
+    def _begin(self, config: RunConfig) -> None:
+        if (self.folder / CONFIG).exists():
+            msg = f"`{self.folder}` already holds a run"
+            raise UsageError(msg, hint="go on with it with `--resume`, or choose another folder with `--out`")
+        if self._file.seek(0, os.SEEK_END):
+            msg = f"`{self.folder}` holds solves, and no `{CONFIG}` that says of what"
+            raise UsageError(msg, hint="choose another folder with `--out`")
+        self._write(CONFIG, config.model_dump_json(indent=2))
+
+    def _go_on(
+        self,
+        config: RunConfig,
+        same: Sequence[str],
+        keep: Callable[[SolveRecord], Done | None],
+        known: Callable[[str, Any], Any],
     ) -> list[Done]:
-        stored = json.loads((self.folder / "config.json").read_bytes())
+        if not (self.folder / CONFIG).exists():
+            self._begin(config)
+            return []
+        stored = _stored_config(self.folder)
         asked = json.loads(config.model_dump_json())
-        if changes := [line for name in same for line in _changes(name, stored.get(name), asked.get(name))]:
+        if changes := list(_differences(stored, asked, same, known)):
             msg = f"`{self.folder}` was begun with another configuration: {'; '.join(changes)}"
             raise UsageError(msg, hint="change it back, or begin another run with `--out`")
-        path = self.folder / "solves.jsonl"
-        stored_lines = path.read_bytes() if path.exists() else b""
-        done, lines = [], []
-        for line in stored_lines.split(b"\n"):
-            if (record := _read_record(line)) and (kept := keep(record)) is not None:
-                done.append(kept)
-                lines.append(line + b"\n")
-        if (whole_lines := b"".join(lines)) != stored_lines:
-            self._write("solves.jsonl", whole_lines)
-        self._open()
+        with suppress(OSError, ValueError):
+            self._status = dict(json.loads((self.folder / STATUS).read_bytes()))
+        self._file.seek(0)
+        text = self._file.read()
+        done, kept = self._sort_out(text, keep)
+        if kept != text:
+            self._replace_solves(kept)
+        self._note_concurrency(stored, config.concurrency)
         return done
 
-    def _open(self) -> None:
-        self.set_status("started")
-        self._file = os.fdopen(
-            os.open(self.folder / "solves.jsonl", os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "ab", buffering=0
-        )
-        # The folder's lock keeps writers out; this one tells readers that somebody is writing.
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+    def _sort_out(self, text: bytes, keep: Callable[[SolveRecord], Done | None]) -> tuple[list[Done], bytes]:
+        """What is done by the lines of a run file, and the lines that stay."""
+        done, lines = list[Done](), list[bytes]()
+        unread, known = list[int](), 0
+        *whole_lines, last = text.split(b"\n")
+        for number, line in enumerate([*whole_lines, last], start=1):
+            if record := _read_line(line, SolveRecord):
+                if (one := keep(record)) is None:
+                    continue
+                done.append(one)
+            elif not line.strip() or (number > len(whole_lines) and not _is_whole(line)):
+                continue
+            else:
+                unread.append(number)
+                if solve := _read_line(line, Solve):
+                    done.append(Done(solve.key, solve.mode, Tally()))
+                    known += 1
+            lines.append(line + b"\n")
+        if unread:
+            more = f" and {len(unread) - NAMED} more" if len(unread) > NAMED else ""
+            named = ", ".join(map(str, unread[:NAMED]))
+            self.remarks.append(
+                f"lines of `{SOLVES}` that this version cannot read stay as they are: {named}{more}; "
+                f"{known} of {len(unread)} tell which solve they are of and count as done"
+            )
+        return done, b"".join(lines)
+
+    def _replace_solves(self, content: bytes) -> None:
+        self._write(SOLVES, content)
+        self._file.close()
+        self._file = self._open(SOLVES)
+
+    def _note_concurrency(self, stored: dict[str, Any], now: list[int]) -> None:
+        """Have the configuration, with all that is in it, say that the run goes on with another number of solves."""
+        fitted = _fitted(stored)
+        before = stored.get("concurrency") or [fitted]
+        if now and before[-1] not in {None, now[-1]}:
+            job = {"job": {**stored["job"], "concurrency": None}} if fitted else {}
+            self._write(CONFIG, json.dumps({**stored, **job, "concurrency": [*before, *now]}, indent=2))
+            self.remarks.append(f"the run goes on with {now[-1]} solves at a time, where it was {before[-1]} before")
 
     @contextmanager
     def _complaining(self) -> Iterator[None]:
@@ -272,13 +369,13 @@ class RunWriter:
     def note_servers(self, config: RunConfig, servers: dict[str, Any]) -> None:
         """Add to the configuration what the servers said of themselves, once they are there to be asked."""
         with self._storing():
-            self._write("config.json", config.model_copy(update={"servers": servers}).model_dump_json(indent=2))
+            self._write(CONFIG, config.model_copy(update={"servers": servers}).model_dump_json(indent=2))
 
     def set_status(self, status: Status, message: str | None = None) -> None:
         """Say how far the run got."""
-        self._write(
-            "status.json", RunStatus(status=status, updated=datetime.now(UTC), message=message).model_dump_json()
-        )
+        told = RunStatus(status=status, updated=datetime.now(UTC), message=message)
+        self._status |= told.model_dump(mode="json")
+        self._write(STATUS, json.dumps(self._status))
 
     def close(self, status: Status, message: str | None = None) -> None:
         """Say how it ended and let go of the folder.
@@ -295,7 +392,6 @@ class RunWriter:
                 raise
         finally:
             self._file.close()
-            os.close(self._lock)
 
     def _write(self, name: str, content: str | bytes) -> None:
         new = self.folder / f"{name}.new"
@@ -331,17 +427,18 @@ def read_run(folder: Path) -> Run:
     Raises:
         UsageError: there is no run there.
     """
-    solves = folder / "solves.jsonl"
-    if not folder.is_dir() or not (solves.exists() or (folder / "config.json").exists()):
+    solves = folder / SOLVES
+    if not folder.is_dir() or not (solves.exists() or (folder / CONFIG).exists()):
         msg = f"`{folder}` holds no run"
         raise UsageError(msg, hint="`specreason list` shows the stored runs")
     remarks: list[str] = []
-    config = _read_json(folder / "config.json", RunConfig, remarks)
-    status = _read_json(folder / "status.json", RunStatus, remarks)
+    config = _read_json(folder / CONFIG, RunConfig, remarks)
+    if config and config.schema_version > SCHEMA_VERSION:
+        remarks.append("the run is of a later version; what this one knows of it is shown")
+    status = _read_json(folder / STATUS, RunStatus, remarks)
     records = list(_read_records(solves, remarks)) if solves.exists() else []
-    unknown = sorted({e.type for r in records for e in r.events if type(e).__name__ == "UnknownEvent"})  # type: ignore[attr-defined]
-    if unknown:
-        remarks.append(f"events of a newer version are not shown: {', '.join(unknown)}")
+    if unknown := sorted({e.type for r in records for e in r.events if isinstance(e, UnknownEvent)}):
+        remarks.append(f"events of a newer version are not shown: {', '.join(map(_quoted, unknown))}")
     return Run(folder, config, status, records, remarks)
 
 
@@ -354,20 +451,44 @@ def _whole(value: Any) -> Any:
     return [_whole(each) for each in value] if isinstance(value, list) else value
 
 
-def _lock(folder: Path) -> int:
-    """Keep other processes out, for as long as the returned descriptor is open."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _stored_config(folder: Path) -> dict[str, Any]:
+    """The configuration of a run that is to go on, with everything in it.
+
+    Raises:
+        UsageError: it cannot be read, or it is of a later version.
+    """
+    hint = "begin another run with `--out`"
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        msg = f"another process is writing `{folder}`"
-        raise UsageError(msg) from error
-    return descriptor
+        stored = json.loads((folder / CONFIG).read_bytes())
+        version = stored.get("schema_version", SCHEMA_VERSION)
+        if version <= SCHEMA_VERSION:
+            RunConfig.model_validate(stored)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError(f"`{CONFIG}` of `{folder}` cannot be read: {type(error).__name__}", hint=hint) from error
+    if version > SCHEMA_VERSION:
+        raise UsageError(f"`{folder}` is a run of a later version", hint=f"go on with that version, or {hint}")
+    return dict(stored)
 
 
-def _changes(name: str, stored: Any, asked: Any) -> Iterator[str]:
-    """One line for each field, by its dotted name, in which two configurations differ."""
+def _fitted(stored: dict[str, Any]) -> int | None:
+    """The concurrency that the first version fitted to the servers and stored as if it had been asked for."""
+    job = stored.get("job")
+    asked = any(re.fullmatch(r"(--set=)?(--)?concurrency(=.*)?", word) for word in stored.get("command") or ())
+    return job.get("concurrency") if isinstance(job, dict) and "concurrency" not in stored and not asked else None
+
+
+def _differences(
+    stored: dict[str, Any], asked: dict[str, Any], names: Sequence[str], known: Callable[[str, Any], Any]
+) -> Iterator[str]:
+    """One line for each field in which a stored configuration is not what is asked for."""
+    for name in names:
+        for field, old, new in _changes(name, known(name, stored.get(name)), asked.get(name)):
+            if not (field == "job.concurrency" and new is None and _fitted(stored)):
+                yield f"`{field}` was {json.dumps(old)[:60]} and is {json.dumps(new)[:60]}"
+
+
+def _changes(name: str, stored: Any, asked: Any) -> Iterator[tuple[str, Any, Any]]:
+    """The fields, by their dotted names, in which two configurations differ, and what they are in both."""
     if isinstance(stored, dict) and isinstance(asked, dict):
         for key in sorted(stored.keys() | asked.keys()):
             yield from _changes(f"{name}.{key}", stored.get(key), asked.get(key))
@@ -375,27 +496,38 @@ def _changes(name: str, stored: Any, asked: Any) -> Iterator[str]:
         for place, (old, new) in enumerate(zip(stored, asked, strict=True)):
             yield from _changes(f"{name}[{place}]", old, new)
     elif stored != asked:
-        yield f"`{name}` was {json.dumps(stored)[:60]} and is {json.dumps(asked)[:60]}"
+        yield name, stored, asked
 
 
-def _read_record(line: bytes) -> SolveRecord | None:
-    """A record from its line; None if the line is half-written or malformed."""
+def _read_line(line: bytes, model: type[M]) -> M | None:
+    """What a line tells, as much as the model wants to know; None if it does not tell that."""
     try:
-        return SolveRecord.model_validate(json.loads(line))
-    except ValueError:
+        return model.model_validate(json.loads(line))
+    except (ValueError, RecursionError):
         return None
+
+
+def _is_whole(line: bytes) -> bool:
+    """Whether a line that nothing ends is a whole one all the same."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _read_records(path: Path, remarks: list[str]) -> Iterator[SolveRecord]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            if record := _read_record(line):
+            if record := _read_line(line, SolveRecord):
                 yield record
-            else:
-                torn = not line.endswith(b"\n")
-                remarks.append(
-                    f"line {number} of `{path.name}` is {'half-written' if torn else 'malformed'} and left out"
-                )
+            elif line.strip():
+                what = "unknown to this version" if line.endswith(b"\n") else "half-written"
+                remarks.append(f"line {number} of `{path.name}` is {what} and left out")
+
+
+def _quoted(text: str) -> str:
+    """A stored word that no terminal obeys, whoever prints it."""
+    return json.dumps(text)[1:-1]
 
 
 def _read_json(path: Path, model: type[M], remarks: list[str]) -> M | None:

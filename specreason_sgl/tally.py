@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from specreason_sgl.events import (
@@ -21,6 +22,9 @@ from specreason_sgl.events import (
     StepTaken,
     ThinkingEnded,
 )
+
+Span = tuple[float, float]
+"""From when to when, in seconds."""
 
 
 @dataclass
@@ -47,10 +51,12 @@ class Tally:
     generated: Counter[Model] = field(default_factory=Counter)
     model_seconds: Counter[Model] = field(default_factory=Counter)
     retries: int = 0
+    outages: list[Span] = field(default_factory=list)
+    """When a call was lost to a server that failed or was away, in order; calls at the same time count once."""
     elapsed: float = 0.0
     """Seconds since the solve began, as of the last event."""
     thinking_s: float | None = None
-    """Seconds until the thinking ended."""
+    """The latency of the thinking."""
     ended: EndOfThinking | None = None
     answer: str | None = None
     truncated: bool = False
@@ -78,7 +84,7 @@ class Tally:
                 self.dropped[event.model] += event.tokens
             case ThinkingEnded():
                 self.ended = event.reason
-                self.thinking_s = event.at
+                self.thinking_s = event.at - self.lost_s
             case AnswerWritten():
                 self.answer, self.truncated = event.answer, event.truncated
             case SolveFailed():
@@ -97,6 +103,20 @@ class Tally:
         self.generated[call.model] += call.generated_tokens
         self.model_seconds[call.model] += call.wall_s  # type: ignore[assignment]
         self.retries += call.retries
+        if call.lost_s > 0:
+            # It is told of when it is waited for, which can be a little after it came back.
+            sent = max(0.0, call.at - call.wall_s)
+            self.outages = apart([*self.outages, (max(0.0, sent - call.lost_s), sent)])
+
+    @property
+    def lost_s(self) -> float:
+        """Seconds in which a call was lost, the pauses for a server that is away included."""
+        return sum(end - begin for begin, end in self.outages)
+
+    @property
+    def latency(self) -> float:
+        """Seconds that the solve has taken, less those in which a call was lost."""
+        return self.elapsed - self.lost_s
 
     @property
     def acceptance(self) -> float | None:
@@ -116,8 +136,8 @@ class Tally:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Kept thinking tokens by the time the solve has taken."""
-        return self.thinking_tokens / self.elapsed if self.elapsed and self.thinking_tokens else None
+        """Kept thinking tokens by the solve's latency."""
+        return self.thinking_tokens / self.latency if self.latency > 0 and self.thinking_tokens else None
 
     @property
     def cached_share(self) -> float | None:
@@ -144,6 +164,17 @@ class Tally:
         if self.thinking_s:
             spent = min(spent, self.thinking_s)  # calls at the same time count once
         return each * self.thinking_tokens / spent if each and spent and self.judged else None
+
+
+def apart(spans: Iterable[Span]) -> list[Span]:
+    """Spans of time in order, those that touch put together."""
+    made: list[Span] = []
+    for begin, end in sorted(spans):
+        if made and begin <= made[-1][1]:
+            made[-1] = made[-1][0], max(made[-1][1], end)
+        elif begin < end:
+            made.append((begin, end))
+    return made
 
 
 def tally(events: list[Event]) -> Tally:

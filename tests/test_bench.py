@@ -7,7 +7,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,6 +19,7 @@ from specreason_sgl.pair import stories
 from specreason_sgl.settings import Settings
 from specreason_sgl.solve import Pair, solve
 from specreason_sgl.store import Problem, SolveRecord
+from specreason_sgl.testing import StoryBackend
 
 if TYPE_CHECKING:
     from specreason_sgl.runtime.pairs import RunningPair
@@ -57,6 +58,50 @@ def test_shares_of_a_profile_add_up() -> None:
     assert sum(shares.values()) == pytest.approx(1)
     assert shares == pytest.approx({"draft": 0.25, "judge": 0.25, "answer": 0.25, "between calls": 0.25})
     assert bench.outside(record) == pytest.approx(1 - 0.6 / 4)
+
+
+def test_an_outage_is_no_part_of_a_profile() -> None:
+    calm = _record()
+    events = [
+        event.model_copy(update={"at": event.at + 50 * (event.at > 0)} | ({"lost_s": 50.0} if event.at == 1 else {}))
+        for event in calm.events
+    ]
+    away = calm.model_copy(update={"events": events})
+
+    assert away.tally.elapsed == 54
+    assert bench.profile([away]) == pytest.approx(bench.profile([calm]))
+    assert bench.outside(away) == pytest.approx(bench.outside(calm))
+
+
+class Refusing(StoryBackend):
+    """Knows no story with an odd number."""
+
+    def generate(self, s: Any, sampling_params: Any) -> tuple[str, dict[str, Any]]:
+        if any(stories.story(seed).question in s.text_ for seed in (1, 3)):
+            raise RuntimeError("no odd ones")
+        return super().generate(s, sampling_params)
+
+
+def test_problems_that_fail_are_told_and_are_not_solved() -> None:
+    told = [stories.story(seed) for seed in range(4)]
+    problems = [Problem(id=str(n), question=one.question, answer=str(one.answer)) for n, one in enumerate(told)]
+    pair = Pair(Refusing("base", told), StoryBackend("small", told))
+    settings, base_only = Settings(temperature=0, top_p=1, budget=1024), programs.load("base_only")
+
+    rate, failed = bench.throughput(pair, base_only, settings, problems, 2)
+    assert (rate > 0, failed) == (True, 2)
+    assert bench.throughput(pair, base_only, settings, [problems[1], problems[3]], 2) == (0, 2)
+
+
+def test_the_table_of_loads_says_what_failed() -> None:
+    rows = [bench.Load(concurrency=1, problems_per_second=2, against_one=1, failed=0),
+            bench.Load(concurrency=8, problems_per_second=5, against_one=2.5, failed=3)]  # fmt: skip
+    none = bench.Load(concurrency=1, problems_per_second=0, against_one=None, failed=4)
+
+    assert bench.load_table(rows).rows == (("1", "1.00x"), ("8", "2.50x"))
+    assert bench.load_table(rows).note == "Solves that failed and do not count: 3 of those with 8 in flight."
+    assert bench.load_table(rows[:1]).note == ""
+    assert bench.load_table([none]).rows == (("1", "–"),)
 
 
 def _record() -> SolveRecord:

@@ -15,7 +15,7 @@ from faults import FAULTS, SURVIVED, EveryOther, Fault, Plan, Proxy, story_pair
 from specreason_sgl.endpoint import Endpoint
 from specreason_sgl.errors import ServerUnreachable
 from specreason_sgl.evaluation.datasets import load
-from specreason_sgl.events import CallMade, Noticed, StepTaken, TextStreamed
+from specreason_sgl.events import CallMade, Event, Noticed, StepTaken, TextStreamed
 from specreason_sgl.pair.stories import story
 from specreason_sgl.patience import Patience
 from specreason_sgl.programs import load as load_program
@@ -166,6 +166,23 @@ def test_a_pause_counts_against_nobodys_time_limit() -> None:
 
         assert late.tokens("abc") == [97, 98, 99]
         assert late.patience.paused_s > 0.5
+
+
+def test_a_pause_is_lost_time_and_no_latency() -> None:
+    with story_pair(STORIES) as (pair, _, servers):
+        assert pair.base is not None
+        problem = Problem(id="0", question=STORIES[0].question)
+
+        def away(event: Event) -> None:
+            if isinstance(event, StepTaken) and event.step == 0:
+                servers[0].close()
+                threading.Timer(1.0, servers[0].open).start()
+
+        totals = solve(problem, load_program("specreason"), pair, SETTINGS, sink=away).tally
+
+        assert totals.outcome == "answered"
+        assert totals.lost_s >= pair.base.patience.paused_s > 0.5
+        assert totals.latency == totals.elapsed - totals.lost_s
 
 
 def test_one_caller_asks_and_all_others_wait() -> None:

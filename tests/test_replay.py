@@ -239,6 +239,16 @@ class TestSummaries:
         assert summarise(folder).remarks == ["line 3 of `solves.jsonl` is half-written and left out"]
         assert summarise(folder).solves == 2
 
+    def test_a_line_that_ends_otherwise_is_counted_all_the_same(self, runs: Path) -> None:
+        folder = find("aa11", runs)
+        lines = (folder / "solves.jsonl").read_bytes().splitlines()
+        lines[1] = lines[1].removesuffix(b"}") + b',"of_tomorrow":{}}'
+        (folder / "solves.jsonl").write_bytes(b"\n".join([*lines, b"", b"garbage", b""]))
+        summary = summarise(folder)
+
+        assert summary.solves == 2
+        assert summary.remarks == ["line 4 of `solves.jsonl` is unknown to this version and left out"]
+
     def test_a_missing_configuration_is_reported(self, runs: Path) -> None:
         folder = find("aa11", runs)
         (folder / "config.json").unlink()

@@ -15,8 +15,9 @@ import pytest
 from specreason_sgl.cli import app as command_line
 from specreason_sgl.evaluation import plots
 from specreason_sgl.evaluation.report import Report, as_json, markdown, provenance, report_run, tables, terminal
+from specreason_sgl.events import CallMade
 from specreason_sgl.pair.stories import story
-from specreason_sgl.store import Run, read_run
+from specreason_sgl.store import Run, SolveRecord, read_run
 
 JOB = """
 repeats = 2
@@ -240,6 +241,57 @@ def test_an_unfinished_run_can_be_looked_at(run: Run) -> None:
     assert sum(summary.solves for summary in report.statistics.summaries) == 9
     assert any("half-written" in remark for remark in report.remarks)
     assert any("nothing is stored of mode `random`" in remark for remark in report.remarks)
+
+
+def test_what_was_lost_is_shown_beside_the_latency(run: Run) -> None:
+    def after_an_outage(record: SolveRecord) -> SolveRecord:
+        first = next(event for event in record.events if isinstance(event, CallMade))
+        later = [event.model_copy(update={"at": event.at + 9 * (event.at >= first.at)}) for event in record.events]
+        later[record.events.index(first)] = first.model_copy(update={"at": first.at + 9, "lost_s": 9.0})
+        return record.model_copy(update={"events": later})
+
+    calm, shaky = (
+        report_run(Run(run.folder, run.config, run.status, records, []))
+        for records in (run.records, [after_an_outage(record) for record in run.records])
+    )
+    columns = [tables(report)[1].columns for report in (calm, shaky)]
+
+    assert [names[-1] for names in columns] == ["retries", "lost s"]
+    assert {row[-1] for row in tables(shaky)[1].rows} == {"9.00"}
+    assert [summary["lost_s"] for summary in as_json(shaky)["summaries"]] == [pytest.approx(9)] * 6
+    for one, other in zip(calm.statistics.summaries, shaky.statistics.summaries, strict=True):
+        assert one.latency is not None
+        assert other.latency is not None
+        assert other.latency.mean.value == pytest.approx(one.latency.mean.value, abs=1e-4)
+
+
+def test_a_job_of_a_later_version_hides_none_of_its_solves(run: Run) -> None:
+    path = run.folder / "config.json"
+    stored = json.loads(path.read_text())
+    stored["job"]["modes"][0]["kind"] = "of_tomorrow"
+    path.write_text(json.dumps(stored))
+    report = report_run(read_run(run.folder))
+
+    assert len(report.statistics.summaries) == 6
+    assert any("its job is of a form" in remark for remark in report.remarks)
+
+
+def test_a_fitted_concurrency_is_shown_and_is_not_what_was_asked(
+    job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job.write_text(JOB.replace("concurrency = 1", ""))
+    command = ("eval", str(job), "--out", str(tmp_path / "run"), "--json", "--modes", "base")
+    fitted = iter((5, 3))
+    monkeypatch.setattr("specreason_sgl.evaluation.modes.fitting", lambda *_: next(fitted))
+    call(monkeypatch, *command)
+    first = json.loads(capsys.readouterr().out)
+
+    assert (first["concurrency"], first["measurement"]) == (5, "throughput")
+    assert (first["config"]["job"]["concurrency"], first["config"]["concurrency"]) == (None, [5])
+    assert call(monkeypatch, *command, "--resume") == 0
+    out, err = capsys.readouterr()
+    assert "note: the run goes on with 3 solves at a time, where it was 5 before" in err
+    assert json.loads(out)["remarks"] == ["solves at a time, as the run went on: 5, 3"]
 
 
 def test_a_run_of_one_question_can_be_reported_too(tmp_path: Path, run: Run) -> None:

@@ -20,7 +20,7 @@ from specreason_sgl.evaluation.datasets import DatasetSpec, load, told_story
 from specreason_sgl.evaluation.grading import Grader, outcome
 from specreason_sgl.evaluation.job import Job
 from specreason_sgl.evaluation.modes import acceptance
-from specreason_sgl.evaluation.runner import Runner, TooManyFailures, done, stretches
+from specreason_sgl.evaluation.runner import Runner, TooManyFailures, done, known, stretches
 from specreason_sgl.events import AnswerWritten, SolveFailed, StepTaken
 from specreason_sgl.pair.stories import story
 from specreason_sgl.solve import Pair
@@ -59,7 +59,7 @@ def execute(
 ) -> list[SolveRecord]:
     earlier: list[Done] = []
     if resume:
-        writer, earlier = RunWriter.resume(folder, config(job), SAME, done)
+        writer, earlier = RunWriter.resume(folder, config(job), SAME, done, known)
     else:
         writer = RunWriter(folder, config(job))
     with closing(writer), Grader("exact") as grader:
@@ -283,7 +283,7 @@ def test_a_resumed_run_does_only_what_is_owed(tmp_path: Path) -> None:
     assert told(execute(tmp_path / "run", job, resume=True)) == told(whole)
 
 
-@pytest.mark.parametrize("torn", [b'{"problem": {"id": "st', b"garbage\n", b"\n"])
+@pytest.mark.parametrize("torn", [b'{"problem": {"id": "st', b"garbage", b"\n"])
 def test_a_torn_line_is_taken_out_and_its_solve_owed_again(tmp_path: Path, torn: bytes) -> None:
     job = make_job({"kind": "small"})
     whole = execute(tmp_path / "run", job)
@@ -295,6 +295,189 @@ def test_a_torn_line_is_taken_out_and_its_solve_owed_again(tmp_path: Path, torn:
     assert told(resumed) == told(whole)
     assert path.read_bytes().startswith(b"".join(lines[:-1]))
     assert len(path.read_bytes().splitlines()) == len(lines)
+
+
+def of_a_later_version(line: bytes) -> bytes:
+    """A solve whose line this version cannot read, though it says which solve it is."""
+    return json.dumps(json.loads(line) | {"started": ["of", "another", "form"], "later": {"x": True}}).encode()
+
+
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_a_whole_line_that_cannot_be_read_stays_byte_for_byte_and_is_not_solved_again(
+    tmp_path: Path, place: int
+) -> None:
+    job = make_job({"kind": "small"})
+    whole = execute(tmp_path / "run", job)
+    path = tmp_path / "run" / "solves.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[place] = of_a_later_version(lines[place]) + b"\n"
+    path.write_bytes(b"".join(lines) + b'{"problem": {"id": "st')
+    writer, earlier = RunWriter.resume(tmp_path / "run", config(job), SAME, done)
+    writer.close("success")
+
+    assert path.read_bytes() == b"".join(lines)
+    assert {one.key for one in earlier} == {record.key for record in whole}
+    (remark,) = writer.remarks
+    assert remark.startswith(f"lines of `solves.jsonl` that this version cannot read stay as they are: {place + 1};")
+    assert remark.endswith("1 of 1 tell which solve they are of and count as done")
+    assert read_run(tmp_path / "run").remarks == [
+        f"line {place + 1} of `solves.jsonl` is unknown to this version and left out"
+    ]
+
+
+@pytest.mark.parametrize(
+    "line", [b"garbage", b"\0\0\0", b'{"kind": "note"}', b"[" * 10_000, b'{"problem": 1}', b'{"events": null}']
+)
+def test_a_whole_line_that_does_not_say_what_it_is_of_stays_and_counts_as_no_solve(tmp_path: Path, line: bytes) -> None:
+    job = make_job({"kind": "small"})
+    whole = execute(tmp_path / "run", job)
+    path = tmp_path / "run" / "solves.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + line + b"\n" + lines[2])
+    writer, earlier = RunWriter.resume(tmp_path / "run", config(job), SAME, done)
+    writer.close("success")
+
+    assert path.read_bytes() == lines[0] + line + b"\n" + lines[2]
+    assert [one.key for one in earlier] == [whole[0].key, whole[2].key]
+    assert "stay as they are: 2; 0 of 1 tell" in writer.remarks[0]
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_a_last_line_that_lacks_only_its_end_is_whole(tmp_path: Path, *, later: bool) -> None:
+    job = make_job({"kind": "small"})
+    execute(tmp_path / "run", job)
+    path = tmp_path / "run" / "solves.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    last = of_a_later_version(lines[-1]) if later else lines[-1].rstrip(b"\n")
+    path.write_bytes(b"".join(lines[:-1]) + last)
+    writer, earlier = RunWriter.resume(tmp_path / "run", config(job), SAME, done)
+    writer.close("success")
+
+    assert path.read_bytes() == b"".join(lines[:-1]) + last + b"\n"
+    assert len(earlier) == 4
+
+
+def test_an_ending_of_a_later_version_is_done_and_loses_nothing(tmp_path: Path) -> None:
+    job = make_job({"kind": "small"})
+    execute(tmp_path / "run", job)
+    path = tmp_path / "run" / "solves.jsonl"
+    text = path.read_bytes().replace(b'"reason":"closed"', b'"reason":"voted","votes":[3,2]')
+    path.write_bytes(text)
+    resumed = execute(tmp_path / "run", job, resume=True)
+
+    assert b"voted" in text
+    assert path.read_bytes() == text
+    assert {outcome(record) for record in resumed} <= {"right", "wrong"}
+
+
+@pytest.mark.parametrize(
+    ("stored", "message"),
+    [
+        (b'{"schema_version": 2, "created": {}}', "is a run of a later version"),
+        (b'{"created": ', "cannot be read"),
+        (b"[]", "cannot be read"),
+        (b'{"created": "2026-01-01T00:00:00Z"}', "cannot be read"),
+    ],
+)
+def test_a_configuration_that_this_version_cannot_read_is_not_gone_on_with(
+    tmp_path: Path, stored: bytes, message: str
+) -> None:
+    job = make_job({"kind": "small"})
+    execute(tmp_path / "run", job)
+    (tmp_path / "run" / "config.json").write_bytes(stored)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+
+    with pytest.raises(UsageError, match=message):
+        execute(tmp_path / "run", job, resume=True)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+def test_solves_without_a_configuration_are_not_added_to(tmp_path: Path) -> None:
+    job = make_job({"kind": "small"})
+    execute(tmp_path / "run", job)
+    (tmp_path / "run" / "config.json").unlink()
+
+    for resume in (True, False):
+        with pytest.raises(UsageError, match="holds solves"):
+            execute(tmp_path / "run", job, resume=resume)
+
+
+def test_going_on_keeps_what_it_does_not_know_of_configuration_and_status(tmp_path: Path) -> None:
+    job = make_job({"kind": "small"})
+    execute(tmp_path / "run", job)
+    for name in ("config.json", "status.json"):
+        path = tmp_path / "run" / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"of_tomorrow": {"x": [1]}}))
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    execute(tmp_path / "run", job, resume=True)
+
+    assert (tmp_path / "run" / "config.json").read_bytes() == before
+    told = json.loads((tmp_path / "run" / "status.json").read_text())
+    assert (told["status"], told["of_tomorrow"]) == ("success", {"x": [1]})
+
+
+def test_what_the_first_version_could_not_ask_for_is_no_change_unless_it_is_asked_for(tmp_path: Path) -> None:
+    execute(tmp_path / "run", make_job({"kind": "small"}))
+    path = tmp_path / "run" / "config.json"
+    stored = json.loads(path.read_text())
+    for place in (stored["job"], stored["job"]["modes"][0]):
+        del place["settings"]["back_off"]
+    del stored["job"]["flush_cache"]
+    path.write_text(json.dumps(stored))
+
+    assert len(execute(tmp_path / "run", make_job({"kind": "small"}), resume=True)) == 4
+    with pytest.raises(UsageError, match=r"`job.modes\[0\].settings.back_off` was false and is true"):
+        execute(tmp_path / "run", make_job({"kind": "small", "back_off": True}), resume=True)
+    with pytest.raises(UsageError, match=r"`job.flush_cache` was true and is false"):
+        execute(tmp_path / "run", make_job({"kind": "small"}, flush_cache=False), resume=True)
+
+
+def go_on(folder: Path, asked: int | None, fitted: int) -> tuple[list[int], list[str]]:
+    """What the configuration says of concurrency when a run has gone on, and what was told."""
+    job = make_job({"kind": "small"}, concurrency=asked)
+    writer, _ = RunWriter.resume(folder, config(job, concurrency=[fitted]), SAME, done)
+    writer.close("success")
+    stored = json.loads((folder / "config.json").read_text())
+    return stored["concurrency"], writer.remarks
+
+
+def test_servers_that_take_another_number_of_solves_do_not_keep_a_run_from_going_on(tmp_path: Path) -> None:
+    told = ["the run goes on with 12 solves at a time, where it was 16 before"]
+
+    assert go_on(tmp_path / "run", None, 16) == ([16], [])
+    assert go_on(tmp_path / "run", None, 16) == ([16], [])
+    assert go_on(tmp_path / "run", None, 12) == ([16, 12], told)
+    assert go_on(tmp_path / "run", None, 12) == ([16, 12], [])
+    with pytest.raises(UsageError, match=r"`job.concurrency` was null and is 12"):
+        go_on(tmp_path / "run", 12, 12)
+
+
+@pytest.mark.parametrize("command", [[], ["eval", "j.toml", "--out", "runs/concurrency"]])
+def test_a_concurrency_that_the_first_version_fitted_does_not_count(tmp_path: Path, command: list[str]) -> None:
+    first_version(tmp_path / "run", 16, command)
+
+    assert go_on(tmp_path / "run", None, 12)[0] == [16, 12]
+    assert go_on(tmp_path / "run", None, 14)[0] == [16, 12, 14]
+
+
+@pytest.mark.parametrize("option", [["--concurrency", "1"], ["--concurrency=1"], ["--set", "concurrency=1"]])
+def test_a_concurrency_that_was_asked_of_the_first_version_counts(tmp_path: Path, option: list[str]) -> None:
+    first_version(tmp_path / "run", 1, ["eval", "j.toml", *option])
+
+    with pytest.raises(UsageError, match=r"`job.concurrency` was 1 and is null"):
+        go_on(tmp_path / "run", None, 16)
+    writer, _ = RunWriter.resume(tmp_path / "run", config(make_job({"kind": "small"}), concurrency=[1]), SAME, done)
+    writer.close("success")
+    assert writer.remarks == []
+
+
+def first_version(folder: Path, concurrency: int, command: list[str]) -> None:
+    """A run as the first version began it: what was fitted stands where what was asked does."""
+    row = config(make_job({"kind": "small"}, concurrency=concurrency), command=command).model_dump(mode="json")
+    del row["concurrency"]
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(row))
+    (folder / "solves.jsonl").touch()
 
 
 def test_solves_lost_with_their_server_are_owed_again_and_other_failures_are_not(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +17,7 @@ from scipy import stats
 from specreason_sgl.evaluation.grading import Outcome
 from specreason_sgl.evaluation.statistics import (
     Row,
+    Throughput,
     accuracy_within,
     analyse,
     busy_seconds,
@@ -23,10 +25,13 @@ from specreason_sgl.evaluation.statistics import (
     compare,
     frontier,
     mean,
+    rows,
     share,
     summarise,
 )
-from specreason_sgl.tally import Tally
+from specreason_sgl.events import AnswerWritten, CallMade, SolveEnded, StepScored, StepTaken, ThinkingEnded
+from specreason_sgl.store import Problem, SolveRecord
+from specreason_sgl.tally import Tally, tally
 
 
 def count(**figures: float) -> Any:
@@ -110,6 +115,124 @@ def test_under_concurrency_there_is_throughput_and_no_latency() -> None:
     assert summary.throughput is not None
     assert (summary.throughput.solves_per_minute, summary.throughput.tokens_per_second) == (3.0, 7.5)
     assert compare(some, some, timed=False).speed_up is None
+
+
+def lost(at: float, wall_s: float, lost_s: float, **fields: Any) -> CallMade:
+    """A call that came back then, after others of its attempts were lost."""
+    row = {"model": "base", "kind": "regenerate", "prompt_tokens": 1, "cached_tokens": 0, "generated_tokens": 9}
+    return CallMade.model_validate({**row, "finish": "stop", "at": at, "wall_s": wall_s, "lost_s": lost_s, **fields})
+
+
+@pytest.mark.parametrize(
+    ("calls", "outages"),
+    [
+        ([], []),
+        ([(2.0, 1.0, 0.0)], []),
+        ([(9.0, 1.0, 5.0)], [(3, 8)]),
+        ([(9.0, 1.0, 5.0), (9.0, 1.0, 5.0)], [(3, 8)]),
+        ([(9.0, 1.0, 5.0), (9.5, 0.5, 2.0), (10.0, 1.0, 3.0)], [(3, 9)]),
+        ([(9.0, 1.0, 1.0), (9.0, 0.5, 8.0)], [(0.5, 8.5)]),
+        ([(5.0, 1.0, 2.0), (20.0, 2.0, 3.0), (21.0, 19.0, 1.0)], [(1, 4), (15, 18)]),
+        ([(3.0, 1.0, 7.0)], [(0, 2)]),
+    ],
+)
+def test_latency_is_wall_time_less_what_was_lost_and_calls_at_the_same_time_count_once(
+    calls: list[tuple[float, float, float]], outages: list[tuple[float, float]]
+) -> None:
+    totals = tally([*(lost(*call) for call in calls), SolveEnded(at=30.0, outcome="answered")])
+
+    assert totals.outages == outages
+    assert totals.lost_s == pytest.approx(sum(end - begin for begin, end in outages))
+    assert (totals.elapsed, totals.latency) == (30, 30 - totals.lost_s)
+
+
+quarters = st.integers(0, 40).map(lambda number: number / 4)
+
+
+@given(st.lists(st.tuples(quarters, quarters, quarters), max_size=12))
+def test_no_order_and_no_overlap_of_lost_calls_loses_a_second_twice_or_more_than_there_are(
+    calls: list[tuple[float, float, float]],
+) -> None:
+    told = [lost(*call) for call in sorted(calls)]
+    totals = tally([*told, SolveEnded(at=12.0, outcome="answered")])
+    ticks = {
+        tick / 4
+        for at, wall_s, lost_s in calls
+        for tick in range(int(4 * max(0, at - wall_s - lost_s)), int(4 * max(0, at - wall_s)))
+    }
+
+    assert totals.lost_s == len(ticks) / 4
+    assert 0 <= totals.latency <= totals.elapsed
+
+
+def test_rates_and_speed_ups_of_a_solve_leave_out_what_was_lost() -> None:
+    def solve(*, outage: float) -> Tally:
+        small = {"model": "small", "kind": "draft"}
+        return tally([
+            lost(1.0 + outage, 1.0, outage, **small),
+            lost(2.0 + outage, 2.0, outage),
+            StepScored(
+                step=0, logprobs=(0.0,) * 10, greedy=9, expected=9, reaching=1, entropy=0, missing_mass=0, accepted=True
+            ),
+            StepTaken(at=2.0 + outage, step=0, author="small", text="x", tokens=20),
+            ThinkingEnded(at=2.0 + outage, reason="closed", steps=1, tokens=20),
+            SolveEnded(at=4.0 + outage, outcome="answered"),
+        ])  # fmt: skip
+
+    calm, away = solve(outage=0.0), solve(outage=100.0)
+
+    assert away.elapsed == calm.elapsed + 100
+    assert (away.latency, away.thinking_s) == (calm.latency, calm.thinking_s) == (4, 2)
+    assert away.tokens_per_second == calm.tokens_per_second == 5
+    assert calm.speed_up is not None
+    assert away.speed_up == pytest.approx(calm.speed_up)
+
+
+def solved(problem: str, mode: str, seconds: float, outage: float = 0.0, began: int = 0) -> SolveRecord:
+    return SolveRecord(
+        problem=Problem(id=problem, question=problem, answer="1"),
+        mode=mode,
+        started=datetime.fromtimestamp(began, UTC),
+        events=[
+            lost(seconds / 2 + outage, seconds / 2, outage, retries=int(outage > 0)),
+            StepTaken(at=seconds / 2 + outage, step=0, author="base", text="x", tokens=60),
+            AnswerWritten(at=seconds + outage, author="base", text="1", answer="1", truncated=False),
+            SolveEnded(at=seconds + outage, outcome="answered", correct=True),
+        ],
+    )
+
+
+def test_an_outage_changes_no_latency_no_speed_up_and_no_budget() -> None:
+    calm = [solved(p, mode, s) for p in "abc" for mode, s in (("base", 4.0), ("m", 2.0))]
+    shaky = [solved(p, mode, s, outage=90.0) for p in "abc" for mode, s in (("base", 4.0), ("m", 2.0))]
+    one, other = (analyse(records, [("m", "base")], baseline="base") for records in (calm, shaky))
+
+    assert [s.latency for s in other.summaries] == [s.latency for s in one.summaries]
+    assert other.comparisons == one.comparisons
+    assert (other.budgets, other.frontier) == (one.budgets, one.frontier)
+    assert [s.lost_s for s in one.summaries] == [0, 0]
+    assert [s.lost_s for s in other.summaries] == [90, 90]
+
+
+def test_throughput_leaves_out_what_held_up_all_solves_and_nothing_else() -> None:
+    alone = [solved("a", "m", 30.0, outage=100.0)]
+    with_another = [*alone, solved("b", "m", 130.0)]
+
+    assert summarise("m", rows(alone), concurrency=2).throughput == Throughput(
+        concurrency=2, solves_per_minute=2, tokens_per_second=2
+    )
+    found = summarise("m", rows(with_another), concurrency=2).throughput
+    assert found is not None
+    assert found.solves_per_minute == pytest.approx(2 * 60 / 130)
+
+
+def test_throughput_counts_the_time_of_failed_solves_and_not_the_solves() -> None:
+    some = [row("a", seconds=30.0), row("b", "failed", seconds=60.0)]
+    found = summarise("m", some, concurrency=2).throughput
+
+    assert found is not None
+    assert found.solves_per_minute == 1
+    assert summarise("m", [row("b", "failed")], concurrency=2).throughput is None
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,25 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import resource
 import subprocess
 import sys
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from specreason_sgl import locks
 from specreason_sgl.errors import UsageError
 from specreason_sgl.events import Noticed, SolveEnded, StepTaken, TextStreamed, UnknownEvent
-from specreason_sgl.store import Problem, RunConfig, RunWriter, SolveRecord, read_run, writing
+from specreason_sgl.store import Done, Problem, RunConfig, RunWriter, SolveRecord, read_run, writing
+from specreason_sgl.view.runs import summarise
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 CONFIG = RunConfig(created=NOW, program="specreason", pair="embedded")
@@ -92,8 +98,173 @@ def test_an_unknown_event_is_kept_and_told(tmp_path: Path) -> None:
     (tmp_path / "solves.jsonl").write_text(json.dumps(row) + "\n")
     read = read_run(tmp_path)
 
-    assert read.records[0].events[0] == UnknownEvent(at=0.5, type="dreamt")
-    assert any("dreamt" in remark for remark in read.remarks)
+    assert isinstance(read.records[0].events[0], UnknownEvent)
+    assert read.records[0].model_dump(mode="json") == row
+    assert read.remarks[-1] == "events of a newer version are not shown: dreamt"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "solve_ended", "at": 1.5, "outcome": "voted", "correct": True, "votes": [2, 1]},
+        {"type": "thinking_ended", "at": 1.0, "reason": "enough", "steps": 1, "tokens": 1},
+        {"type": "call_made", "at": 1.0, "model": "verifier", "kind": "vote"},
+    ],
+)
+def test_a_known_event_in_a_later_form_hides_nothing_else_of_its_solve(tmp_path: Path, event: dict[str, Any]) -> None:
+    row = record().model_dump(mode="json")
+    row["events"].append(event)
+    (tmp_path / "solves.jsonl").write_text(json.dumps(row) + "\n")
+    read = read_run(tmp_path)
+
+    assert read.records[0].model_dump(mode="json") == row
+    assert read.records[0].tally.steps["small"] == 1
+    assert read.remarks[-1] == f"events of a newer version are not shown: {event['type']}"
+
+
+def test_what_a_stored_event_is_called_is_no_terminal_command(tmp_path: Path) -> None:
+    row = record().model_dump(mode="json")
+    row["events"].append({"type": "\x1b]0;gone\x07", "at": 0.5})
+    (tmp_path / "solves.jsonl").write_text(json.dumps(row) + "\n")
+
+    assert read_run(tmp_path).remarks[-1].isprintable()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[" * 100_000,
+        "1" * 5000,
+        '{"problem": {"id": "p", "question": "q"}, "events": null}',
+        record().model_dump_json().replace('"step_taken"', '["step_taken"]'),
+    ],
+)
+def test_no_line_keeps_the_others_from_being_read(tmp_path: Path, line: str) -> None:
+    (tmp_path / "solves.jsonl").write_text(f"{line}\n\n{record().model_dump_json()}\n")
+    read = read_run(tmp_path)
+
+    assert len(read.records) == 1
+    assert read.remarks[-1] == "line 1 of `solves.jsonl` is unknown to this version and left out"
+
+
+def test_of_a_run_of_a_later_version_all_is_shown_that_is_known(tmp_path: Path) -> None:
+    with writing(tmp_path / "run", CONFIG.model_copy(update={"schema_version": 2})) as run:
+        run.append(record())
+    read = read_run(tmp_path / "run")
+
+    assert len(read.records) == 1
+    assert read.remarks == ["the run is of a later version; what this one knows of it is shown"]
+
+
+def refuse_locks(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Have the system answer every wish for a lock with an error."""
+
+    def flock(_file: object, _how: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_locks_is_told_once_and_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    refuse_locks(monkeypatch, number)
+    with writing(tmp_path / "run", CONFIG) as run:
+        run.append(record())
+    with (tmp_path / "run" / "solves.jsonl").open("a") as file:
+        file.write("{")
+    again, done = RunWriter.resume(tmp_path / "run", CONFIG, (), Done.of)
+
+    assert len(done) == 1
+    assert [len(writer.remarks) for writer in (run, again)] == [1, 1]
+    assert "file system without locks" in again.remarks[0]
+    assert summarise(tmp_path / "run").status == "unknown"
+    again.close("success")
+    assert summarise(tmp_path / "run").status == "success"
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EINVAL])
+def test_a_lock_that_fails_says_nothing_of_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    refuse_locks(monkeypatch, number)
+
+    with pytest.raises(UsageError, match=os.strerror(number)) as error:
+        RunWriter(tmp_path / "run", CONFIG)
+    assert "another process" not in str(error.value)
+
+
+def test_somebody_elses_lock_is_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("specreason_sgl.store.LOCK_S", 0.0)
+    refuse_locks(monkeypatch, errno.EWOULDBLOCK)
+
+    with pytest.raises(UsageError, match="another process is writing"):
+        RunWriter(tmp_path / "run", CONFIG)
+
+
+def test_who_looks_whether_somebody_writes_keeps_no_writer_out(tmp_path: Path) -> None:
+    (tmp_path / "solves.jsonl").touch()
+    reader = (tmp_path / "solves.jsonl").open("rb")
+    assert locks.take(reader, shared=True)
+    threading.Timer(0.2, reader.close).start()
+
+    RunWriter(tmp_path, CONFIG).close("success")
+
+
+def test_a_run_file_that_is_replaced_under_a_writer_is_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def take(_file: object, *, wait_s: float) -> bool:
+        (tmp_path / "new").touch()
+        (tmp_path / "new").replace(tmp_path / "solves.jsonl")
+        return wait_s > 0
+
+    monkeypatch.setattr(locks, "take", take)
+    with pytest.raises(UsageError, match="another process is writing"):
+        RunWriter(tmp_path, CONFIG)
+
+
+@pytest.mark.parametrize("resume", [True, False])
+@pytest.mark.parametrize("name", ["config.json", "status.json"])
+def test_a_writer_that_cannot_begin_lets_go_of_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, *, resume: bool
+) -> None:
+    def fails(self: RunWriter, what: str, content: str | bytes) -> None:
+        if what == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(self, what, content)
+
+    def begin() -> RunWriter:
+        return RunWriter.resume(run, CONFIG, (), Done.of)[0] if resume else RunWriter(run, CONFIG)
+
+    run, write = tmp_path / "run", RunWriter._write
+    with monkeypatch.context() as patch:
+        patch.setattr(RunWriter, "_write", fails)
+        before = open_files()
+        with pytest.raises(UsageError, match="No space left") as kept:  # and with it the frames that know the writer
+            begin()
+    assert open_files() == before
+    (run / "config.json").unlink(missing_ok=True)
+    begin().close("success")
+    assert kept.value.exit_code == 2
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_refused_writer_holds_nothing(tmp_path: Path, *, resume: bool) -> None:
+    with writing(tmp_path / "run", CONFIG) as run:
+        run.append(record())
+    other = CONFIG.model_copy(update={"pair": "other"})
+    before = open_files()
+    with pytest.raises(UsageError, match="another configuration" if resume else "already holds a run") as kept:
+        RunWriter.resume(tmp_path / "run", other, ("pair",), Done.of) if resume else RunWriter(tmp_path / "run", other)
+
+    assert open_files() == before
+    assert kept.value.exit_code == 2
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names are all that is wanted
 
 
 @pytest.mark.parametrize("torn", ["{", '{"problem": ', "[]", "null", '{"problem": {}}'])

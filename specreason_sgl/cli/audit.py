@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from specreason_sgl.cli.listing import PIPED, RUNS, RunsFolder
+from specreason_sgl.cli.listing import PIPED, RUNS, RunsFolder, tell_remarks
 from specreason_sgl.cli.pair import ApiKey, BaseUrl, PairName, PairOptions, SmallUrl
 from specreason_sgl.errors import UsageError
 
@@ -58,7 +58,10 @@ def audit(
     rule = next((name for name in RULES if name == score), None)
     if rule is None:
         raise UsageError(f"there is no score `{score}`", hint="use `expected` or `greedy`")
-    records = [record for name in run or ["latest"] for record in read_run(shelf.find(name, runs)).records]
+    stored = [read_run(shelf.find(name, runs)) for name in run or ["latest"]]
+    for each in stored:
+        tell_remarks(each)
+    records = [record for each in stored for record in each.records]
     judging = audits.judging_modes(records)
     if not judging or mode not in (None, *judging):
         raise UsageError("no drafts that a judge has scored are stored there", hint="audit a run of `specreason eval`")

@@ -45,6 +45,7 @@ def bench(
     from rich.console import Console
 
     from specreason_sgl.cli.evaluate import job_config
+    from specreason_sgl.cli.listing import tell_remarks
     from specreason_sgl.cli.pair import open_pair
     from specreason_sgl.evaluation import bench as benches
     from specreason_sgl.evaluation.datasets import load as load_problems
@@ -74,7 +75,8 @@ def bench(
         if opened.base is None or opened.small is None:
             raise UsageError("a bench needs both models", hint="name them with `--base URL --small URL`")
         program = load_program("specreason")
-        writer = RunWriter(folder, job_config(job, problems, options, opened, None))
+        writer = RunWriter(folder, job_config(job, problems, options, opened, None, job.concurrency))
+        tell_remarks(writer)
         with closing(writer), Grader(job.dataset.graded, workers=1) as grader:
             sink = stack.enter_context(
                 open_batch_display("plain", len(job.modes) * len(problems), title=job.name, stream=sys.stderr)
@@ -96,7 +98,7 @@ def bench(
 def _calibrate(options: PairOptions, predict: str | None, out: Path | None, *, markdown: bool, json: bool) -> None:
     from rich.console import Console
 
-    from specreason_sgl.cli.listing import RUNS
+    from specreason_sgl.cli.listing import RUNS, tell_remarks
     from specreason_sgl.cli.pair import open_pair
     from specreason_sgl.evaluation import cost_model
     from specreason_sgl.store import read_run
@@ -104,8 +106,10 @@ def _calibrate(options: PairOptions, predict: str | None, out: Path | None, *, m
 
     acceptances, step_tokens = list(cost_model.ACCEPTANCES), cost_model.STEP_TOKENS
     if predict:
+        stored = read_run(shelf.find(predict, RUNS))
+        tell_remarks(stored)
         try:
-            own, step_tokens = cost_model.observed(read_run(shelf.find(predict, RUNS)).records)
+            own, step_tokens = cost_model.observed(stored.records)
         except ValueError as error:
             raise UsageError(f"`{predict}`: {error}") from error
         acceptances.append(own)

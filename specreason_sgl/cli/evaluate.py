@@ -216,6 +216,7 @@ def _run(
 
     from rich.console import Console
 
+    from specreason_sgl.cli.listing import tell_remarks
     from specreason_sgl.cli.pair import open_pair
     from specreason_sgl.evaluation.grading import Grader
     from specreason_sgl.evaluation.modes import fitting
@@ -232,16 +233,18 @@ def _run(
         from specreason_sgl.evaluation import runner as runners
 
         decode = _decoding(job.pair.decode, options, pair)
+        asked = job
         if job.concurrency is None:
             infos = [server.server_info() for server in (pair.base, pair.small, decode) if server is not None]
             job = job.model_copy(update={"concurrency": fitting(infos, job)})
-        config = job_config(job, problems, options, pair, decode)
+        config = job_config(asked, problems, options, pair, decode, job.concurrency)
         done: list[Done] = []
         if resume:
-            writer, done = RunWriter.resume(folder, config, SAME, runners.done)
+            writer, done = RunWriter.resume(folder, config, SAME, runners.done, runners.known)
         else:
             writer = RunWriter(folder, config)
         stack.enter_context(closing(writer))
+        tell_remarks(writer)
         grader = stack.enter_context(Grader(job.dataset.graded, workers=min(4, job.concurrency or 1)))
         total = len(job.modes) * len(problems) * job.repeats
         stream = sys.stdout if shown == "json" else sys.stderr
@@ -266,8 +269,19 @@ def _run(
     return 1 if failed and fail_on_error is None else 0
 
 
-def job_config(job: Job, problems: Sequence[Problem], options: PairOptions, pair: Any, decode: Any) -> RunConfig:
-    """Everything that is stored of a job before it runs."""
+def job_config(
+    job: Job, problems: Sequence[Problem], options: PairOptions, pair: Any, decode: Any, concurrency: int | None
+) -> RunConfig:
+    """Everything that is stored of a job before it runs.
+
+    Args:
+        job: as it was asked for.
+        problems: on what.
+        options: which servers were asked for.
+        pair: the servers.
+        decode: the base model's server with speculative decoding.
+        concurrency: of the run, asked for or fitted to the servers.
+    """
     import hashlib
     from datetime import UTC, datetime
 
@@ -294,12 +308,13 @@ def job_config(job: Job, problems: Sequence[Problem], options: PairOptions, pair
             "judge_version": judge_version(pair),
             "repeatability": repeatability(
                 temperature=max(mode.settings.temperature for mode in job.modes),
-                concurrency=job.concurrency,
+                concurrency=concurrency,
                 deterministic=are_deterministic(servers),
                 overlapping=any(program.overlaps for program in programs),
                 timed=any(mode.settings.back_off for mode in job.modes),
                 stock=all(program.is_stock for program in programs),
             ),
+            "concurrency": [concurrency] if concurrency else [],
             "command": command_line(sys.argv[1:]),
             "job": job.model_dump(mode="json", exclude={"pair"}),
             "programs": program_digests(job.modes),

@@ -33,6 +33,7 @@ def import_trace(
     """Turn traces of the reference implementation into a run that can be listed and replayed."""
     from datetime import UTC, datetime
 
+    from specreason_sgl.cli.listing import tell_remarks
     from specreason_sgl.evaluation.grading import Grader
     from specreason_sgl.importing import (
         BUDGET,
@@ -60,6 +61,7 @@ def import_trace(
     )
     stored = 0
     with Grader(grading_of(known)) as grader, writing(out, config) as writer:
+        tell_remarks(writer)
         for record in convert(rows, known, threshold=decided):
             writer.append(grader.graded(record))
             stored += 1

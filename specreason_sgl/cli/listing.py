@@ -9,10 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from specreason_sgl.store import Run, RunWriter
     from specreason_sgl.view.runs import Summary
 
 RunsFolder = Annotated[Path, typer.Option("--runs", envvar="SPECREASON_RUNS", help="Where the runs are stored")]
 RUNS = Path("runs")
+
+
+def tell_remarks(about: Run | RunWriter) -> None:
+    """Say on standard error what is to be known of a run folder, whatever is in it."""
+    from specreason_sgl.view.text import one_line
+
+    for remark in about.remarks:
+        typer.echo(f"note: {one_line(remark)}", err=True)
 
 
 def list_runs(

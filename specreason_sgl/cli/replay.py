@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from specreason_sgl.cli.listing import PIPED, RUNS, RunsFolder
+from specreason_sgl.cli.listing import PIPED, RUNS, RunsFolder, tell_remarks
 from specreason_sgl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -55,14 +55,14 @@ def replay(
     if compare and (export or json or threshold is not None or score):
         raise UsageError("`--compare` goes with neither `--export`, `--json`, `--threshold` nor `--score`")
     stored = read_run(shelf.find(run, runs))
-    for remark in stored.remarks:
-        typer.echo(f"note: {remark}", err=True)
+    tell_remarks(stored)
     records = _chosen(stored, problem, mode, repeat)
     rule = _rule(score)
     if json:
         _print_json(stored, records, threshold, rule)
     elif compare:
         other = read_run(shelf.find(compare, runs))
+        tell_remarks(other)
         _compare(stored, records, other)
     elif export:
         _export(records, export, threshold, rule)

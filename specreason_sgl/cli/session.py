@@ -15,6 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
+from specreason_sgl.cli.listing import tell_remarks
 from specreason_sgl.cli.pair import PairOptions, open_pair
 from specreason_sgl.divergence import repeatability
 from specreason_sgl.evaluation.grading import Grader
@@ -106,6 +107,7 @@ def solve_one(
     folder = out or new_folder(Path(os.environ.get("SPECREASON_RUNS") or "runs"), name)
     with ExitStack() as stack:
         run = stack.enter_context(writing(folder, config))
+        tell_remarks(run)
         with console.status("connecting") as status:
             pair = stack.enter_context(open_pair(options, status.update))
             loaded = load(program)

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from specreason_sgl.evaluation.report import NOTHING, Table
 from specreason_sgl.evaluation.statistics import Comparison, Estimate, analyse, mean, summarise
 from specreason_sgl.evaluation.statistics import rows as as_rows
+from specreason_sgl.evaluation.statistics import throughput as solved
 from specreason_sgl.pair import stories
 from specreason_sgl.prompts import DELIMITER
 from specreason_sgl.scoring import DIGITS
@@ -68,8 +69,10 @@ class Load(BaseModel):
 
     concurrency: int
     problems_per_second: float
-    against_one: float
-    """As a multiple of one at a time."""
+    """Failed solves do not count."""
+    against_one: float | None
+    """As a multiple of one at a time; None where none was solved so."""
+    failed: int
 
 
 class Bench(BaseModel):
@@ -127,6 +130,7 @@ def measure(
     for level in LEVELS:
         say(f"{level} at once")
         load.append(throughput(pair, program, settings, problems, level))
+    alone = load[0][0]
     return Bench(
         variants={
             name: {
@@ -134,6 +138,7 @@ def measure(
                 "acceptance": figure.acceptance,
                 "wasted_tokens": figure.wasted_tokens,
                 "problems": figure.problems,
+                "lost_s": figure.lost_s,
             }
             for name, figure in figures.items()
         },
@@ -144,8 +149,10 @@ def measure(
         judge=judge,
         caches=caches,
         load=[
-            Load(concurrency=level, problems_per_second=rate, against_one=rate / load[0])
-            for level, rate in zip(LEVELS, load, strict=True)
+            Load(
+                concurrency=level, problems_per_second=rate, against_one=rate / alone if alone else None, failed=failed
+            )
+            for level, (rate, failed) in zip(LEVELS, load, strict=True)
         ],
     )
 
@@ -155,15 +162,15 @@ def outside(record: SolveRecord) -> float:
     from specreason_sgl.events import CallMade
 
     busy = sum(event.engine_s or 0.0 for event in record.events if isinstance(event, CallMade))
-    return 1 - busy / record.tally.elapsed
+    return 1 - busy / record.tally.latency
 
 
 def profile(records: Iterable[SolveRecord]) -> dict[str, float]:
-    """Where the wall time goes, as shares: the kinds of calls, and what is between them."""
+    """Where latency comes from, as shares: the kinds of calls, and what is between them."""
     spent: dict[str, float] = {}
     whole = 0.0
     for totals in (record.tally for record in records):
-        whole += totals.elapsed
+        whole += totals.latency
         for kind, seconds in totals.seconds.items():
             spent[kind] = spent.get(kind, 0.0) + seconds
     return {
@@ -180,10 +187,10 @@ def judge_cost(base: Endpoint, context: int, rounds: int = ROUNDS) -> JudgeCost:
     asked = iter(drafts)
     per_token, ours, theirs = [], [], []
     for number in range(rounds + 1):
-        short = _timed(lambda: _generate(base, opening, FEW))
-        long = _timed(lambda: _generate(base, opening, FEW + DRAFT_TOKENS))
-        one = _timed(lambda: _select(base, opening + next(asked)))
-        other = _timed(lambda: _select(stock, opening + next(asked)))
+        short = _timed(base, lambda: _generate(base, opening, FEW))
+        long = _timed(base, lambda: _generate(base, opening, FEW + DRAFT_TOKENS))
+        one = _timed(base, lambda: _select(base, opening + next(asked)))
+        other = _timed(stock, lambda: _select(stock, opening + next(asked)))
         if number:  # the first one warms up
             per_token.append((long - short) / DRAFT_TOKENS)
             ours.append(one)
@@ -221,15 +228,17 @@ def cache_use(endpoint: Endpoint, length: int = LONGEST) -> CacheUse:
     )
 
 
-def throughput(pair: Pair, program: Program, settings: Settings, problems: Sequence[Problem], level: int) -> float:
-    """Problems solved in a second with so many in flight, from empty caches."""
+def throughput(
+    pair: Pair, program: Program, settings: Settings, problems: Sequence[Problem], level: int
+) -> tuple[float, int]:
+    """Problems solved in a second with so many in flight, from empty caches, and how many failed."""
     for endpoint in (pair.base, pair.small):
         if endpoint is not None:
             endpoint.flush_cache()
-    began = time.perf_counter()
     with ThreadPoolExecutor(level) as pool:
-        list(pool.map(lambda problem: solve(problem, program, pair, settings), problems))
-    return len(problems) / (time.perf_counter() - began)
+        made = as_rows(pool.map(lambda problem: solve(problem, program, pair, settings), problems))
+    found = solved(made, level)
+    return found.solves_per_minute / 60 if found else 0.0, sum(row.outcome == "failed" for row in made)
 
 
 def tables(bench: Bench) -> list[Table]:
@@ -237,6 +246,8 @@ def tables(bench: Bench) -> list[Table]:
     sequential = {c.mode: c for c in bench.against_sequential}
     base = {c.mode: c for c in bench.against_base}
     count = max(int(v["problems"]) for v in bench.variants.values())
+    lost = max(float(v["lost_s"]) for v in bench.variants.values())
+    left_out = f"; up to {lost:.1f} s a solve were lost to servers that failed, and are in none" if lost else ""
     return [
         Table(
             "Variants, solved in turn on the same problems",
@@ -252,7 +263,7 @@ def tables(bench: Bench) -> list[Table]:
                 )
                 for name, v in bench.variants.items()
             ),
-            f"Speed-ups are ratios of mean latencies with 95 % bootstrap intervals over {count} problems.",
+            f"Speed-ups are ratios of mean latencies with 95 % bootstrap intervals over {count} problems{left_out}.",
         ),
         Table(
             "Where the time of the sequential program goes",
@@ -272,12 +283,22 @@ def tables(bench: Bench) -> list[Table]:
             ("model", "calls", "cached", "most recomputed"),
             tuple((c.model, str(c.calls), f"{c.cached_share:.1%}", f"{c.most_recomputed} tok") for c in bench.caches),
         ),
-        Table(
-            "Many problems at once",
-            ("in flight", "problems per second, against one at a time"),
-            tuple((str(load.concurrency), f"{load.against_one:.2f}x") for load in bench.load),
-        ),
+        load_table(bench.load),
     ]
+
+
+def load_table(loads: Sequence[Load]) -> Table:
+    """What comes of many problems at once."""
+    failed = [f"{load.failed} of those with {load.concurrency} in flight" for load in loads if load.failed]
+    return Table(
+        "Many problems at once",
+        ("in flight", "problems per second, against one at a time"),
+        tuple(
+            (str(load.concurrency), NOTHING if load.against_one is None else f"{load.against_one:.2f}x")
+            for load in loads
+        ),
+        f"Solves that failed and do not count: {', '.join(failed)}." if failed else "",
+    )
 
 
 def _context(endpoint: Endpoint, tokens: int) -> str:
@@ -314,10 +335,11 @@ def _select(endpoint: Endpoint, text: str) -> None:
         raise error
 
 
-def _timed(call: Callable[[], object]) -> float:
-    began = time.perf_counter()
+def _timed(endpoint: Endpoint, call: Callable[[], object]) -> float:
+    """The seconds that a call takes, less those in which its server was waited for."""
+    began, paused = time.perf_counter(), endpoint.patience.paused_s
     call()
-    return time.perf_counter() - began
+    return time.perf_counter() - began - (endpoint.patience.paused_s - paused)
 
 
 def _ratios(seconds: Sequence[float], token: float) -> Estimate:

@@ -195,6 +195,23 @@ def read_job(path: Path, overrides: Mapping[str, Any] | None = None) -> Job:
         raise UsageError(f"`{found}`: {'; '.join(told(e) for e in error.errors())}") from error
 
 
+def filled_in(stored: Any) -> Any:
+    """A stored job in which all that its version did not know yet is as it is where nobody asks for anything else."""
+    try:
+        known = Job.model_validate(stored).model_dump(mode="json", exclude={"pair"})
+    except ValidationError:
+        return stored
+    return _filled_in(stored, known)
+
+
+def _filled_in(stored: Any, known: Any) -> Any:
+    if isinstance(stored, dict) and isinstance(known, dict):
+        return {**known, **{name: _filled_in(value, known.get(name)) for name, value in stored.items()}}
+    if isinstance(stored, list) and isinstance(known, list) and len(stored) == len(known):
+        return [_filled_in(*each) for each in zip(stored, known, strict=True)]
+    return stored
+
+
 def stock() -> dict[str, Path]:
     """The jobs that come with the package, by name."""
     package = Path(__file__).parents[1]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from specreason_sgl.evaluation.grading import OUTCOMES
 from specreason_sgl.evaluation.job import Job
 from specreason_sgl.evaluation.statistics import Comparison, Estimate, Statistics, Summary, analyse
@@ -54,11 +56,15 @@ def report_run(run: Run, *, seed: int = 0) -> Report:
     statistics = analyse(
         sorted(run.records, key=lambda record: order.get(record.mode, len(order))),
         pairs,
-        concurrency=(job and job.concurrency) or 1,
+        concurrency=max(run.config.concurrency if run.config else (), default=(job and job.concurrency) or 1),
         baseline=next((mode.name for mode in modes if mode.is_base), None),
         seed=seed,
     )
     remarks = [*run.remarks]
+    if run.config and len(said := run.config.concurrency) > 1:
+        remarks.append(f"solves at a time, as the run went on: {', '.join(map(str, said))}")
+    if job is None and _told_job(run):
+        remarks.append("its job is of a form that this version does not know, so modes are not compared")
     if job:
         owed = {mode.name for mode in modes} - {record.mode for record in run.records}
         remarks += [f"nothing is stored of mode `{name}`" for name in sorted(owed)]
@@ -66,9 +72,15 @@ def report_run(run: Run, *, seed: int = 0) -> Report:
 
 
 def stored_job(run: Run) -> Job | None:
-    """The job that a run carries out; None for a run of another kind."""
-    told = (run.config.model_extra or {}).get("job") if run.config else None
-    return Job.model_validate(told) if told else None
+    """The job that a run carries out; None for a run of another kind, or a job that this version does not know."""
+    try:
+        return Job.model_validate(_told_job(run))
+    except ValidationError:
+        return None
+
+
+def _told_job(run: Run) -> Any:
+    return (run.config.model_extra or {}).get("job") if run.config else None
 
 
 def tables(report: Report) -> list[Table]:
@@ -237,6 +249,7 @@ def _results(s: Statistics) -> Table:
 
 
 def _effort(s: Statistics) -> Table:
+    lost = any(m.lost_s for m in s.summaries)
     rows = tuple(
         (
             m.mode,
@@ -248,12 +261,15 @@ def _effort(s: Statistics) -> Table:
             _percent(m.judge_share),
             _percent(m.cached_share),
             str(m.retries),
+            *([f"{m.lost_s:.2f}"] if lost else []),
         )
         for m in s.summaries
     )
     columns = ("mode", "p50 s", "p95 s", "kept", "drafted", "wasted", "steps by small", "judging", "cached", "retries")
     note = "Tokens of the thinking, means per solve; judging as a share of the time of all calls; cached prompt tokens."
-    return Table("Where tokens and time go", columns, rows, note)
+    if lost:
+        note += " Lost to servers that failed or were away, in seconds of a solve; no latency or throughput has them."
+    return Table("Where tokens and time go", (*columns, *(["lost s"] if lost else [])), rows, note)
 
 
 def _outcomes(s: Statistics) -> Table:

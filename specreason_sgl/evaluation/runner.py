@@ -16,14 +16,14 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import stamina
 
 from specreason_sgl.errors import ServerUnreachable, SpecReasonError, UsageError
 from specreason_sgl.evaluation import modes
 from specreason_sgl.evaluation.grading import Grader
-from specreason_sgl.evaluation.job import Job, Mode
+from specreason_sgl.evaluation.job import Job, Mode, filled_in
 from specreason_sgl.events import Event, SolveEnded, SolveFailed, TextStreamed
 from specreason_sgl.programs import Program
 from specreason_sgl.solve import Pair, solve
@@ -80,6 +80,11 @@ def stretches(job: Job, problems: Sequence[Problem], wave: Sequence[Mode]) -> It
 def done(record: SolveRecord) -> Done | None:
     """What is kept in mind of a stored solve; None if it is owed again, because a server had gone away."""
     return None if is_lost(record) else Done.of(record)
+
+
+def known(field: str, stored: Any) -> Any:
+    """What a field of a stored configuration is to this version."""
+    return filled_in(stored) if field == "job" else stored
 
 
 def is_lost(record: SolveRecord) -> bool:

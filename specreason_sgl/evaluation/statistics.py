@@ -8,7 +8,6 @@ number of modes that are compared.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from scipy import stats
 
 from specreason_sgl.evaluation.grading import OUTCOMES, Outcome, outcome
 from specreason_sgl.store import SolveRecord
-from specreason_sgl.tally import Tally
+from specreason_sgl.tally import Span, Tally, apart
 
 LEVEL = 0.95
 RESAMPLES = 9999
@@ -47,7 +46,7 @@ class Estimate(BaseModel):
 
 
 class Latency(BaseModel):
-    """Seconds from asking to the end of the answer, of a single stream."""
+    """Seconds from asking to the end of the answer, of a single stream, less those in which a call was lost."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -57,14 +56,15 @@ class Latency(BaseModel):
 
 
 class Throughput(BaseModel):
-    """What the servers got done under concurrency."""
+    """What the servers got done under concurrency, in the time in which a solve was going on and not held up."""
 
     model_config = ConfigDict(frozen=True)
 
     concurrency: int
     solves_per_minute: float
+    """Failed ones took their time and do not count."""
     tokens_per_second: float
-    """Kept thinking tokens."""
+    """Kept thinking tokens, of the same."""
 
 
 class Summary(BaseModel):
@@ -79,6 +79,8 @@ class Summary(BaseModel):
     cut_short: int
     """Solves whose thinking met the budget or the end of a context."""
     retries: int
+    lost_s: float
+    """Seconds of a solve in which a call was lost to a server that failed or was away, on average; in no latency."""
     accuracy: Estimate | None
     """pass@1: right solves as a share of all, the failed ones included; None where no answers are known."""
     latency: Latency | None
@@ -178,6 +180,7 @@ class Row:
     mode: str
     outcome: Outcome | None
     seconds: float
+    """The latency."""
     began: float
     """As a time stamp, in seconds."""
     tally: Tally
@@ -189,6 +192,12 @@ class Row:
         """1 or 0."""
         return float(self.outcome == "right")
 
+    @property
+    def at_work(self) -> list[Span]:
+        """When it was going on and no call of it was lost, as time stamps."""
+        edges = [0.0, *(edge for span in self.tally.outages for edge in span), self.seconds + self.tally.lost_s]
+        return [(self.began + begin, self.began + end) for begin, end in zip(edges[::2], edges[1::2], strict=True)]
+
 
 def rows(records: Iterable[SolveRecord]) -> list[Row]:
     """Records as rows; problems are told apart by their text, not by what they are called."""
@@ -197,7 +206,7 @@ def rows(records: Iterable[SolveRecord]) -> list[Row]:
             problem=f"{record.problem.question}\0{record.problem.answer}",
             mode=record.mode,
             outcome=outcome(record),
-            seconds=(totals := record.tally).elapsed,
+            seconds=(totals := record.tally).latency,
             began=record.started.timestamp(),
             tally=totals,
             known=record.problem.answer is not None,
@@ -277,9 +286,10 @@ def summarise(mode: str, some: Sequence[Row], *, concurrency: int = 1, seed: int
         outcomes={name: count for name in OUTCOMES if (count := sum(row.outcome == name for row in some))},
         cut_short=sum(t.ended in CUT for t in tallies),
         retries=sum(t.retries for t in tallies),
+        lost_s=_mean(t.lost_s for t in tallies),
         accuracy=share(by_problem(some, lambda row: row.right), seed=seed) if all(row.known for row in some) else None,
         latency=_latency(timed, seed) if concurrency == 1 and timed else None,
-        throughput=_throughput(timed, concurrency) if concurrency > 1 and timed else None,
+        throughput=throughput(some, concurrency) if concurrency > 1 and timed else None,
         acceptance=sum(t.accepted for t in tallies) / judged if judged else None,
         small_steps=sum(t.steps["small"] for t in tallies) / steps if steps else None,
         thinking_tokens=_mean(t.thinking_tokens for t in tallies),
@@ -381,24 +391,22 @@ def _latency(timed: Sequence[Row], seed: int) -> Latency:
     return Latency(mean=mean(by_problem(timed, lambda row: row.seconds), seed=seed), p50=float(p50), p95=float(p95))
 
 
-def _throughput(timed: Sequence[Row], concurrency: int) -> Throughput | None:
-    busy = busy_seconds((row.began, row.began + row.seconds) for row in timed)
+def throughput(some: Sequence[Row], concurrency: int) -> Throughput | None:
+    """What was solved in the time that all of it took, the failed solves' included; None if it took none."""
+    busy = busy_seconds(span for row in some for span in row.at_work)
     if not busy:
         return None
+    solved = [row for row in some if row.outcome != "failed"]
     return Throughput(
         concurrency=concurrency,
-        solves_per_minute=60 * len(timed) / busy,
-        tokens_per_second=sum(row.tally.thinking_tokens for row in timed) / busy,
+        solves_per_minute=60 * len(solved) / busy,
+        tokens_per_second=sum(row.tally.thinking_tokens for row in solved) / busy,
     )
 
 
-def busy_seconds(spans: Iterable[tuple[float, float]]) -> float:
+def busy_seconds(spans: Iterable[Span]) -> float:
     """The time that at least one of the spans covers; pauses between two parts of a run do not count."""
-    total, reached = 0.0, -math.inf
-    for begin, end in sorted(spans):
-        total += max(0.0, end - max(begin, reached))
-        reached = max(reached, end)
-    return total
+    return sum(end - begin for begin, end in apart(spans))
 
 
 def _paired(some: Mapping[str, float], others: Mapping[str, float]) -> tuple[Floats, Floats]:

@@ -174,6 +174,8 @@ def solve_row(record: SolveRecord) -> dict[str, object]:
         "generated_tokens": dict(tally.generated),
         "model_seconds": dict(tally.model_seconds),
         "seconds": tally.elapsed,
+        "latency_s": tally.latency,
+        "lost_s": tally.lost_s,
         "judged": tally.judged,
         "accepted": tally.accepted,
         "acceptance": tally.acceptance,

@@ -6,7 +6,6 @@ that is all that is looked at.
 
 from __future__ import annotations
 
-import fcntl
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,13 +15,13 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from specreason_sgl import locks
 from specreason_sgl.errors import UsageError
-from specreason_sgl.store import RunConfig, RunStatus
+from specreason_sgl.store import CONFIG, SOLVES, STATUS, RunConfig, RunStatus
 
 M = TypeVar("M", bound=BaseModel)
 
 LATEST = "latest"
-CONFIG, STATUS, SOLVES = "config.json", "status.json", "solves.jsonl"
 SHOWN = 3
 """So many candidates are named when a name is not unique."""
 
@@ -145,22 +144,22 @@ def _started(solves: Path) -> Word:
     """Whether somebody is still writing: the writer holds a lock that ends with it, however it ends."""
     try:
         with solves.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return "running"
+            free = locks.take(file, shared=True)
+    except FileNotFoundError:
+        return "unfinished"
     except OSError:
-        pass
-    return "unfinished"
+        return "unknown"
+    return "unknown" if free is None else "unfinished" if free else "running"
 
 
 def _lines(path: Path, remarks: list[str]) -> Iterator[bytes]:
     with path.open("rb", buffering=1 << 20) as file:
         for number, line in enumerate(file, start=1):
-            if line.endswith(b"]}\n"):
+            if line.endswith(b"}\n"):
                 yield line
-            else:
-                torn = not line.endswith(b"\n")
-                remarks.append(f"line {number} of `{SOLVES}` is {'half-written' if torn else 'malformed'} and left out")
+            elif line.strip():
+                what = "unknown to this version" if line.endswith(b"\n") else "half-written"
+                remarks.append(f"line {number} of `{SOLVES}` is {what} and left out")
 
 
 def _count(line: bytes, summary: Summary) -> None:

@@ -356,6 +356,8 @@ def totals(state: SolveState, width: int) -> list[Text]:
         if tally.generated[model] or tally.steps[model]
     ]
     items = [line(f"{figures.seconds(tally.elapsed)} in all")]
+    if tally.outages:
+        items.append(line(f"{figures.seconds(tally.lost_s)} of it lost"))
     if tally.judged:
         items.append(line("acceptance ", (figures.share(tally.acceptance), "bold"), f" of {tally.judged}"))
         items.append(line(f"{figures.count(tally.wasted_tokens)} tok wasted"))
