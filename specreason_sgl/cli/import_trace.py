@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from specreason_sgl.view.output import say
+
 
 def import_trace(
     file: Annotated[Path, typer.Argument(help="Steps as JSON lines, as the reference implementation logs them")],
@@ -36,5 +38,5 @@ def import_trace(
         for record in convert(rows, known):
             writer.append(record)
             stored += 1
-    typer.echo(f"imported {stored} solves with {len(rows)} steps into `{out}`", err=True)
-    typer.echo(f"hint: specreason replay {out}", err=True)
+    say(f"imported {stored} solves with {len(rows)} steps into `{out}`", err=True)
+    say(f"hint: specreason replay {out}", err=True)

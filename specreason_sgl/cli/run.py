@@ -11,6 +11,7 @@ import typer
 from specreason_sgl.cli.pair import ApiKey, BaseUrl, PairName, PairOptions, SmallUrl, WaitForServer
 from specreason_sgl.errors import UsageError
 from specreason_sgl.patience import WAIT_S
+from specreason_sgl.view.output import note
 
 if TYPE_CHECKING:
     from specreason_sgl.scoring import ScoreRule
@@ -157,5 +158,5 @@ def _problem(question: str | None, file: Path | None, answer: str | None, *, emb
     if not question.strip():
         raise UsageError("the question is empty")
     if embedded:
-        sys.stderr.write(f"note: {ONLY_STORIES}\n")
+        note(ONLY_STORIES)
     return Problem(id="question", question=question, answer=answer)

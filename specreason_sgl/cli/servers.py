@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from specreason_sgl.cli.packages import need
 from specreason_sgl.errors import UsageError
+from specreason_sgl.view.output import say
 
 if TYPE_CHECKING:
     from specreason_sgl.gpu.launch import Launch
@@ -106,11 +107,12 @@ def up(
             _print_plan(launch, json)
             return
         for line in launch.lines():
-            print(line, file=sys.stderr)
+            say(line, err=True)
         wanted = launch.wanted(wait)
+    need("sglang", "torch")
     if replicas > 1:
         _need_router()
-    running, started = pairs.up(wanted, on_progress=lambda line: print(line, file=sys.stderr))
+    running, started = pairs.up(wanted, on_progress=lambda line: say(line, err=True))
     _show(running, "up" if started else "already up", json, {"plan": launch.told()} if launch else {})
 
 
@@ -120,7 +122,7 @@ def status(json: Json = False) -> None:
 
     pair = pairs.running()
     if pair is None:
-        _say({"status": "down"}, json) if json else print("down")
+        _say({"status": "down"}) if json else say("down")
         raise typer.Exit(DOWN)
     _show(pair, "up", json)
 
@@ -131,9 +133,9 @@ def down(json: Json = False) -> None:
 
     was_up = pairs.down()
     if json:
-        _say({"status": "down", "was_up": was_up}, json)
+        _say({"status": "down", "was_up": was_up})
     else:
-        print("down" if was_up else "no pair was up")
+        say("down" if was_up else "no pair was up")
 
 
 def _embedded(replicas: int, not_for_it: list[str]) -> Wanted:
@@ -169,23 +171,25 @@ def _need_router() -> None:
 
 def _print_plan(launch: Launch, json: bool) -> None:
     if json:
-        _say({"plan": launch.told(), "commands": launch.commands()}, json)
+        _say({"plan": launch.told(), "commands": launch.commands()})
         return
-    print("\n".join(f"# {line}" for line in launch.lines()))
-    print("# each command when the server before answers: its fraction is of the memory that is free then")
-    print("\n".join(launch.commands()))
+    from specreason_sgl.view.text import one_line
+
+    say("\n".join(f"# {one_line(line)}" for line in launch.lines()))
+    say("# each command when the server before answers: its fraction is of the memory that is free then")
+    say("\n".join(launch.commands()))
 
 
 def _show(pair: RunningPair, word: str, json: bool, more: dict[str, Any] | None = None) -> None:
     if json:
         urls = {"base": pair.base.url, "small": pair.small.url}
-        _say({"status": word, "pair": pair.label, **urls, "logs": str(pair.logs), **(more or {})}, json)
+        _say({"status": word, "pair": pair.label, **urls, "logs": str(pair.logs), **(more or {})})
     else:
-        print(f"{word}\n  pair   {pair.label}\n  base   {pair.base.url}\n  small  {pair.small.url}")
-        print(f"  logs   {pair.logs}")
+        say(f"{word}\n  pair   {pair.label}\n  base   {pair.base.url}\n  small  {pair.small.url}")
+        say(f"  logs   {pair.logs}")
 
 
-def _say(row: dict[str, object], json: bool) -> None:
-    from json import dumps
+def _say(row: dict[str, object]) -> None:
+    from specreason_sgl.view.json_lines import json_line
 
-    print(dumps(row) if json else row)
+    say(json_line(row))
