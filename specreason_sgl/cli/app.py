@@ -102,7 +102,8 @@ def _knock() -> int | None:
 
 
 def _complain(error: SpecReasonError) -> int:
-    say(f"error: {error}", err=True)
-    if error.hint:
-        say(f"hint: {error.hint}", err=True)
+    for word, text in (("error", str(error)), ("hint", error.hint)):
+        if text:
+            more = text.replace("\n", "\n  ")  # whatever is quoted in it, only a whole line is a line of ours
+            say(f"{word}: {more}", err=True)
     return error.exit_code

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from specreason_sgl.cli.packages import need
 from specreason_sgl.cli.pair import ApiKey, BaseUrl, PairName, PairOptions, SmallUrl, WaitForServer
 from specreason_sgl.errors import SpecReasonError, UsageError
 from specreason_sgl.view.output import note, say
@@ -211,6 +212,7 @@ def _run(
     from specreason_sgl.store import RunWriter, closing, new_folder
     from specreason_sgl.view.display import DisplayMode, choose, console, is_screen, open_batch_display
 
+    need("sglang", *(["math_verify"] if job.dataset.graded == "math" else []))
     shown = choose(cast("DisplayMode", display), stdout_isatty=is_screen(sys.stderr), env=os.environ)
     folder = folder or new_folder(Path(os.environ.get("SPECREASON_RUNS") or "runs"), job.name)
     with ExitStack() as stack:

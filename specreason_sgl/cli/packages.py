@@ -14,7 +14,6 @@ NEEDED = frozenset(
         "math_verify",
         "numpy",
         "pydantic",
-        "rich",
         "scipy",
         "setproctitle",
         "sglang",
@@ -30,7 +29,8 @@ NEEDED = frozenset(
 
 def missing(error: ModuleNotFoundError) -> UsageError | None:
     """What to say of a package that is not there; None if it is another module than one that is needed."""
-    return _missing(error.name) if error.name in NEEDED else None
+    module = (error.name or "").partition(".")[0]
+    return _missing(module) if module in NEEDED and find_spec(module) is None else None
 
 
 def need(*modules: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
+from specreason_sgl.cli.packages import need
 from specreason_sgl.cli.pair import PairOptions, open_pair
 from specreason_sgl.divergence import repeatability
 from specreason_sgl.events import Noticed, SolveFailed
@@ -85,6 +86,7 @@ def solve_one(
     out: Path | None,
 ) -> int:
     """Solve a problem live, store it, and return the exit code."""
+    need("sglang")
     mode = choose(display, stdout_isatty=is_screen(sys.stdout), env=os.environ)
     name = find(program).stem
     config = RunConfig(

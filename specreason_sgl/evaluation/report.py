@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from specreason_sgl.evaluation.grading import OUTCOMES
 from specreason_sgl.evaluation.job import Job
 from specreason_sgl.evaluation.statistics import Comparison, Estimate, Statistics, Summary, analyse
@@ -46,7 +48,12 @@ class Report:
 
 def report_run(run: Run, *, seed: int = 0) -> Report:
     """Work out the figures of a stored run, whether it is finished or not."""
-    job = stored_job(run)
+    remarks = [*run.remarks]
+    try:
+        job = stored_job(run)
+    except ValidationError:
+        job = None
+        remarks.append("the job is of another version and not understood: the modes are in the order of their solves")
     modes = job.modes if job else ()
     pairs = [(mode.name, mode.against) for mode in modes if mode.against]
     pairs += [(mode.of, mode.name) for mode in modes if mode.of]
@@ -58,7 +65,6 @@ def report_run(run: Run, *, seed: int = 0) -> Report:
         baseline=next((mode.name for mode in modes if mode.is_base), None),
         seed=seed,
     )
-    remarks = [*run.remarks]
     if job:
         owed = {mode.name for mode in modes} - {record.mode for record in run.records}
         remarks += [f"nothing is stored of mode `{name}`" for name in sorted(owed)]
