@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -82,30 +82,26 @@ Said = tuple[int, str, str]
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
+def call() -> Callable[..., Said]:
     """The command line in this process, on streams of an encoding."""
 
     def run(*arguments: object, encoding: str = "utf-8") -> Said:
         streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True) for _ in range(2)]
-        monkeypatch.setattr(sys, "argv", ["specreason", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdout", streams[0])
-        monkeypatch.setattr(sys, "stderr", streams[1])
-        try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["specreason", *map(str, arguments)])
+            patch.setattr(sys, "stdout", streams[0])
+            patch.setattr(sys, "stderr", streams[1])
             code = app.main()
-        finally:
-            monkeypatch.undo()
-        said = [stream.buffer.getvalue().decode(encoding) for stream in streams]  # type: ignore[attr-defined]
+        said = [stream.buffer.getvalue().decode(encoding) for stream in streams]
         return code, said[0], said[1]
 
     return run
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    before = Path.cwd()
-    os.chdir(tmp_path)
-    yield tmp_path
-    os.chdir(before)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 ONE = ("--problem", "story-7", "--mode", "specreason")
@@ -200,7 +196,8 @@ def test_the_note_of_a_pair_is_text(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 def start(*arguments: str, without: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     """The command line in a process of its own, where some modules are not there."""
     code = (
-        f"import sys; sys.modules.update(dict.fromkeys({without.split()!r})); sys.argv = ['specreason', *sys.argv[1:]]\n"
+        f"import sys; sys.modules.update(dict.fromkeys({without.split()!r}))\n"
+        "sys.argv = ['specreason', *sys.argv[1:]]\n"
         "from specreason_sgl.cli.app import main; sys.exit(main())"
     )
     return subprocess.run(
@@ -226,9 +223,9 @@ def test_a_report_is_whole_where_output_is_not_utf8(tmp_path: Path, environment:
 
 
 def test_a_command_whose_output_is_closed_ends_as_it_would() -> None:
+    command = f"'{sys.executable}' -m specreason_sgl list --runs /nowhere >&- 2>&-"  # only a shell closes a stream
     done = subprocess.run(
-        f"'{sys.executable}' -m specreason_sgl list --runs /nowhere >&- 2>&-",
-        shell=True,  # noqa: S602 - only a shell closes a stream
+        ["sh", "-c", command],
         check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
