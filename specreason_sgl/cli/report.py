@@ -56,7 +56,7 @@ def _refuse(empty: Sequence[Report]) -> None:
     for remark in (remark for each in empty for remark in each.remarks):
         note(remark)
     names = " and ".join(f"`{each.folder}` ({each.status})" for each in empty)
-    raise UsageError(f"no solve is stored in {names}", hint="`specreason list` shows how far the stored runs got")
+    raise UsageError(f"no solve is stored in {names}", hint="`specreason list` shows how far the runs got")
 
 
 def print_report(made: Report) -> None:
