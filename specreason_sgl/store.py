@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
+from pydantic_core import to_json
 
 from specreason_sgl import locks
 from specreason_sgl.errors import SpecReasonError, UsageError
@@ -354,7 +355,7 @@ class RunWriter:
         try:
             line = kept.model_dump_json().encode() + b"\n"
         except ValueError:  # somebody's own program has put half a character into an event
-            line = json.dumps(_whole(kept.model_dump()), default=str).encode() + b"\n"
+            line = to_json(_whole(kept.model_dump()), inf_nan_mode="null", fallback=str) + b"\n"
         start = os.lseek(self._file.fileno(), 0, os.SEEK_END)
         with self._storing():
             try:
@@ -448,7 +449,7 @@ def _whole(value: Any) -> Any:
         return whole(value)
     if isinstance(value, dict):
         return {_whole(key): _whole(each) for key, each in value.items()}
-    return [_whole(each) for each in value] if isinstance(value, list) else value
+    return [_whole(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _stored_config(folder: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 import fcntl
 import json
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from specreason_sgl.cli.import_trace import import_trace
 from specreason_sgl.cli.listing import list_runs
 from specreason_sgl.cli.replay import replay
 from specreason_sgl.errors import UsageError
-from specreason_sgl.events import Event, StepScored, StepTaken, TextStreamed
+from specreason_sgl.events import Event, Noticed, StepScored, StepTaken, TextStreamed
 from specreason_sgl.scoring import RULES, Score
 from specreason_sgl.store import RunConfig, RunWriter, SolveRecord, writing
 from specreason_sgl.view.compare import Side
@@ -268,6 +269,31 @@ class TestSummaries:
         with (folder / "solves.jsonl").open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
+    @pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+    def test_outcomes_are_counted_however_the_lines_are_spaced(
+        self, tmp_path: Path, separators: tuple[str, str]
+    ) -> None:
+        rows = [record.model_dump(mode="json") for record in stored()]
+        rows[1]["mode"] = 'b\u00e9 "x"'
+        lines = [json.dumps(row, separators=separators) + "\n" for row in rows]
+        (tmp_path / "solves.jsonl").write_text("".join(lines))
+        modes = summarise(tmp_path).modes
+
+        assert {name: (count.solves, count.right, count.graded) for name, count in modes.items()} == {
+            "specreason": (1, 1, 1),
+            'b\u00e9 "x"': (1, 0, 1),
+        }
+
+    def test_half_a_character_of_a_program_does_not_change_how_a_solve_is_written(self, tmp_path: Path) -> None:
+        record = stored()[0]
+        odd = Noticed.model_construct(message="\ud800 é")
+        folder = write(tmp_path / "run", [record.model_copy(update={"events": [odd, *record.events]})])
+        (line,) = (folder / "solves.jsonl").read_bytes().splitlines()
+
+        assert line == SolveRecord.model_validate_json(line).model_dump_json().encode()
+        assert line.decode().count("\N{REPLACEMENT CHARACTER} é") == 1
+        assert summarise(folder).modes["specreason"].right == 1
+
 
 class TestCommands:
     def test_list_shows_the_runs_and_what_is_wrong_with_them(self, runs: Path) -> None:
@@ -281,6 +307,27 @@ class TestCommands:
         assert " 1 solve " in result.stdout
         assert " 2 solves " in result.stdout
         assert "! `config.json` is missing" in result.stdout
+
+    @pytest.mark.parametrize(
+        ("columns", "shown"),
+        [
+            (40, ["success", "…", "2 modes"]),
+            (60, ["success", "stories-aa11", "2 modes"]),
+            (80, ["success", "stories-aa11", "2 solves", "2 modes"]),
+            (100, ["success", "stories-aa11", "2 solves", "2 modes", "2026-03-01"]),
+            (140, ["success", "stories-aa11", "embedded", "2 solves", "specreason 100% base 0%", "2026-03-01"]),
+        ],
+    )
+    def test_a_list_leaves_out_what_there_is_no_room_for(
+        self, runs: Path, columns: int, shown: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", str(columns))
+        row, _ = invoke("list", "--runs", runs).stdout.splitlines()
+
+        assert len(row) <= columns
+        assert re.search(".*".join(map(re.escape, shown)), row)
+        assert row.count("2026-03-01") == ("2026-03-01" in shown)
+        assert row.count("solves") == ("2 solves" in shown)
 
     def test_list_as_json(self, runs: Path) -> None:
         rows = json.loads(invoke("list", "--json", "--runs", runs).stdout)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from specreason_sgl.cli import app as command_line
 from specreason_sgl.evaluation import plots
 from specreason_sgl.evaluation.report import Report, as_json, markdown, provenance, report_run, tables, terminal
 from specreason_sgl.events import CallMade
 from specreason_sgl.pair.stories import story
-from specreason_sgl.store import Run, SolveRecord, read_run
+from specreason_sgl.store import Run, RunConfig, RunWriter, SolveRecord, read_run
+from specreason_sgl.view.grid import Grid
 
 JOB = """
 repeats = 2
@@ -46,7 +51,8 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         known = [story(seed) for seed in range(10)]
         yield Pair(StoryBackend("base", known), StoryBackend("small", known, skill=0.7))
 
-    monkeypatch.setattr("specreason_sgl.cli.pair.open_pair", opened)
+    for module in ("pair", "session"):
+        monkeypatch.setattr(f"specreason_sgl.cli.{module}.open_pair", opened)
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "mine.toml"
     path.write_text(JOB)
@@ -305,6 +311,102 @@ def test_a_run_of_one_question_can_be_reported_too(tmp_path: Path, run: Run) -> 
     assert provenance(report) == []
 
 
+@pytest.fixture
+def empty(tmp_path: Path) -> Path:
+    config = RunConfig(created=datetime.now(UTC), program="specreason", pair="embedded")
+    RunWriter(tmp_path / "empty", config).close("cancelled")
+    return tmp_path / "empty"
+
+
+@pytest.mark.parametrize("form", [(), ("--markdown",), ("--plots", "plots")])
+def test_a_run_without_a_solve_is_told_in_a_line(
+    empty: Path, form: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(empty.parent)
+    code = call(monkeypatch, "report", str(empty), *form)
+
+    assert (code, capsys.readouterr()) == (
+        2,
+        (
+            "",
+            f"error: no solve is stored in `{empty}` (cancelled)\nhint: `specreason list` shows how far the runs got\n",
+        ),
+    )
+    assert not (empty.parent / "plots").exists()
+
+
+def test_what_is_wrong_with_a_run_without_a_solve_is_told_too(
+    empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (empty / "solves.jsonl").write_text("no\n")
+
+    assert call(monkeypatch, "report", str(empty)) == 2
+    assert capsys.readouterr().err.startswith("note: line 1 of `solves.jsonl` is malformed and left out\nerror: ")
+
+
+def test_a_program_is_told_of_a_run_without_a_solve_as_of_any_other(
+    empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "report", str(empty), "--json") == 0
+    made = json.loads(capsys.readouterr().out)
+
+    assert (made["status"], made["summaries"]) == ("cancelled", [])
+
+
+def test_runs_with_solves_are_reported_beside_one_without(
+    run: Run, empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "report", str(empty), str(run.folder)) == 2
+    out, err = capsys.readouterr()
+
+    assert out.count("Results") == 1
+    assert err.startswith(f"error: no solve is stored in `{empty}`")
+
+
+def test_a_job_of_another_version_does_not_hide_what_came_of_it(run: Run) -> None:
+    path = run.folder / "config.json"
+    config = json.loads(path.read_text())
+    config["job"]["of_tomorrow"] = 1
+    path.write_text(json.dumps(config))
+    report = report_run(read_run(run.folder))
+
+    assert len(report.statistics.summaries) == 6
+    assert any("of another version" in remark for remark in report.remarks)
+
+
+@pytest.mark.parametrize("command", ["run", "eval"])
+def test_solving_can_be_watched_on_any_encoding(command: str, job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True) for _ in range(2)]
+    monkeypatch.setattr(sys, "stdout", streams[0])
+    monkeypatch.setattr(sys, "stderr", streams[1])
+    code = call(monkeypatch, *(("eval", str(job), "--limit", "1") if command == "eval" else ("run", story(4).question)))
+    out, err = (stream.buffer.getvalue().decode("ascii") for stream in streams)
+
+    assert code == 0
+    assert r"\u2013" in out + err
+    assert "run: " in err
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+@pytest.mark.parametrize("width", [60, 80, 100, 160])
+@pytest.mark.parametrize("rows", [1, 3, 7])
+@pytest.mark.parametrize("count", [1, 2, 5, 10])
+def test_no_figure_and_no_header_is_ever_broken(count: int, rows: int, width: int, encoding: str) -> None:
+    columns = tuple(f"column-{place}{'-b8192' * (place % 3)}" for place in range(count))
+    cells = tuple(
+        (f"mode-{row}-t7-b8192", *(f"{row}{place}{10**place}.5 [{row}.25, {place}.75]" for place in range(count)))
+        for row in range(rows)
+    )
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    Console(file=stream, width=width, color_system=None).print(Grid("a title", ("mode", *columns), cells))
+    stream.flush()
+    lines = stream.buffer.getvalue().decode(encoding).splitlines()
+    shown = {word.strip() for line in lines for word in re.split(r" {2,}|\|", line)}
+
+    assert max(map(len, lines)) <= width
+    assert {*columns, *(cell for row in cells for cell in row)} <= shown
+
+
 def test_throughput_and_latency_do_not_mix(
     job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -351,8 +453,6 @@ def test_plots_from_the_command_line(
 
 
 def test_nothing_is_markup(run: Run) -> None:
-    from rich.console import Console
-
     records = [record.model_copy(update={"mode": "[red]mode[/red]"}) for record in run.records[:4]]
     report: Report = report_run(Run(run.folder, run.config, run.status, records, ["[bold]remark"]))
     console = Console(width=140, record=True, file=open("/dev/null", "w", encoding="utf-8"))  # noqa: PTH123, SIM115

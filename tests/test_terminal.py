@@ -19,6 +19,9 @@ from typing import Self
 
 import pytest
 
+from specreason_sgl.evaluation.report import report_run, tables
+from specreason_sgl.store import read_run
+
 ROOT = Path(__file__).parents[1]
 STORY = Path(__file__).parent / "data" / "story.jsonl"
 PATIENCE = 30.0
@@ -54,12 +57,49 @@ with open_batch_display("rich", 2, title="stories") as sink:
         sink.finished(key, record)
 print("the run is over")
 """
+LEFT_BATCH = """
+with open_batch_display("rich", 3, title="stories") as sink:
+    keys = [sink.started(f"story-{number}", 0, "specreason") for number in range(3)]
+    sink.finished(keys[0], record(0))
+    for event in records[0].events[:9]:
+        sink.event(keys[1], event)
+    typed()
+    sink.finished(keys[1], record(1))
+    time.sleep(1)
+    sink.notice("a server is waited for")
+    sink.finished(keys[2], record(2))
+print("the run is over")
+"""
+LEFT_SOLVE = """
+with open_display("rich", title="story-7") as sink:
+    for event in records[0].events[:6]:
+        sink(event)
+    typed()
+    for event in records[0].events[6:]:
+        sink(event)
+    time.sleep(1)
+    print("the run is over")
+"""
+TYPED = """
+def record(number):
+    problem = records[0].problem.model_copy(update={"id": f"story-{number}"})
+    return records[0].model_copy(update={"problem": problem})
+def typed():
+    while not Path(sys.argv[1]).exists():
+        time.sleep(0.05)
+"""
 REPLAY = """
 import typer
 from specreason_sgl.cli.replay import replay
 app = typer.Typer()
 app.command()(replay)
 app({args!r})
+"""
+REPORT = """
+import sys
+from specreason_sgl.cli.app import main
+sys.argv = ["specreason", "report", *{args!r}]
+sys.exit(main())
 """
 LIST = """
 import typer
@@ -77,19 +117,19 @@ def environment(**more: str) -> dict[str, str]:
 class Terminal:
     """A program on a terminal of its own."""
 
-    def __init__(self, code: str, *, columns: int = 100, rows: int = 30, **env: str) -> None:
+    def __init__(self, code: str, *, columns: int = 100, rows: int = 30, keyboard: bool = True, **env: str) -> None:
         self._master, self._slave = pty.openpty()
         self.resize(columns, rows)
         self.before = termios.tcgetattr(self._slave)
         self.seen = ""
         self._process = subprocess.Popen(
             [sys.executable, "-c", code],
-            stdin=self._slave,
+            stdin=self._slave if keyboard else subprocess.DEVNULL,
             stdout=self._slave,
             stderr=self._slave,
             env=environment(**env),
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - nothing else runs there
+            preexec_fn=lambda: fcntl.ioctl(1, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - nothing else runs there
         )
 
     def __enter__(self) -> Self:
@@ -251,6 +291,87 @@ def test_a_stored_run_is_replayed_step_by_step(tmp_path: Path) -> None:
         after_the_screen(terminal)
 
 
+def test_a_batch_whose_view_has_been_left_goes_on_in_plain_lines(tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    with Terminal(PRELUDE + f"sys.argv = ['', {str(go)!r}]\n" + TYPED + LEFT_BATCH) as terminal:
+        terminal.read("= right        story-0")
+        terminal.type("q")
+        terminal.read(LEAVE_SCREEN)
+        go.touch()
+        assert terminal.finish() == 0
+        stays = after_the_screen(terminal)
+    lines = [line for line in STYLES.sub("", stays).splitlines() if line.strip()]
+
+    assert [line.split("  ")[:3] for line in lines[-6:-4]] == [
+        ["2/3", "= right", "story-1 #0"],
+        ["note: a server is waited for"],
+    ]
+    assert lines[-4].startswith("3/3  = right  story-2 #0")
+    assert "= right 100% (44–100%) of 3" in lines[-3]
+    assert "3 of 3 solves" in lines[-2]
+    assert "the run is over" in lines[-1]
+    assert "story-0" not in stays
+
+
+def test_a_solve_whose_view_has_been_left_goes_on_in_plain_lines(tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    with Terminal(PRELUDE + f"sys.argv = ['', {str(go)!r}]\n" + TYPED + LEFT_SOLVE) as terminal:
+        terminal.read("There are 4 crates")
+        terminal.type("q")
+        terminal.read(LEAVE_SCREEN)
+        go.touch()
+        assert terminal.finish() == 0
+        stays = STYLES.sub("", after_the_screen(terminal))
+    meanwhile, afterwards = stays.split("the run is over")
+
+    assert [line[:8] for line in meanwhile.splitlines() if line.startswith("step")] == [
+        f"step   {n}" for n in (1, 2, 3, 4)
+    ]
+    assert "There are 4 crates" in afterwards
+
+
+@pytest.mark.parametrize(
+    "more",
+    [["--mode", "specreason"], ["--mode", "specreason", "--step"], [], ["--compare", "RUN"], ["--threshold", "8"]],
+    ids=["one", "by step", "several", "compared", "decided again"],
+)
+def test_a_replay_without_a_keyboard_is_plain_lines_and_an_end(tmp_path: Path, more: list[str]) -> None:
+    run = str(stored_run(tmp_path))
+    args = [run, *(run if each == "RUN" else each for each in more)]
+    with Terminal(REPLAY.format(args=args), columns=80, keyboard=False) as terminal:
+        assert terminal.finish() == 0
+        assert terminal.is_as_before
+
+    assert "\x1b" not in terminal.seen
+    assert "= right" in terminal.seen
+    assert ("Ana packs 4 crates" in terminal.seen) == ("--mode" in more or "--compare" in more)
+
+
+def test_a_replay_on_a_terminal_without_its_glyphs_is_plain_lines(tmp_path: Path) -> None:
+    args = [str(stored_run(tmp_path)), "--mode", "specreason"]
+    code = "from specreason_sgl.view.output import prepare; prepare()" + REPLAY.format(args=args)
+    with Terminal(code, PYTHONIOENCODING="ascii") as terminal:
+        assert terminal.finish() == 0
+
+    assert "\x1b" not in terminal.seen
+    assert "\\u2713 accepted" in terminal.seen
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 160])
+def test_a_report_breaks_no_figure_on_any_terminal(tmp_path: Path, columns: int) -> None:
+    run = stored_run(tmp_path, mode="specreason-t7-b8192")
+    with Terminal(REPORT.format(args=[str(run)]), columns=columns) as terminal:
+        assert terminal.finish() == 0
+    lines = STYLES.sub("", terminal.seen).splitlines()
+    made = tables(report_run(read_run(run)))
+
+    assert all(len(line.rstrip()) <= columns for line in lines)
+    assert [len(table.rows) for table in made] == [2, 2, 2]
+    for table in made:
+        for cell in (*table.columns, *(cell for row in table.rows for cell in row)):
+            assert any(cell in line for line in lines), cell
+
+
 def test_a_closed_pipe_ends_a_list_quietly(tmp_path: Path) -> None:
     stored_run(tmp_path)
     read, write = os.pipe()
@@ -312,8 +433,9 @@ def test_the_screen_is_what_a_terminal_multiplexer_sees(tmux: list[str], tmp_pat
     assert "base wrote" not in screen("left with 0")
 
 
-def stored_run(folder: Path) -> Path:
+def stored_run(folder: Path, mode: str = "specreason") -> Path:
     run = folder / "20260301-120000-stories-aa11"
     run.mkdir()
-    shutil.copy(STORY, run / "solves.jsonl")
+    lines = STORY.read_text(encoding="utf-8").replace('"mode":"specreason"', f'"mode":"{mode}"')
+    (run / "solves.jsonl").write_text(lines, encoding="utf-8")
     return run

@@ -1,5 +1,6 @@
 import io
 import os
+import re
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -39,11 +40,12 @@ from specreason_sgl.view.browse import Browser
 from specreason_sgl.view.compare import Side, compare_frame, first_difference
 from specreason_sgl.view.display import choose, open_batch_display, open_display
 from specreason_sgl.view.json_lines import JsonSink
-from specreason_sgl.view.listing import Solved, solves_page
+from specreason_sgl.view.listing import Solved, accuracies, solves_page
 from specreason_sgl.view.live import decode_keys
 from specreason_sgl.view.output import Output
 from specreason_sgl.view.plain import PlainSink
 from specreason_sgl.view.redecide import redecide
+from specreason_sgl.view.runs import Count
 from specreason_sgl.view.scenes import BatchScene, SolveScene
 from specreason_sgl.view.solve_view import FOLDED, Look, frame, report
 from specreason_sgl.view.state import SolveState
@@ -586,6 +588,35 @@ def test_a_plain_batch_writes_a_line_for_each_solve_and_the_totals() -> None:
 
     assert lines[0].startswith("2/3  ≠ wrong  story-7 #0  base  9  3 steps")
     assert lines[1] == "specreason = right 100% (21–100%) of 1 · acceptance 80%"
+
+
+def test_what_was_not_heard_of_a_solve_is_counted_when_it_ends() -> None:
+    states = BatchState(total=1), BatchState(total=1), BatchState(total=1)
+    for state, heard in zip(states, (0, 9, len(story())), strict=True):
+        state.started(SolveKey("story-7", 0, "specreason"))
+        for event in story()[:heard]:
+            state.heard(SolveKey("story-7", 0, "specreason"), event)
+        state.finished(Solved.of(stored()[0]))
+
+    assert {state.tokens for state in states} == {sum(stored()[0].tally.generated.values())}
+
+
+@pytest.mark.parametrize("width", [12, 16, 20, 28, 60, 200])
+def test_accuracies_that_there_is_no_room_for_are_left_out(width: int) -> None:
+    modes = {f"mode-{number}": Count(solves=8, right=number, graded=8) for number in range(1, 6)}
+    shown = accuracies(modes, width)
+
+    assert len(shown) <= width
+    assert all(f"{name} {figures.share(modes[name].accuracy)}" in shown for name in re.findall(r"mode-\d", shown))
+    assert ("…" in shown or shown == "5 modes") == (width < 60)
+
+
+@pytest.mark.parametrize("width", range(30, 120, 3))
+def test_a_threshold_is_shown_whole_or_not_at_all(width: int) -> None:
+    heading = frame(SolveState.of(story()), Look(width=width, title="story-7")).plain.split("\n")[0]
+
+    assert "threshold 7 " in heading or "threshold" not in heading
+    assert "expected) " in heading or "(" not in heading
 
 
 def test_a_json_batch_writes_an_object_for_each_solve() -> None:

@@ -21,6 +21,7 @@ from specreason_sgl.cli.run import run
 from specreason_sgl.cli.servers import down, status, up
 from specreason_sgl.cli.stops import INTERRUPTED, leave
 from specreason_sgl.errors import SIGNALLED, SpecReasonError
+from specreason_sgl.view.output import prepare, say
 
 app = typer.Typer(
     name="specreason",
@@ -34,7 +35,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"specreason {__version__}")
+        say(f"specreason {__version__}")
         raise typer.Exit
 
 
@@ -64,6 +65,7 @@ app.command("doctor")(doctor)
 
 def main() -> int:
     """Run the command line; returns the exit code."""
+    prepare()
     code = _run()
     if code >= SIGNALLED:
         leave(code)
@@ -77,6 +79,12 @@ def _run() -> int:
         app()
     except SpecReasonError as error:
         return _complain(error)
+    except ModuleNotFoundError as error:
+        from specreason_sgl.cli.packages import missing
+
+        if (known := missing(error)) is None:
+            raise
+        return _complain(known)
     except KeyboardInterrupt:
         return INTERRUPTED
     except SystemExit as ended:
@@ -94,9 +102,8 @@ def _knock() -> int | None:
 
 
 def _complain(error: SpecReasonError) -> int:
-    from specreason_sgl.view.text import visible
-
-    sys.stderr.write(f"error: {visible(str(error))}\n")
-    if error.hint:
-        sys.stderr.write(f"hint: {visible(error.hint)}\n")
+    for word, text in (("error", str(error)), ("hint", error.hint)):
+        if text:
+            more = text.replace("\n", "\n  ")  # whatever is quoted in it, only a whole line is a line of ours
+            say(f"{word}: {more}", err=True)
     return error.exit_code

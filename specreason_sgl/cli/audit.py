@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from specreason_sgl.cli.listing import PIPED, RUNS, RunsFolder, tell_remarks
+from specreason_sgl.cli.listing import RUNS, RunsFolder, tell_remarks
 from specreason_sgl.cli.pair import ApiKey, BaseUrl, PairName, PairOptions, SmallUrl
 from specreason_sgl.errors import UsageError
+from specreason_sgl.view.output import note, say
 
 if TYPE_CHECKING:
     from specreason_sgl.evaluation.audit import Audit, Judged
@@ -50,7 +50,6 @@ def audit(
     from specreason_sgl.settings import Settings
     from specreason_sgl.store import read_run
     from specreason_sgl.view import runs as shelf
-    from specreason_sgl.view.text import visible
 
     known = next((name for name in ("steps", "answers") if name == truth), None)
     if truth is not None and known is None:
@@ -67,7 +66,7 @@ def audit(
         raise UsageError("no drafts that a judge has scored are stored there", hint="audit a run of `specreason eval`")
     chosen = mode or judging[0]
     if mode is None and len(judging) > 1:
-        typer.echo(visible(f"note: this is about `{chosen}`; `--mode` can be {', '.join(judging)}"), err=True)
+        note(f"this is about `{chosen}`; `--mode` can be {', '.join(judging)}")
     judged, meant, left_out = audits.collect(
         (record for record in records if record.mode == chosen), "steps" if known == "steps" else known and "answers"
     )
@@ -86,13 +85,15 @@ def audit(
         settings = Settings.model_validate({"threshold": threshold, "score": rule, "temperature": 0.0})
         alone = _alone(records, own)
         options = PairOptions(pair, base, small, api_key).or_kept_up()
-        with open_pair(options, lambda line: typer.echo(line, err=True)) as servers:
+        with open_pair(options, lambda line: say(line, err=True)) as servers:
             verdicts = [verdict for record in alone for verdict in audits.judge_own_steps(record, servers, settings)]
             some = [record for record in records if record.mode == chosen] if flatter else []
             flattery = audits.flatter(some, flatter, servers, settings)
     made = audits.audit(judged, meant, left_out=left_out, own=verdicts, flattery=flattery)
     if json:
-        typer.echo(made.model_dump_json())
+        from specreason_sgl.view.json_lines import json_line
+
+        say(json_line(made.model_dump(mode="json")))
     else:
         _print(made)
 
@@ -106,12 +107,11 @@ def _alone(records: list[SolveRecord], most: int) -> list[SolveRecord]:
 
 
 def _print(made: Audit) -> None:
-    from rich.console import Console
-
     from specreason_sgl.evaluation.report import audit_tables as tables
     from specreason_sgl.evaluation.report import rendered
+    from specreason_sgl.view.display import console
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED)
+    paper = console()
     for table in tables(made):
         for part in rendered(table):
-            console.print(part)
+            paper.print(part)

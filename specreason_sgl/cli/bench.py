@@ -11,6 +11,7 @@ import typer
 
 from specreason_sgl.cli.pair import ApiKey, BaseUrl, PairName, PairOptions, SmallUrl
 from specreason_sgl.errors import UsageError
+from specreason_sgl.view.output import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,8 +43,6 @@ def bench(
     """Measure the variants of the method in turn, and its parts, as ratios; nothing else should run meanwhile."""
     import os
 
-    from rich.console import Console
-
     from specreason_sgl.cli.evaluate import job_config
     from specreason_sgl.cli.listing import tell_remarks
     from specreason_sgl.cli.pair import open_pair
@@ -54,7 +53,7 @@ def bench(
     from specreason_sgl.evaluation.report import provenance, report_run
     from specreason_sgl.programs import load as load_program
     from specreason_sgl.store import RunWriter, closing, new_folder, read_run
-    from specreason_sgl.view.display import open_batch_display
+    from specreason_sgl.view.display import console, open_batch_display
 
     options = PairOptions(pair, base, small, api_key).or_kept_up()
     if calibrate:
@@ -66,9 +65,8 @@ def bench(
     problems = load_problems(job.dataset)
     more = load_problems(job.dataset.model_copy(update={"limit": load}))
     folder = out or new_folder(Path(os.environ.get("SPECREASON_RUNS") or "runs"), job.name)
-    console = Console(stderr=True, highlight=False)
     with ExitStack() as stack:
-        with console.status("connecting") as status:
+        with console(sys.stderr).status("connecting") as status:
             opened = stack.enter_context(open_pair(options, status.update))
         from specreason_sgl.evaluation.runner import Runner
 
@@ -86,23 +84,24 @@ def bench(
             runner.run()
         stored = read_run(folder)
         settings = job.modes[0].settings
-        made = benches.measure(
-            opened, stored.records, program, settings, more, lambda line: console.print(f"measuring {line}")
-        )
+        made = benches.measure(opened, stored.records, program, settings, more, _measuring)
     (folder / RESULT).write_text(made.model_dump_json(indent=2) + "\n", encoding="utf-8")
     footer = [f"- {line}" for line in provenance(report_run(stored))]
     _show(made, benches.tables(made), footer, markdown=markdown, json=json)
-    typer.echo(f"run: {folder}", err=True)
+    say(f"run: {folder}", err=True)
+
+
+def _measuring(line: str) -> None:
+    say(f"measuring {line}", err=True)
 
 
 def _calibrate(options: PairOptions, predict: str | None, out: Path | None, *, markdown: bool, json: bool) -> None:
-    from rich.console import Console
-
     from specreason_sgl.cli.listing import RUNS, tell_remarks
     from specreason_sgl.cli.pair import open_pair
     from specreason_sgl.evaluation import cost_model
     from specreason_sgl.store import read_run
     from specreason_sgl.view import runs as shelf
+    from specreason_sgl.view.display import console
 
     acceptances, step_tokens = list(cost_model.ACCEPTANCES), cost_model.STEP_TOKENS
     if predict:
@@ -113,13 +112,12 @@ def _calibrate(options: PairOptions, predict: str | None, out: Path | None, *, m
         except ValueError as error:
             raise UsageError(f"`{predict}`: {error}") from error
         acceptances.append(own)
-    console = Console(stderr=True, highlight=False)
     with ExitStack() as stack:
-        with console.status("connecting") as status:
+        with console(sys.stderr).status("connecting") as status:
             opened = stack.enter_context(open_pair(options, status.update))
         if opened.base is None or opened.small is None:
             raise UsageError("a pair has two models", hint="name them with `--base URL --small URL`")
-        costs = cost_model.calibrate(opened.base, opened.small, lambda line: console.print(f"measuring {line}"))
+        costs = cost_model.calibrate(opened.base, opened.small, _measuring)
     if out:
         out.write_text(costs.model_dump_json(indent=2) + "\n", encoding="utf-8")
     made = cost_model.tables(costs, sorted(acceptances), step_tokens, cost_model.CONTEXTS[0])
@@ -127,15 +125,16 @@ def _calibrate(options: PairOptions, predict: str | None, out: Path | None, *, m
 
 
 def _show(made: BaseModel, tables: Sequence[Table], footer: Sequence[str], *, markdown: bool, json: bool) -> None:
-    from rich.console import Console
-
     from specreason_sgl.evaluation.report import as_markdown, rendered
+    from specreason_sgl.view.display import console
+    from specreason_sgl.view.json_lines import json_line
 
     if json:
-        typer.echo(made.model_dump_json())
+        say(json_line(made.model_dump(mode="json")))
     elif markdown:
-        typer.echo("\n\n".join((*map(as_markdown, tables), "\n".join(footer))))
+        say("\n\n".join((*map(as_markdown, tables), "\n".join(footer))))
     else:
-        shown = Console(highlight=False)
+        paper = console()
         for table in tables:
-            shown.print(*rendered(table))
+            for part in rendered(table):
+                paper.print(part)

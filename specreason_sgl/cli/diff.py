@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from specreason_sgl.cli.listing import PIPED, RUNS, RunsFolder
+from specreason_sgl.cli.listing import RUNS, RunsFolder
+from specreason_sgl.view.output import Output, say
 
 if TYPE_CHECKING:
     from specreason_sgl.divergence import Comparison
@@ -32,7 +33,7 @@ def diff(
         from specreason_sgl.view.json_lines import json_line
 
         headers = {"left": _header(stored[0]), "right": _header(stored[1])}
-        typer.echo(json_line({**headers, **found.as_json()}))
+        say(json_line({**headers, **found.as_json()}))
     else:
         _print(stored, found)
     raise typer.Exit(0 if found.is_same else DIFFERENT)
@@ -47,10 +48,10 @@ def _header(run: Run) -> dict[str, object]:
 
 
 def _print(stored: list[Run], found: Comparison) -> None:
-    from specreason_sgl.view.output import Output
+    from specreason_sgl.view.display import console
     from specreason_sgl.view.text import one_line, shorten
 
-    output = Output()
+    output, width = Output(), console().width
     for side, run in zip(("left", "right"), stored, strict=True):
         words = run.config and run.config.repeatability
         output.line(f"{side:<6} {one_line(str(run.folder))}" + (f"  ({one_line(words)})" if words else ""))
@@ -59,7 +60,7 @@ def _print(stored: list[Run], found: Comparison) -> None:
     for each in found.different:
         output.line(f"{one_line(f'{each.problem} {each.mode} #{each.repeat}')}: {each.what}")
         for side, text in (("left", each.left), ("right", each.right)):
-            output.line(f"  {side:<6} {shorten(_from(text, each.left, each.right), PIPED - 12)}")
+            output.line(f"  {side:<6} {shorten(_from(text, each.left, each.right, width // 3), width - 12)}")
     for side, names in (("left", found.only_left), ("right", found.only_right)):
         for name in names:
             output.line(f"{one_line(name)}: only on the {side}")
@@ -67,8 +68,8 @@ def _print(stored: list[Run], found: Comparison) -> None:
     output.line(f"{found.same} of {total} solves are the same")
 
 
-def _from(text: str, left: str, right: str) -> str:
-    """A long text from a little before the place where the two part."""
+def _from(text: str, left: str, right: str, before: int) -> str:
+    """A long text from so many characters before the place where the two part."""
     same = next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
-    start = max(0, same - PIPED // 3)
+    start = max(0, same - before)
     return f"…{text[start:]}" if start else text

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from specreason_sgl.view.output import say
+
 UNFIT = 1
 MARKS = {"ok": "✓", "note": "!", "bad": "✗"}
 
@@ -30,15 +32,16 @@ def doctor(
     fit = not any(finding.grade == "bad" for finding in found)
     if json:
         from dataclasses import asdict
-        from json import dumps
 
-        print(dumps({"fit": fit, "findings": [asdict(finding) for finding in found]}))
+        from specreason_sgl.view.json_lines import json_line
+
+        say(json_line({"fit": fit, "findings": [asdict(finding) for finding in found]}))
     else:
         for finding in found:
-            print(f"{MARKS[finding.grade]} {finding.what:<18} {finding.found}")
+            say(f"{MARKS[finding.grade]} {finding.what:<18} {finding.found}")
             if finding.advice:
-                print(f"  {'':<18} {finding.advice}")
-        print(_verdict(fit=fit, named=spec is not None))
+                say(f"  {'':<18} {finding.advice}")
+        say(_verdict(fit=fit, named=spec is not None))
     if not fit:
         raise typer.Exit(UNFIT)
 

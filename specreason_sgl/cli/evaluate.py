@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from specreason_sgl.cli.packages import need
 from specreason_sgl.cli.pair import ApiKey, BaseUrl, PairName, PairOptions, SmallUrl, WaitForServer
 from specreason_sgl.errors import SpecReasonError, UsageError
+from specreason_sgl.view.output import note, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,7 +126,7 @@ def evaluate(
         raise UsageError("`--resume` needs the run folder", hint="name it with `--out`")
     problems = load(resolved.dataset)
     if dry_run:
-        sys.stdout.write(_plan(resolved, problems, as_json=json))
+        say(_plan(resolved, problems, as_json=json))
         return
     _tell_of_code(resolved)
     raise typer.Exit(
@@ -164,7 +166,7 @@ def _resolve(path: Path, overrides: dict[str, Any], modes: str | None) -> Job:
         job = job.only([name.strip() for name in modes.split(",") if name.strip()])
     if job.pair.decode is None and (without := [mode.name for mode in job.modes if mode.decodes]):
         kept = [mode.name for mode in job.modes if not mode.decodes]
-        typer.echo(f"note: without `--decode URL` there is no {', '.join(f'`{name}`' for name in without)}", err=True)
+        note(f"without `--decode URL` there is no {', '.join(f'`{name}`' for name in without)}")
         job = job.only(kept)
     if job.pair.pair is None and (job.pair.base or job.pair.small or job.pair.decode):
         return job
@@ -181,11 +183,10 @@ def _resolve(path: Path, overrides: dict[str, Any], modes: str | None) -> Job:
 def _tell_of_code(job: Job) -> None:
     """Say which files a job has run that did not come with the package: a job may be somebody else's."""
     from specreason_sgl.programs import find, is_stock
-    from specreason_sgl.view.text import one_line
 
     for path in dict.fromkeys(find(mode.program) for mode in job.modes):
         if not is_stock(path):
-            typer.echo(f"note: this job runs the code in `{one_line(str(path))}`", err=True)
+            note(f"this job runs the code in `{path}`")
 
 
 def _plan(job: Job, problems: Sequence[Problem], *, as_json: bool) -> str:
@@ -193,10 +194,10 @@ def _plan(job: Job, problems: Sequence[Problem], *, as_json: bool) -> str:
     if as_json:
         from json import dumps
 
-        return dumps({"job": job.model_dump(mode="json"), "problems": len(problems), "solves": solves}, indent=2) + "\n"
+        return dumps({"job": job.model_dump(mode="json"), "problems": len(problems), "solves": solves}, indent=2)
     return (
         f"{job.model_dump_json(indent=2)}\n"
-        f"{len(problems)} problems x {job.repeats} repeats x {len(job.modes)} modes = {solves} solves\n"
+        f"{len(problems)} problems x {job.repeats} repeats x {len(job.modes)} modes = {solves} solves"
     )
 
 
@@ -214,21 +215,19 @@ def _run(
     import os
     from typing import cast
 
-    from rich.console import Console
-
     from specreason_sgl.cli.listing import tell_remarks
     from specreason_sgl.cli.pair import open_pair
     from specreason_sgl.evaluation.grading import Grader
     from specreason_sgl.evaluation.modes import fitting
     from specreason_sgl.programs import load as load_program
     from specreason_sgl.store import RunWriter, closing, new_folder
-    from specreason_sgl.view.display import DisplayMode, choose, open_batch_display
+    from specreason_sgl.view.display import DisplayMode, choose, console, is_screen, open_batch_display
 
-    console = Console(stderr=True, highlight=False)
-    shown = choose(cast("DisplayMode", display), stdout_isatty=sys.stderr.isatty(), env=os.environ)
+    need("sglang", *(["math_verify"] if job.dataset.graded == "math" else []))
+    shown = choose(cast("DisplayMode", display), stdout_isatty=is_screen(sys.stderr), env=os.environ)
     folder = folder or new_folder(Path(os.environ.get("SPECREASON_RUNS") or "runs"), job.name)
     with ExitStack() as stack:
-        with console.status("connecting") as status:
+        with console(sys.stderr).status("connecting") as status:
             pair = stack.enter_context(open_pair(options, status.update))
         from specreason_sgl.evaluation import runner as runners
 
@@ -258,14 +257,12 @@ def _run(
                 runner.warm_up(load_program("specreason"))
             ended = runner.run(done)
         except (KeyboardInterrupt, SpecReasonError):
-            stack.callback(
-                typer.echo, f"hint: the same command with `--out {folder} --resume` goes on from here", err=True
-            )
+            stack.callback(say, f"hint: the same command with `--out {folder} --resume` goes on from here", err=True)
             raise
     _tell(folder, as_json=as_json, quiet=shown == "json")
     failed = sum(one.tally.outcome == "failed" for one in ended)
     if failed:
-        console.print(f"note: {failed} of {len(ended)} solves failed; their rows say why", markup=False)
+        note(f"{failed} of {len(ended)} solves failed; their rows say why")
     return 1 if failed and fail_on_error is None else 0
 
 
@@ -351,10 +348,10 @@ def _tell(folder: Path, *, as_json: bool, quiet: bool) -> None:
 
     made = report_run(read_run(folder))
     if as_json:
-        from json import dumps
+        from specreason_sgl.view.json_lines import json_line
 
-        typer.echo(dumps(figures(made)))
+        say(json_line(figures(made)))
     elif not quiet:
         print_report(made)
-    typer.echo(f"run: {folder}", err=True)
-    typer.echo(f"hint: `specreason report {folder}` shows this again", err=True)
+    say(f"run: {folder}", err=True)
+    say(f"hint: `specreason report {folder}` shows this again", err=True)

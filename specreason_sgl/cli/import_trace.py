@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from specreason_sgl.view.output import note, say
+
 
 def import_trace(
     source: Annotated[
@@ -47,10 +49,10 @@ def import_trace(
     )
     from specreason_sgl.store import RunConfig, writing
 
-    rows = read_rows(source, lambda remark: typer.echo(f"note: {remark}", err=True))
+    rows = read_rows(source, note)
     known = read_problems(problems) if problems else {}
     if problems and (missing := sorted({str(row.problem_id) for row in rows} - known.keys())):
-        typer.echo(f"note: `{problems}` does not hold {len(missing)} of the problems, such as `{missing[0]}`", err=True)
+        note(f"`{problems}` does not hold {len(missing)} of the problems, such as `{missing[0]}`")
     decided = threshold_of(rows, threshold)
     config = RunConfig(
         created=datetime.now(UTC),
@@ -65,7 +67,7 @@ def import_trace(
         for record in convert(rows, known, threshold=decided):
             writer.append(grader.graded(record))
             stored += 1
-    typer.echo(f"imported {stored} solves with {len(rows)} steps into `{out}`", err=True)
+    say(f"imported {stored} solves with {len(rows)} steps into `{out}`", err=True)
     if decided is None:
-        typer.echo("note: the threshold is not known; name it with `--threshold`", err=True)
-    typer.echo(f"hint: specreason replay {out}", err=True)
+        note("the threshold is not known; name it with `--threshold`")
+    say(f"hint: specreason replay {out}", err=True)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from specreason_sgl.view.output import Output, note, say
+
 if TYPE_CHECKING:
     from specreason_sgl.store import Run, RunWriter
     from specreason_sgl.view.runs import Summary
@@ -18,10 +20,8 @@ RUNS = Path("runs")
 
 def tell_remarks(about: Run | RunWriter) -> None:
     """Say on standard error what is to be known of a run folder, whatever is in it."""
-    from specreason_sgl.view.text import one_line
-
     for remark in about.remarks:
-        typer.echo(f"note: {one_line(remark)}", err=True)
+        note(remark)
 
 
 def list_runs(
@@ -35,11 +35,11 @@ def list_runs(
     if json:
         from specreason_sgl.view.json_lines import json_line
 
-        typer.echo(json_line([_row(summary) for summary in summaries]))
+        say(json_line([_row(summary) for summary in summaries]))
         return
     if not summaries:
-        typer.echo(f"no runs in `{runs}`", err=True)
-        typer.echo("hint: specreason run", err=True)
+        say(f"no runs in `{runs}`", err=True)
+        say("hint: specreason run", err=True)
         return
     _print(summaries)
 
@@ -47,21 +47,16 @@ def list_runs(
 def _print(summaries: list[Summary]) -> None:
     import os
 
-    from specreason_sgl.view.display import choose, console, has_colour
+    from specreason_sgl.view.display import choose, console, has_colour, is_screen
     from specreason_sgl.view.listing import runs_page
-    from specreason_sgl.view.output import Output
 
-    if choose("auto", stdout_isatty=sys.stdout.isatty(), env=os.environ) == "rich":
-        terminal = console()
-        terminal.print(runs_page(summaries, terminal.width, colour=has_colour(os.environ)), soft_wrap=True)
+    paper = console()
+    if choose("auto", stdout_isatty=is_screen(sys.stdout), env=os.environ) == "rich":
+        paper.print(runs_page(summaries, paper.width, colour=has_colour(os.environ)), soft_wrap=True)
         return
     output = Output()
-    for row in runs_page(summaries, PIPED, colour=False).plain.split("\n"):
+    for row in runs_page(summaries, paper.width, colour=False).plain.split("\n"):
         output.line(row.rstrip())
-
-
-PIPED = 140
-"""Columns where nobody says how many there are."""
 
 
 def _row(summary: Summary) -> dict[str, object]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from specreason_sgl.cli.packages import need
 from specreason_sgl.cli.stops import stoppable
 from specreason_sgl.errors import UsageError
 from specreason_sgl.patience import WAIT_S, Patience
@@ -142,6 +143,7 @@ def _opened(options: PairOptions, patience: Patience, say: Callable[[str], None]
     elif (running := pairs.running()) and running.label == EMBEDDED:
         yield _connect(running.base, running.small, options, patience)
     else:
+        need("sglang", "torch")
         # SGLang's frontend takes seconds to import; while servers start that costs nothing.
         threading.Thread(target=_import_frontend, daemon=True).start()
         with tempfile.TemporaryDirectory(prefix="specreason-") as logs:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from specreason_sgl.cli.listing import PIPED, RUNS, RunsFolder, tell_remarks
+from specreason_sgl.cli.listing import RUNS, RunsFolder, tell_remarks
 from specreason_sgl.errors import UsageError
+from specreason_sgl.view.output import Output, say
 
 if TYPE_CHECKING:
     from specreason_sgl.scoring import ScoreRule
@@ -136,7 +137,7 @@ def _print_json(stored: Run, records: Sequence[SolveRecord], threshold: float | 
         solves.append(row)
     config = stored.config.model_dump(mode="json") if stored.config else None
     status = stored.status.status if stored.status else None
-    typer.echo(
+    say(
         json_line(
             {"run": stored.folder.name, "status": status, "config": config, "remarks": stored.remarks, "solves": solves}
         )
@@ -149,13 +150,15 @@ def _export(records: Sequence[SolveRecord], path: Path, threshold: float | None,
 
     record = _one(records)
     export(path, SolveState.of(record.events), _title(record), _redecided(record, threshold, rule))
-    typer.echo(f"wrote `{path}`", err=True)
+    say(f"wrote `{path}`", err=True)
 
 
 def _on_screen() -> bool:
-    from specreason_sgl.view.display import choose
+    """Whether there are a screen, and keys to leave it with."""
+    from specreason_sgl.view.display import choose, is_screen
+    from specreason_sgl.view.live import has_keys
 
-    return choose("auto", stdout_isatty=sys.stdout.isatty(), env=os.environ) == "rich"
+    return choose("auto", stdout_isatty=is_screen(sys.stdout), env=os.environ) == "rich" and has_keys(sys.stdin)
 
 
 def _show(
@@ -195,15 +198,15 @@ def _show(
 
 
 def _print_plain(records: Sequence[SolveRecord], threshold: float | None, rule: ScoreRule | None) -> None:
-    """Without a terminal: one solve line by line, several as a list."""
+    """Without a screen: one solve line by line, several as a list."""
+    from specreason_sgl.view.display import console
     from specreason_sgl.view.listing import Solved, solved_line
-    from specreason_sgl.view.output import Output
     from specreason_sgl.view.plain import PlainSink, redecided_lines
 
-    output = Output()
+    output, width = Output(), console().width
     if len(records) > 1:
         for record in records:
-            output.line(solved_line(Solved.of(record), PIPED).plain.strip())
+            output.line(solved_line(Solved.of(record), width).plain.strip())
     else:
         sink = PlainSink()
         for event in records[0].events:
@@ -213,14 +216,13 @@ def _print_plain(records: Sequence[SolveRecord], threshold: float | None, rule: 
             for words in redecided_lines(_title(record), redecision):
                 output.line(words)
     if len(records) > 1:
-        typer.echo("hint: `--problem`, `--mode` and `--repeat` choose one to be shown step by step", err=True)
+        say("hint: `--problem`, `--mode` and `--repeat` choose one to be shown step by step", err=True)
 
 
 def _compare(stored: Run, records: Sequence[SolveRecord], other: Run) -> None:
     from specreason_sgl.view.compare import compare_report
     from specreason_sgl.view.display import console, has_colour
     from specreason_sgl.view.live import show, unwinding
-    from specreason_sgl.view.output import Output
     from specreason_sgl.view.scenes import CompareScene
     from specreason_sgl.view.solve_view import Look
 
@@ -232,7 +234,7 @@ def _compare(stored: Run, records: Sequence[SolveRecord], other: Run) -> None:
             show(CompareScene(*sides, colour=has_colour(os.environ)), console())
         return
     output = Output()
-    for row in compare_report(*sides, Look(width=PIPED, colour=False)).plain.split("\n"):
+    for row in compare_report(*sides, Look(width=console().width, colour=False)).plain.split("\n"):
         output.line(row.rstrip())
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from specreason_sgl.cli.listing import PIPED, RUNS, RunsFolder
+from specreason_sgl.cli.listing import RUNS, RunsFolder
+from specreason_sgl.errors import UsageError
+from specreason_sgl.view.output import note, say
 
 if TYPE_CHECKING:
     from specreason_sgl.evaluation.report import Report
@@ -30,29 +32,38 @@ def report(
 
     stored = [read_run(shelf.find(name, runs)) for name in run or ["latest"]]
     made = [reports.report_run(each) for each in stored]
+    told = [each for each in made if each.statistics.summaries]
     if json:
-        from json import dumps
+        from specreason_sgl.view.json_lines import json_line
 
-        told = [reports.as_json(each) for each in made]
-        typer.echo(dumps(told[0] if len(told) == 1 else told))
-    elif markdown:
-        typer.echo("\n".join(reports.markdown(each) for each in made), nl=False)
+        rows = [reports.as_json(each) for each in made]
+        say(json_line(rows[0] if len(rows) == 1 else rows))
+    elif markdown and told:
+        say("\n".join(reports.markdown(each) for each in told).removesuffix("\n"))
     else:
-        for each in made:
+        for each in told:
             print_report(each)
     if plots:
         for each, source in zip(made, stored, strict=True):
             folder = plots / each.folder.name if len(made) > 1 else plots
-            for path in pictures.draw(each, source.records, folder, image):
-                typer.echo(f"plot: {path}", err=True)
+            for path in pictures.draw(each, source.records, folder, image) if each in told else ():
+                say(f"plot: {path}", err=True)
+    if not json and len(told) < len(made):
+        _refuse([each for each in made if each not in told])
+
+
+def _refuse(empty: Sequence[Report]) -> None:
+    for remark in (remark for each in empty for remark in each.remarks):
+        note(remark)
+    names = " and ".join(f"`{each.folder}` ({each.status})" for each in empty)
+    raise UsageError(f"no solve is stored in {names}", hint="`specreason list` shows how far the runs got")
 
 
 def print_report(made: Report) -> None:
     """A report as tables on standard output."""
-    from rich.console import Console
-
     from specreason_sgl.evaluation.report import terminal
+    from specreason_sgl.view.display import console
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED)
+    paper = console()
     for part in terminal(made):
-        console.print(part)
+        paper.print(part)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -11,6 +10,7 @@ import typer
 from specreason_sgl.cli.pair import ApiKey, BaseUrl, PairName, PairOptions, SmallUrl, WaitForServer
 from specreason_sgl.errors import UsageError
 from specreason_sgl.patience import WAIT_S
+from specreason_sgl.view.output import note
 
 if TYPE_CHECKING:
     from specreason_sgl.scoring import ScoreRule
@@ -155,5 +155,5 @@ def _problem(question: str | None, file: Path | None, answer: str | None, *, emb
     if not question.strip():
         raise UsageError("the question is empty")
     if embedded:
-        sys.stderr.write(f"note: {ONLY_STORIES}\n")
+        note(ONLY_STORIES)
     return Problem(id="question", question=question, answer=answer)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from specreason_sgl.cli.packages import need
 from specreason_sgl.errors import UsageError
 from specreason_sgl.runtime import API_KEY
+from specreason_sgl.view.output import note, say
 
 if TYPE_CHECKING:
     from specreason_sgl.gpu.launch import Launch
@@ -114,11 +115,12 @@ def up(
             _print_plan(launch, json)
             return
         for line in launch.lines():
-            print(line, file=sys.stderr)
+            say(line, err=True)
         wanted = launch.wanted(wait)
+    need("sglang", "torch")
     if replicas > 1:
         _need_router()
-    running, started = pairs.up(wanted, on_progress=lambda line: print(line, file=sys.stderr))
+    running, started = pairs.up(wanted, on_progress=lambda line: say(line, err=True))
     _show(running, "up" if started else "already up", json, {"plan": launch.told()} if launch else {})
 
 
@@ -128,7 +130,7 @@ def status(json: Json = False) -> None:
 
     pair = pairs.running()
     if pair is None:
-        _say({"status": "down"}, json) if json else print("down")
+        _say({"status": "down"}) if json else say("down")
         _tell_elsewhere()
         raise typer.Exit(DOWN)
     _show(pair, "up", json)
@@ -140,9 +142,9 @@ def down(json: Json = False) -> None:
 
     was_up = pairs.down()
     if json:
-        _say({"status": "down", "was_up": was_up}, json)
+        _say({"status": "down", "was_up": was_up})
     else:
-        print("down" if was_up else "no pair was up")
+        say("down" if was_up else "no pair was up")
     if not was_up:
         _tell_elsewhere()
 
@@ -150,11 +152,9 @@ def down(json: Json = False) -> None:
 def _tell_elsewhere() -> None:
     """Whoever shares a home between machines may have meant another one's pair."""
     from specreason_sgl.runtime import pairs
-    from specreason_sgl.view.text import one_line
 
     if hosts := pairs.elsewhere():
-        names = ", ".join(f"`{one_line(name)}`" for name in hosts)
-        print(f"note: a pair was started on {names}: it is asked for and stopped there", file=sys.stderr)
+        note(f"a pair was started on {', '.join(f'`{name}`' for name in hosts)}: it is asked for and stopped there")
 
 
 def _embedded(replicas: int, not_for_it: list[str]) -> Wanted:
@@ -177,7 +177,6 @@ def _launch(
     from specreason_sgl.gpu import detect
     from specreason_sgl.gpu.launch import prepare
     from specreason_sgl.gpu.pairfile import read, risks
-    from specreason_sgl.view.text import one_line
 
     spec = read(pair, overrides)
     found = risks(spec)
@@ -186,7 +185,7 @@ def _launch(
             f"the pair's arguments are not safe: {'; '.join(found)}", hint="if you want that, add `--trust`"
         )
     for risk in found:
-        print(f"note: {one_line(risk)}", file=sys.stderr)
+        note(risk)
     cards = detect.cards(os.environ) if gpus is None else detect.describe(gpus)
     return prepare(spec, cards, replicas=replicas, port=port)
 
@@ -200,24 +199,26 @@ def _need_router() -> None:
 
 def _print_plan(launch: Launch, json: bool) -> None:
     if json:
-        _say({"plan": launch.told(), "commands": launch.commands()}, json)
+        _say({"plan": launch.told(), "commands": launch.commands()})
         return
-    print("\n".join(f"# {line}" for line in launch.lines()))
-    print("# each command when the server before answers: its fraction is of the memory that is free then")
-    print(f"# all with the same key in {API_KEY}")
-    print("\n".join(launch.commands()))
+    from specreason_sgl.view.text import one_line
+
+    say("\n".join(f"# {one_line(line)}" for line in launch.lines()))
+    say("# each command when the server before answers: its fraction is of the memory that is free then")
+    say(f"# all with the same key in {API_KEY}")
+    say("\n".join(launch.commands()))
 
 
 def _show(pair: RunningPair, word: str, json: bool, more: dict[str, Any] | None = None) -> None:
     if json:
         urls = {"base": pair.base.url, "small": pair.small.url}
-        _say({"status": word, "pair": pair.label, **urls, "logs": str(pair.logs), **(more or {})}, json)
+        _say({"status": word, "pair": pair.label, **urls, "logs": str(pair.logs), **(more or {})})
     else:
-        print(f"{word}\n  pair   {pair.label}\n  base   {pair.base.url}\n  small  {pair.small.url}")
-        print(f"  logs   {pair.logs}")
+        say(f"{word}\n  pair   {pair.label}\n  base   {pair.base.url}\n  small  {pair.small.url}")
+        say(f"  logs   {pair.logs}")
 
 
-def _say(row: dict[str, object], json: bool) -> None:
-    from json import dumps
+def _say(row: dict[str, object]) -> None:
+    from specreason_sgl.view.json_lines import json_line
 
-    print(dumps(row) if json else row)
+    say(json_line(row))

@@ -13,9 +13,8 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
-from rich.console import Console
-
 from specreason_sgl.cli.listing import tell_remarks
+from specreason_sgl.cli.packages import need
 from specreason_sgl.cli.pair import PairOptions, open_pair
 from specreason_sgl.divergence import repeatability
 from specreason_sgl.evaluation.grading import Grader
@@ -23,7 +22,8 @@ from specreason_sgl.events import Event, Noticed, SolveEnded, SolveFailed
 from specreason_sgl.programs import find, load
 from specreason_sgl.settings import Settings
 from specreason_sgl.store import Problem, RunConfig, SolveRecord, new_folder, writing
-from specreason_sgl.view.display import choose, open_display
+from specreason_sgl.view.display import choose, console, is_screen, open_display
+from specreason_sgl.view.output import say
 
 REPORTED = (
     "model_path",
@@ -92,8 +92,8 @@ def solve_one(
     out: Path | None,
 ) -> int:
     """Solve a problem live, store it, and return the exit code."""
-    console = Console(stderr=True, highlight=False)
-    mode = choose(display, stdout_isatty=sys.stdout.isatty(), env=os.environ)
+    need("sglang")
+    mode = choose(display, stdout_isatty=is_screen(sys.stdout), env=os.environ)
     name = find(program).stem
     config = RunConfig(
         created=datetime.now(UTC),
@@ -108,7 +108,7 @@ def solve_one(
     with ExitStack() as stack:
         run = stack.enter_context(writing(folder, config))
         tell_remarks(run)
-        with console.status("connecting") as status:
+        with console(sys.stderr).status("connecting") as status:
             pair = stack.enter_context(open_pair(options, status.update))
             loaded = load(program)
             servers = describe(pair)
@@ -140,8 +140,8 @@ def solve_one(
             sink(record.events[-1])
         run.append(record)
     if mode != "none":
-        console.print(f"run: {folder}", markup=False, soft_wrap=True)
-        console.print(f"hint: `specreason replay {folder}` shows it again", markup=False, soft_wrap=True)
+        say(f"run: {folder}", err=True)
+        say(f"hint: `specreason replay {folder}` shows it again", err=True)
     return exit_code(record)
 
 

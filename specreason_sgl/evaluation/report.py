@@ -84,8 +84,10 @@ def _told_job(run: Run) -> Any:
 
 
 def tables(report: Report) -> list[Table]:
-    """All tables of a report, the most important one first."""
+    """All tables of a report, the most important one first; none where no solve is stored."""
     s = report.statistics
+    if not s.summaries:
+        return []
     made = [_results(s), _effort(s), _outcomes(s)]
     if s.comparisons:
         made.append(_comparisons(s))
@@ -133,26 +135,18 @@ def terminal(report: Report) -> Iterator[RenderableType]:
     for table in tables(report):
         yield from rendered(table)
     for line in provenance(report):
-        yield Text(visible(line), "dim")
+        yield Text(one_line(line), "dim")
     for line in report.remarks:
-        yield Text(f"note: {visible(line)}", "yellow")
+        yield Text(f"note: {one_line(line)}", "yellow")
 
 
 def rendered(table: Table) -> Iterator[RenderableType]:
     """A table and its note as rich renderables."""
-    from rich import box
-    from rich.table import Table as RichTable
     from rich.text import Text
 
-    shown = RichTable(title=Text(table.title, "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for place, column in enumerate(table.columns):
-        words = Text(one_line(column))
-        shown.add_column(
-            words, justify="right" if place else "left", no_wrap=place == 0, overflow="fold", vertical="bottom"
-        )
-    for row in table.rows:
-        shown.add_row(*(Text(visible(cell)) for cell in row))
-    yield shown
+    from specreason_sgl.view.grid import Grid
+
+    yield Grid(table.title, table.columns, table.rows)
     if table.note:
         yield Text(f"{visible(table.note)}\n", "dim")
 

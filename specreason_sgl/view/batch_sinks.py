@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from specreason_sgl.view import figures
 from specreason_sgl.view.batch_view import BatchState, SolveKey, standing_lines
 from specreason_sgl.view.json_lines import json_line
 from specreason_sgl.view.listing import Solved
-from specreason_sgl.view.output import Output
+from specreason_sgl.view.output import Output, note
 from specreason_sgl.view.plain import WIDE
 from specreason_sgl.view.scenes import BatchScene
 from specreason_sgl.view.text import one_line
@@ -56,15 +55,33 @@ class SilentBatch:
 
     def notice(self, message: str) -> None:
         """Say it where errors are said: a run that pauses in silence looks like one that hangs."""
-        sys.stderr.write(f"note: {one_line(message)}\n")
+        note(message)
 
 
 class SceneBatch(SilentBatch):
-    """Hands everything to the screen."""
+    """Hands everything to the screen, and goes on in plain lines once that has been left."""
 
-    def __init__(self, scene: BatchScene) -> None:
-        """Tell this scene."""
+    def __init__(self, scene: BatchScene, stream: TextIO) -> None:
+        """Tell this scene, and then this stream."""
         self._scene = scene
+        self._lines = PlainLines(scene.state, stream)
+        self._left = False
+        self._lock = threading.Lock()
+
+    def left(self) -> None:
+        """The screen is free again."""
+        self._left = True
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if not self._left:
+            return
+        with self._lock:
+            for each in self._scene.told():
+                if isinstance(each, str):
+                    self._lines.notice(each)
+                elif isinstance(each[1], SolveRecord):
+                    self._lines.ended(each[0], Solved.of(each[1]))
 
     def started(self, problem_id: str, repeat: int, mode: str) -> SolveKey:
         """A new row."""
@@ -79,38 +96,33 @@ class SceneBatch(SilentBatch):
     def finished(self, key: SolveKey, record: SolveRecord) -> None:
         """The row goes to the finished ones."""
         self._scene.tell(key, record)
+        self._go_on()
 
     def notice(self, message: str) -> None:
         """The header says it."""
         self._scene.notice(message)
+        self._go_on()
 
 
-class PlainBatch(SilentBatch):
-    """One line for each solve that has ended, and the totals at the end."""
+class PlainLines:
+    """A batch in lines, each of them about a state that holds already what it tells."""
 
-    def __init__(self, total: int, earlier: Sequence[Done] = (), stream: TextIO | None = None) -> None:
-        """Begin with what there was before."""
+    def __init__(self, state: BatchState, stream: TextIO | None) -> None:
+        """Write to this stream, or to standard output."""
+        self._state = state
         self._output = Output(stream)
-        self._state = BatchState(total, time.monotonic())
-        self._lock = threading.Lock()
-        self._state.resumed(earlier)
 
-    def finished(self, key: SolveKey, record: SolveRecord) -> None:
-        """Write its line."""
-        solved = Solved.of(record)
-        with self._lock:
-            self._state.finished(solved)
-            self._state.tokens += sum(solved.state.tally.generated.values())
-            self._state.tick(time.monotonic())
-            self._output.line(self._line(key, solved))
+    def ended(self, key: SolveKey, solved: Solved) -> None:
+        """Write the line of a solve."""
+        self._state.tick(time.monotonic())
+        self._output.line(self._line(key, solved))
 
     def notice(self, message: str) -> None:
-        """Write it as a line of its own."""
-        with self._lock:
-            self._output.line(f"note: {one_line(message)}")
+        """Write a line of its own."""
+        self._output.line(f"note: {one_line(message)}")
 
-    def close(self) -> None:
-        """Write the totals."""
+    def totals(self) -> None:
+        """Write what it has come to."""
         for words in standing_lines(self._state, WIDE, time.monotonic()):
             self._output.line(" ".join(words.plain.split()))
 
@@ -135,6 +147,33 @@ class PlainBatch(SilentBatch):
         if state.left.value is not None and state.done < state.total:
             parts.append(f"{figures.about(state.left.value)} left")
         return "  ".join(parts)
+
+
+class PlainBatch(SilentBatch):
+    """One line for each solve that has ended, and the totals at the end."""
+
+    def __init__(self, total: int, earlier: Sequence[Done] = (), stream: TextIO | None = None) -> None:
+        """Begin with what there was before."""
+        self._state = BatchState(total, time.monotonic())
+        self._state.resumed(earlier)
+        self._lines = PlainLines(self._state, stream)
+        self._lock = threading.Lock()
+
+    def finished(self, key: SolveKey, record: SolveRecord) -> None:
+        """Write its line."""
+        solved = Solved.of(record)
+        with self._lock:
+            self._state.finished(solved)
+            self._lines.ended(key, solved)
+
+    def notice(self, message: str) -> None:
+        """Write it as a line of its own."""
+        with self._lock:
+            self._lines.notice(message)
+
+    def close(self) -> None:
+        """Write the totals."""
+        self._lines.totals()
 
 
 class JsonBatch(SilentBatch):

@@ -17,7 +17,7 @@ from specreason_sgl.events import CallMade, Event
 from specreason_sgl.store import Done
 from specreason_sgl.tally import Tally
 from specreason_sgl.view import figures
-from specreason_sgl.view.lines import columns, flow, keys_help, label, legend, line, page, rule, spread
+from specreason_sgl.view.lines import columns, fitting, flow, keys_help, label, legend, line, page, rule, spread
 from specreason_sgl.view.listing import OUTCOME, ROOMY, Solved, scrolled, solved_line
 from specreason_sgl.view.state import SolveState, utility
 from specreason_sgl.view.text import one_line, shorten
@@ -123,8 +123,9 @@ class BatchState:
             self.tokens += event.generated_tokens
 
     def finished(self, solved: Solved) -> None:
-        """A solve has ended."""
-        self.flying.pop(SolveKey(solved.problem_id, solved.repeat, solved.mode), None)
+        """A solve has ended; what was not heard of it while it ran is caught up on."""
+        heard = self.flying.pop(SolveKey(solved.problem_id, solved.repeat, solved.mode), SolveState())
+        self.tokens += sum(solved.state.tally.generated.values()) - sum(heard.tally.generated.values())
         self.ended.appendleft(solved)
         self.modes.setdefault(solved.mode, Standing()).add(solved.state.tally)
 
@@ -212,8 +213,8 @@ def _standing(mode: str, standing: Standing, width: int, *, named: bool) -> Text
         items.append(line(f"{standing.done} done"))
     if standing.judged:
         items.append(line("acceptance ", (figures.share(standing.accepted / standing.judged), "bold")))
-    rows = flow(items, width)
-    name = 18 if width >= ROOMY else 12
+    name = (18 if width >= ROOMY else 12) if named else 0
+    rows = flow(items, width - name)
     return columns([(line((f" {one_line(mode)}", "dim")), name), (rows[0], width - name)], gap=0) if named else rows[0]
 
 
@@ -257,7 +258,7 @@ def _row(key: SolveKey, solve: SolveState, look: BatchLook, *, chosen: bool, nam
     else:
         cells.append((line(), 17 if roomy else 7))
     cells.append((line(f"{figures.count(tally.thinking_tokens)} tok"), -10))
-    row = columns(cells, gap=1)
+    row = columns(fitting(cells, look.width, gap=1), gap=1)
     room = look.width - row.cell_len - 3
     if solve.steps and room >= SNIPPET:
         text = one_line(solve.steps[next(reversed(solve.steps))].shown[-2 * room :])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 DisplayMode = Literal["auto", "rich", "plain", "json", "none"]
 
+PIPED = 140
+"""Columns where nobody says how many there are."""
 MODES: tuple[DisplayMode, ...] = get_args(DisplayMode)
 VARIABLE = "SPECREASON_DISPLAY"
 
@@ -38,6 +41,17 @@ def choose(mode: str, *, stdout_isatty: bool, env: Mapping[str, str]) -> Display
     if chosen in {"auto", "rich"}:
         return "rich" if stdout_isatty and env.get("TERM") not in {"dumb", "unknown"} else "plain"
     return chosen
+
+
+def is_screen(stream: TextIO) -> bool:
+    """Whether a stream is a terminal that has the glyphs which views are drawn with."""
+    from specreason_sgl.view.theme import ROLES
+
+    try:
+        "".join(role.glyph for role in ROLES.values()).encode(stream.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return stream.isatty()
 
 
 def has_colour(env: Mapping[str, str]) -> bool:
@@ -65,20 +79,23 @@ def open_display(mode: DisplayMode, *, title: str = "specreason", stream: TextIO
 
         yield PlainSink(stream)
     else:
-        with _rich_display(title, console(stream)) as sink:
+        with _rich_display(title, stream or sys.stdout) as sink:
             yield sink
 
 
 @contextmanager
-def _rich_display(title: str, terminal: Console) -> Iterator[Sink]:
+def _rich_display(title: str, stream: TextIO) -> Iterator[Sink]:
     from specreason_sgl.view.live import beside
+    from specreason_sgl.view.plain import SceneSink
     from specreason_sgl.view.scenes import SolveScene
     from specreason_sgl.view.solve_view import Look, report
 
+    terminal = console(stream)
     scene = SolveScene(title, colour=not terminal.no_color)
+    sink = SceneSink(scene, stream)
     try:
-        with beside(scene, terminal):
-            yield scene.hear
+        with beside(scene, terminal, sink.left):
+            yield sink
     finally:
         scene.fresh(0.0)
         if scene.state.started:
@@ -117,23 +134,25 @@ def open_batch_display(
         finally:
             lines.close()
     else:
-        with _rich_batch(title, total, earlier, console(stream)) as sink:
+        with _rich_batch(title, total, earlier, stream or sys.stdout) as sink:
             yield sink
 
 
 @contextmanager
-def _rich_batch(title: str, total: int, earlier: Sequence[Done], terminal: Console) -> Iterator[BatchSink]:
+def _rich_batch(title: str, total: int, earlier: Sequence[Done], stream: TextIO) -> Iterator[BatchSink]:
     from specreason_sgl.view.batch_sinks import SceneBatch
     from specreason_sgl.view.batch_view import standing_lines
     from specreason_sgl.view.lines import page
     from specreason_sgl.view.live import beside
     from specreason_sgl.view.scenes import BatchScene
 
+    terminal = console(stream)
     colour = not terminal.no_color
     scene = BatchScene(title, total, colour=colour, began=time.monotonic(), earlier=earlier)
+    sink = SceneBatch(scene, stream)
     try:
-        with beside(scene, terminal):
-            yield SceneBatch(scene)
+        with beside(scene, terminal, sink.left):
+            yield sink
     finally:
         clock = time.monotonic()
         scene.fresh(clock)
@@ -141,10 +160,12 @@ def _rich_batch(title: str, total: int, earlier: Sequence[Done], terminal: Conso
 
 
 def console(stream: TextIO | None = None) -> Console:
-    """A terminal to draw on."""
+    """Standard output or another stream to lay something out for; nothing in it is markup."""
     from rich.console import Console
 
-    return Console(file=stream or sys.stdout, highlight=False, markup=False, emoji=False)
+    stream = stream or sys.stdout
+    told = stream.isatty() or os.environ.get("COLUMNS", "").isdecimal()
+    return Console(file=stream, highlight=False, markup=False, emoji=False, width=None if told else PIPED)
 
 
 def _ignore(_event: Event) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TextIO
 
+from pydantic_core import to_jsonable_python
+
 from specreason_sgl.events import Event, TextStreamed
 from specreason_sgl.view.output import Output
 
@@ -25,5 +27,6 @@ class JsonSink:
 
 
 def json_line(value: object) -> str:
-    """A value as one line of JSON that any stream can carry."""
-    return json.dumps(value, ensure_ascii=True)
+    """A value as one line of JSON that any stream can carry and no terminal obeys."""
+    plain = to_jsonable_python(value, inf_nan_mode="null")
+    return json.dumps(plain, ensure_ascii=True).replace("\x7f", "\\u007f")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 from rich.cells import cell_len
 from rich.text import Text
@@ -50,6 +51,12 @@ def columns(cells: Sequence[tuple[Text, int]], gap: int = 2) -> Text:
         row.append(" " * gap if place else "").append(blank if width < 0 else "")
         row.append_text(content).append(blank if width >= 0 else "")
     return row
+
+
+def fitting(cells: Sequence[tuple[Text, int]], width: int, gap: int) -> Sequence[tuple[Text, int]]:
+    """As many of the cells, from the first on, as there is room for side by side."""
+    ends = accumulate(abs(cell_width) + gap for _, cell_width in cells)
+    return cells[: max(1, sum(end - gap <= width for end in ends))]
 
 
 def flow(items: Sequence[Text], width: int, gap: str = " · ") -> list[Text]:

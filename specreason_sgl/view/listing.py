@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len
 from rich.text import Text
 
 from specreason_sgl.store import SolveRecord
 from specreason_sgl.view import figures
-from specreason_sgl.view.lines import columns, keys_help, label, legend, line, page, rule, spread
+from specreason_sgl.view.lines import columns, fitting, keys_help, label, legend, line, page, rule, spread
 from specreason_sgl.view.runs import Count, Summary, Word
 from specreason_sgl.view.state import SolveState
-from specreason_sgl.view.text import one_line, visible
+from specreason_sgl.view.text import one_line
 from specreason_sgl.view.theme import ROLES, RoleName
 
 OUTCOMES: tuple[RoleName, ...] = ("right", "wrong", "answered", "unanswered", "failed")
 OUTCOME = 14
 """The widest outcome or phase, glyph and word."""
+NAME = 38
+"""The widest name of a run that is shown whole."""
 STEPS, ROOMY, SPACIOUS = 70, 90, 130
-"""From these widths on there is room for steps, for what solved it, and for what a run was made with."""
+"""From these widths on there is room for counts, for what solved it or when, and for what a run was made with."""
 STATUSES: dict[Word, tuple[str, str]] = {
     "running": ("▶", "cyan"),
     "unfinished": ("◐", "yellow"),
@@ -64,7 +67,8 @@ def solved_line(solved: Solved, width: int, *, chosen: bool = False) -> Text:
     ]
     if width >= ROOMY:
         cells.append((line(f"{figures.count(tally.thinking_tokens)} tok"), -10))
-    return columns([*cells, (line((figures.seconds(tally.elapsed), "dim")), -11)], gap=1)
+    cells.append((line((figures.seconds(tally.elapsed), "dim")), -11))
+    return columns(fitting(cells, width, gap=1), gap=1)
 
 
 def solves_page(title: str, solves: Sequence[Solved], chosen: int, width: int, height: int, *, colour: bool) -> Text:
@@ -72,7 +76,7 @@ def solves_page(title: str, solves: Sequence[Solved], chosen: int, width: int, h
     right, graded = (sum(solved.state.tally.correct is value for solved in solves) for value in (True, False))
     found = f"{right} of {right + graded} right · " if right + graded else ""
     top = [
-        spread(line((f" {visible(title)}", "bold")), line((f"{found}{figures.solves(len(solves))} ", "dim")), width),
+        spread(line((f" {one_line(title)}", "bold")), line((f"{found}{figures.solves(len(solves))} ", "dim")), width),
         rule(width),
     ]
     bottom = [rule(width), *legend(OUTCOMES, width), *keys_help(KEYS, width)]
@@ -101,24 +105,31 @@ def runs_page(summaries: Sequence[Summary], width: int, *, colour: bool) -> Text
 
 def _run_line(summary: Summary, width: int) -> Text:
     glyph, style = STATUSES[summary.status]
-    config = summary.config
-    cells = [
+    config, spacious = summary.config, width >= SPACIOUS
+    rates = 28 if spacious else 12
+    cells = [(line(accuracies(summary.modes, rates)), rates)]
+    if width >= STEPS:
+        cells.insert(0, (line(figures.solves(summary.solves)), -13))
+    if spacious:
+        cells.insert(0, (line((one_line(f"{config.program} · {config.pair}") if config else "–", "dim")), 26))
+    if width >= ROOMY:  # a name says when
+        cells.append((line((f"{summary.when.astimezone():%Y-%m-%d %H:%M}", "dim")), 16))
+    room = width - OUTCOME - 1 - sum(abs(cell_width) + 1 for _, cell_width in cells)
+    lead = [
         (line((f"{glyph} {summary.status}", style)), OUTCOME),
-        (line((one_line(summary.name), "bold")), max(12, min(38, width - 59 if width < SPACIOUS else width - 102))),
-        (line(figures.solves(summary.solves)), -13),
-        (line(accuracies(summary.modes)), 12 if width < SPACIOUS else 28),
+        (line((one_line(summary.name), "bold")), max(12, min(NAME, room))),
     ]
-    if width >= SPACIOUS:
-        cells.insert(2, (line((one_line(f"{config.program} · {config.pair}") if config else "–", "dim")), 26))
-    return columns([*cells, (line((f"{summary.when.astimezone():%Y-%m-%d %H:%M}", "dim")), 16)], gap=1)
+    return columns(fitting([*lead, *cells], width, gap=1), gap=1)
 
 
-def accuracies(modes: dict[str, Count]) -> str:
-    """The accuracy, or that of each mode; a dash where no right answer is known."""
+def accuracies(modes: dict[str, Count], width: int) -> str:
+    """The accuracy, or that of as many modes as there is room for; a dash where no right answer is known."""
     known = {mode: count for mode, count in modes.items() if count.accuracy is not None}
     if not known:
         return "–"
     if len(known) == 1:
         count = next(iter(known.values()))
         return f"{figures.share(count.accuracy)} right"
-    return " ".join(f"{one_line(mode)} {figures.share(count.accuracy)}" for mode, count in known.items())
+    words = [f"{one_line(mode)} {figures.share(count.accuracy)}" for mode, count in known.items()]
+    shown = (" ".join([*words[:many], *(["…"] if many < len(words) else [])]) for many in range(len(words), 0, -1))
+    return next((each for each in shown if cell_len(each) <= width), f"{len(words)} modes")

@@ -12,11 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TextIO
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
+
+from specreason_sgl.view.output import say
 
 FRAME = 0.1
 """Seconds between two frames, at least."""
@@ -97,6 +99,8 @@ class Keyboard:
         self._number: int | None = None
         self._opened = False
         self._saved: list[object] | None = None
+        self.gone = False
+        """Whether there was a terminal and will be none any more."""
 
     def __enter__(self) -> Self:
         """Take the terminal over, if it is ours to take."""
@@ -139,8 +143,8 @@ class Keyboard:
         if not select.select([self._number], [], [], timeout)[0]:
             return []
         typed = os.read(self._number, 1024)
-        if not typed:
-            time.sleep(timeout)
+        if not typed:  # the terminal has gone
+            self.gone = True
             return []
         if typed.endswith(b"\x1b") and select.select([self._number], [], [], ESCAPE_WAIT)[0]:
             typed += os.read(self._number, 1024)
@@ -155,6 +159,14 @@ class Keyboard:
         if os.tcgetpgrp(number) != os.getpgrp():
             raise OSError("in the background, the keys belong to somebody else")
         return number
+
+
+def has_keys(stream: TextIO | None) -> bool:
+    """Whether somebody can press keys there: it is a terminal, and not in the hands of another program."""
+    try:
+        return stream is not None and stream.isatty() and os.tcgetpgrp(stream.fileno()) == os.getpgrp()
+    except (OSError, ValueError):
+        return False
 
 
 def show(scene: Scene, console: Console, *, done: Callable[[], bool] = lambda: False) -> None:
@@ -176,24 +188,32 @@ def show(scene: Scene, console: Console, *, done: Callable[[], bool] = lambda: F
             keys = keyboard.read(due)
             for key in keys:
                 scene.press(key)
+            if keyboard.gone:
+                scene.over = True
             pressed = pressed or bool(keys)
 
 
 @contextmanager
-def beside(scene: Scene, console: Console) -> Iterator[None]:
+def beside(scene: Scene, console: Console, left: Callable[[], None]) -> Iterator[None]:
     """Show a scene from a thread of its own while the block runs.
 
     Whatever goes wrong in the view ends the view and is told in one line; the block never hears of it.
+
+    Args:
+        scene: what is shown.
+        console: where.
+        left: called, from that thread, when the view has been left before the block is over.
     """
     done = threading.Event()
-    trouble: list[BaseException] = []
 
     def run() -> None:
         try:
             show(scene, console, done=done.is_set)
         except Exception as error:  # noqa: BLE001 - the view must not take the run with it
             scene.over = True
-            trouble.append(error)
+            say(f"warning: the view has ended: {type(error).__name__}: {error}", err=True)
+        if not done.is_set():
+            left()
 
     thread = threading.Thread(target=run, name="view", daemon=True)
     with unwinding():
@@ -203,8 +223,6 @@ def beside(scene: Scene, console: Console) -> Iterator[None]:
         finally:
             done.set()
             thread.join()
-            for error in trouble:
-                sys.stderr.write(f"warning: the view has ended: {type(error).__name__}: {error}\n")
 
 
 @contextmanager

@@ -1,10 +1,53 @@
-"""Lines for a pipe or a file: no control codes, and no trouble when nobody reads them any more."""
+"""What is told in lines: nothing that a terminal obeys, on any stream, and no trouble when nobody reads it any more."""
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
+from pathlib import Path
 from typing import TextIO
+
+SPELT_OUT = "backslashreplace"
+"""What becomes of a character that a stream's encoding does not have."""
+
+GONE = (errno.EPIPE, errno.EIO)
+"""Of a stream: its reader has gone, or its terminal."""
+
+
+def prepare() -> None:
+    """Have standard output and standard error take any text, and be there even where they have been closed."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        forgiving(getattr(sys, name))
+
+
+def forgiving(stream: TextIO) -> TextIO:
+    """The stream, which spells out what its encoding does not have."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors=SPELT_OUT)
+    return stream
+
+
+def carried(text: str, encoding: str) -> str:
+    """The text as a forgiving stream of this encoding shows it."""
+    return text.encode(encoding, SPELT_OUT).decode(encoding)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Write words on standard output, or on standard error, with everything shown that a terminal would obey."""
+    from specreason_sgl.view.text import visible
+
+    Output(sys.stderr if err else sys.stdout).line(visible(text))
+
+
+def note(text: str) -> None:
+    """Say something by the way, in one line on standard error."""
+    from specreason_sgl.view.text import one_line
+
+    say(f"note: {one_line(text)}", err=True)
 
 
 class Output:
@@ -12,7 +55,7 @@ class Output:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         """Write to this stream, or to standard output."""
-        self._stream = stream or sys.stdout
+        self._stream = forgiving(stream or sys.stdout)
         self.closed = False
         """Whether nobody reads any more."""
 
@@ -20,11 +63,12 @@ class Output:
         """Write one line at once."""
         if self.closed:
             return
-        encoding = getattr(self._stream, "encoding", None) or "utf-8"
         try:
-            self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+            self._stream.write(f"{text}\n")
             self._stream.flush()
-        except BrokenPipeError:
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
             self.closed = True
             silence(self._stream)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TextIO
 
 from specreason_sgl.events import (
@@ -19,6 +20,7 @@ from specreason_sgl.events import (
 from specreason_sgl.view import figures
 from specreason_sgl.view.output import Output
 from specreason_sgl.view.redecide import Redecision
+from specreason_sgl.view.scenes import SolveScene
 from specreason_sgl.view.solve_view import TIMED, totals
 from specreason_sgl.view.state import SolveState, StepState, utility
 from specreason_sgl.view.text import one_line, shorten
@@ -45,6 +47,35 @@ class PlainSink:
         self._state.add(event)
         for words in describe(event, self._state):
             self._output.line(words)
+
+
+class SceneSink:
+    """Hands a solve to the screen, and goes on in plain lines once that has been left."""
+
+    def __init__(self, scene: SolveScene, stream: TextIO | None = None) -> None:
+        """Tell this scene, and then this stream, or standard output."""
+        self._scene = scene
+        self._output = Output(stream)
+        self._left = False
+        self._lock = threading.Lock()
+
+    def __call__(self, event: Event) -> None:
+        """The scene hears it."""
+        self._scene.hear(event)
+        self._go_on()
+
+    def left(self) -> None:
+        """The screen is free again."""
+        self._left = True
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if not self._left:
+            return
+        with self._lock:
+            for event in self._scene.heard():
+                for words in describe(event, self._scene.state):
+                    self._output.line(words)
 
 
 def describe(event: Event, state: SolveState) -> list[str]:  # noqa: PLR0911 - one case for each event

@@ -6,6 +6,7 @@ that is all that is looked at.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -28,8 +29,8 @@ SHOWN = 3
 Word = Literal["running", "unfinished", "success", "error", "cancelled", "unknown"]
 
 # Quotes inside a JSON string are escaped, so neither can be found in somebody's text.
-_MODE = re.compile(rb'\},"mode":"((?:[^"\\]|\\.)*)"')
-_ENDED = re.compile(rb'"type":"solve_ended","outcome":"(\w+)","correct":(true|false|null)')
+_MODE = re.compile(rb'\}, ?"mode": ?"((?:[^"\\]|\\.)*)"')
+_ENDED = re.compile(rb'"type": ?"solve_ended", ?"outcome": ?"(\w+)", ?"correct": ?(true|false|null)')
 _TAIL = 400
 """The last event of a line is not longer than this."""
 
@@ -164,7 +165,7 @@ def _lines(path: Path, remarks: list[str]) -> Iterator[bytes]:
 
 def _count(line: bytes, summary: Summary) -> None:
     mode = _MODE.search(line)
-    count = summary.modes.setdefault(mode[1].decode("utf-8", "replace") if mode else "", Count())
+    count = summary.modes.setdefault(_read_text(mode[1]) if mode else "", Count())
     count.solves += 1
     ended = _ENDED.search(line, max(0, len(line) - _TAIL))
     if ended is None:
@@ -172,6 +173,14 @@ def _count(line: bytes, summary: Summary) -> None:
     count.failed += ended[1] == b"failed" and ended[2] == b"null"
     count.graded += ended[2] != b"null"
     count.right += ended[2] == b"true"
+
+
+def _read_text(inside: bytes) -> str:
+    """What stands between the quotes of a JSON string."""
+    try:
+        return str(json.loads(b'"%s"' % inside, strict=False))
+    except ValueError:
+        return inside.decode("utf-8", "replace")
 
 
 def _read(path: Path, model: type[M], remarks: list[str]) -> M | None:

@@ -46,12 +46,17 @@ class SolveScene:
     def fresh(self, clock: float) -> bool:
         """Take in what has been heard."""
         heard = False
-        for event in drained(self._inbox):
+        for event in self.heard():
             heard = True
             if isinstance(event, SolveStarted):
                 self._began = clock
-            self.state.add(event)
         return heard
+
+    def heard(self) -> Iterator[Event]:
+        """What has been heard, each as it has been taken in."""
+        for event in drained(self._inbox):
+            self.state.add(event)
+            yield event
 
     def draw(self, width: int, height: int, clock: float) -> Text:
         """The solve so far."""
@@ -95,21 +100,24 @@ class BatchScene:
 
     def fresh(self, clock: float) -> bool:
         """Take in what has been told."""
-        told = False
+        told = [*self.told()]
+        self.state.tick(clock)
+        return bool(told)
+
+    def told(self) -> Iterator[Told]:
+        """What has been told, each as it has been taken in."""
         for each in drained(self._inbox):
-            told = True
             if isinstance(each, str):
                 self.state.notice = each
-                continue
-            key, what = each
-            if what is None:
-                self.state.started(key)
-            elif isinstance(what, SolveRecord):
-                self.state.finished(Solved.of(what))
             else:
-                self.state.heard(key, what)
-        self.state.tick(clock)
-        return told
+                key, what = each
+                if what is None:
+                    self.state.started(key)
+                elif isinstance(what, SolveRecord):
+                    self.state.finished(Solved.of(what))
+                else:
+                    self.state.heard(key, what)
+            yield each
 
     def draw(self, width: int, height: int, clock: float) -> Text:
         """The batch, or the trace that is open."""

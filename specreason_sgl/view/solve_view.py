@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len
 from rich.text import Text
 
 from specreason_sgl.events import AnswerWritten, CallKind, Model
@@ -112,12 +113,15 @@ def _window(blocks: Sequence[Block], look: Look, room: int) -> list[Text]:
 
 def _header(state: SolveState, look: Look) -> list[Text]:
     started = state.started
-    words: list[Part] = [(f" {shorten(look.title or (started.program if started else 'waiting'), look.width)}", "bold")]
-    if started and started.threshold is not None:
-        words.append((f" · threshold {started.threshold:g} ({one_line(started.score_rule or 'greedy')})", "dim"))
+    title = line((f" {shorten(look.title or (started.program if started else 'waiting'), look.width)}", "bold"))
     elapsed = state.tally.elapsed if look.now is None else max(look.now, state.tally.elapsed)
     right = line(label(state.phase), (f" · {figures.seconds(elapsed)} ", "dim"))
-    lines = [spread(line(*words), right, look.width)]
+    if started and started.threshold is not None:
+        threshold = f" · threshold {started.threshold:g}"
+        room = look.width - right.cell_len - title.cell_len - 1
+        known = (f"{threshold} ({one_line(started.score_rule or 'greedy')})", threshold)
+        title.append(next((words for words in known if cell_len(words) <= room), ""), "dim")
+    lines = [spread(title, right, look.width)]
     if started:
         rows, more = head(started.question.strip(), max(1, look.width - 4), 1 if look.height < LOW else 4)
         lines += [line(" ", row) for row in rows[:-1]]
@@ -139,8 +143,9 @@ def _redecided(redecision: Redecision, width: int) -> list[Text]:
     ]
     if redecision.divergence is not None:
         items.append(line(f"first divergence at step {redecision.divergence}"))
-    sweep = " ".join(f"{threshold}:{figures.share(share)}" for threshold, share in redecision.sweep)
-    return [*flow(items, width), *([line((f" acceptance by threshold  {sweep}", "dim"))] if sweep else [])]
+    sweep = [line((f"{threshold}:{figures.share(share)}", "dim")) for threshold, share in redecision.sweep]
+    heading = line(("acceptance by threshold ", "dim"))
+    return [*flow(items, width), *(flow([heading, *sweep], width, gap=" ") if sweep else [])]
 
 
 def _footer(state: SolveState, look: Look) -> list[Text]:
@@ -345,15 +350,20 @@ def totals(state: SolveState, width: int) -> list[Text]:
     tally = state.tally
     models: tuple[tuple[Model, RoleName], ...] = (("small", "small"), ("base", "base"))
     lines = [
-        line(
-            " ",
-            (f"{ROLES[role].glyph} {model:<6}", ROLES[role].style),
-            f"{figures.steps(tally.steps[model]):>11} {figures.count(tally.kept[model]):>7} tok kept",
-            (f" of {figures.count(tally.generated[model])}", "dim"),
-            f" · {figures.seconds(tally.model_seconds[model])}",
-        )
+        row
         for model, role in models
         if tally.generated[model] or tally.steps[model]
+        for row in flow(
+            [
+                line(
+                    (f"{ROLES[role].glyph} {model:<6}", ROLES[role].style),
+                    f"{figures.steps(tally.steps[model]):>11} {figures.count(tally.kept[model]):>7} tok kept",
+                    (f" of {figures.count(tally.generated[model])}", "dim"),
+                ),
+                line(figures.seconds(tally.model_seconds[model])),
+            ],
+            width,
+        )
     ]
     items = [line(f"{figures.seconds(tally.elapsed)} in all")]
     if tally.outages:
