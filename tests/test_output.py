@@ -276,7 +276,9 @@ def test_somebodys_own_missing_module_is_not_taken_for_a_package(tmp_path: Path)
 
     assert missing(ModuleNotFoundError(name="of_my_own")) is None
     assert missing(ModuleNotFoundError(name="pydantic")) is None  # it is there; something in it is not
-    with pytest.raises(UsageError, match=r"`.*mine.py` cannot be loaded: ModuleNotFoundError: No module named 'of_my"):
+    with pytest.raises(
+        UsageError, match=r"`.*mine.py` cannot be loaded: mine.py:1: ModuleNotFoundError: No module named 'of_my"
+    ):
         programs.load(str(mine))
 
 
