@@ -3,7 +3,7 @@
 import sglang as sgl
 
 from specreason_sgl.ahead import Ahead
-from specreason_sgl.programs import CLOSE_THINKING, DIGITS
+from specreason_sgl.programs import DIGITS
 
 OVERLAPS = True
 
@@ -46,6 +46,6 @@ def lookahead(s, trace, depth=2, race=False):
                     kept = drafted
                     ahead.drop_own()
             s += trace.take(step, kept or ahead.own(step))
-    s += CLOSE_THINKING
+    s += trace.base.chat.close_thinking
     s += sgl.gen("answer", max_tokens=trace.settings.answer_tokens)
     return trace.answered(s, "answer")

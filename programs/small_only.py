@@ -2,8 +2,6 @@
 
 import sglang as sgl
 
-from specreason_sgl.programs import CLOSE_THINKING, THINK_CLOSE
-
 MODEL = "small"
 
 
@@ -12,8 +10,8 @@ def small_only(s, trace):
     """Think until the thinking is closed or there is no more room for it, then answer."""
     s += trace.prefix("small")
     with s.copy() as thinking:
-        thinking += sgl.gen("thinking", stop=[THINK_CLOSE], max_tokens=trace.most("small"))
+        thinking += sgl.gen("thinking", stop=[trace.small.chat.thinking.close], max_tokens=trace.most("small"))
         s += trace.thought(thinking, "thinking")
-    s += CLOSE_THINKING
+    s += trace.small.chat.close_thinking
     s += sgl.gen("answer", max_tokens=trace.settings.answer_tokens)
     return trace.answered(s, "answer")

@@ -2,7 +2,7 @@
 
 import sglang as sgl
 
-from specreason_sgl.programs import CLOSE_THINKING, DIGITS
+from specreason_sgl.programs import DIGITS
 
 
 @sgl.function
@@ -40,6 +40,6 @@ def specreason(s, trace, judge=judge):
             if drafted.text and judge(s, trace, step, drafted):
                 kept = drafted
         s += trace.take(step, kept or regenerate(s, trace, step))
-    s += CLOSE_THINKING
+    s += trace.base.chat.close_thinking
     s += sgl.gen("answer", max_tokens=trace.settings.answer_tokens)
     return trace.answered(s, "answer")

@@ -35,6 +35,7 @@ from specreason_sgl.patience import ABANDONED, ATTEMPTS, Patience, abort_all
 from specreason_sgl.prompts import prompts_for, whole
 from specreason_sgl.scoring import LEAST
 from specreason_sgl.steps import first_stop, stuck_at
+from specreason_sgl.thinking import SWITCHES, named, parsed_by
 
 if TYPE_CHECKING:
     from sglang.lang.choices import ChoicesSamplingMethod
@@ -82,6 +83,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         api_key: str | None = None,
         read_s: float = READ_S,
         patience: Patience | None = None,
+        thinking: str | None = None,
     ) -> None:
         """Connect, and learn what the server serves.
 
@@ -91,10 +93,13 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
             api_key: the server's key, if it wants one.
             read_s: how long a call may stay silent before it is sent again, in seconds.
             patience: with a server that goes away once it has been there; the same one for both servers of a pair.
+            thinking: how the model thinks, by the name of a format; by what the server and its template say if not
+                given.
 
         Raises:
             ServerUnreachable: nobody answers there, or not an SGLang server.
-            UsageError: this is no address, this is no key or the server refuses it, or its template is of no use.
+            UsageError: this is no address, this is no key or the server refuses it, its template is of no use, or how
+                the model thinks is not supported.
         """
         if not url.startswith(("http://", "https://")):
             raise UsageError(f"`{url}` is not the address of a server", hint="it looks like `http://127.0.0.1:30000`")
@@ -121,8 +126,9 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         self.patience = lasting
         self.context = self._context()
         self._streams_pieces = self._has("incremental_streaming_output")
-        prompts = prompts_for(self.model_info["model_path"])
-        self.chat = ChatFormat.learn(self._render, self._in_front(), self._control_tokens, prompts)
+        self.chat = self._learn(thinking)
+        # Where they are, text without special tokens would not show where the thinking ends.
+        self._marks_are_special = bool(self._control_tokens(self.chat.thinking.close))
         self._choice_ids: dict[str, int | None] = {}
 
     def for_solve(self, listen: Listen | None, seed: int | None) -> Endpoint:
@@ -357,7 +363,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
 
     def _sampling(self, params: SglSamplingParams, prompt: str) -> dict[str, Any]:
         sampling: dict[str, Any] = {
-            "skip_special_tokens": True,
+            "skip_special_tokens": not self._marks_are_special,
             "spaces_between_special_tokens": True,
             **params.to_srt_kwargs(),
         }
@@ -426,9 +432,39 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
             raise ServerUnreachable(f"the router at {self.base_url} has no {self.role} server yet", hint="try again")
         return found
 
+    def _learn(self, wanted: str | None) -> ChatFormat:
+        """The turns and the thinking of the model: as somebody says, as the server says, as its template looks."""
+        parser = self.model_info.get("reasoning_parser")
+        try:
+            return ChatFormat.learn(
+                self._render,
+                self._in_front(),
+                self._control_tokens,
+                prompts_for(self.model_info["model_path"]),
+                history=self._history,
+                thinking=named(wanted) if wanted else parsed_by(parser) if parser else None,
+            )
+        except UsageError as error:
+            raise UsageError(f"{self.role} model at {self.base_url}: {error}", hint=error.hint) from error
+
     def _render(self, messages: Sequence[Message]) -> str:
-        tokens = self._post("/tokenize", {"messages": list(messages), "add_generation_prompt": True})["tokens"]
-        return self._text(tokens)
+        opened, switched = {"add_generation_prompt": True}, {"chat_template_kwargs": SWITCHES}
+        # A server with a named template or an encoder of its own opens the turn unasked, and refuses to be asked.
+        return self._rendered(messages, (opened | switched, switched, opened, {}))
+
+    def _history(self, messages: Sequence[Message]) -> str:
+        """A conversation that is not to go on; nothing where the server does not render one."""
+        closed: dict[str, Any] = {"add_generation_prompt": False}
+        try:
+            return self._rendered(messages, (closed | {"chat_template_kwargs": SWITCHES}, closed))
+        except CallFailed:
+            return ""
+
+    def _rendered(self, messages: Sequence[Message], options: Sequence[dict[str, Any]]) -> str:
+        for option in options[:-1]:
+            with suppress(CallFailed):
+                return self._text(self._post("/tokenize", {"messages": list(messages), **option})["tokens"])
+        return self._text(self._post("/tokenize", {"messages": list(messages), **options[-1]})["tokens"])
 
     def _ids(self, text: str) -> list[int]:
         """The tokens that the server makes of a text it is sent, with what it puts in front by itself."""

@@ -17,7 +17,7 @@ DELIMITER = "\n\n"
 """Separates the steps of a chain of thought (SpecReason, section 4)."""
 
 CLOSE_THINKING = f"\n{THINK_CLOSE}\n\n"
-"""Ends the thinking, whether the model closed it or the budget did; the answer phase begins behind it."""
+"""Ends the thinking of models that think between these marks; `ChatFormat.close_thinking` that of any."""
 
 VERDICT = "I think the quality score is: "
 """How the judge's reply is begun for it, inside its thinking."""
@@ -76,8 +76,9 @@ def prompts_for(model_path: str) -> Prompts:
 _CONTROL = re.compile(
     r"<\|[^<>|\n]{1,40}\|>"  # ChatML, Llama 3
     r"|<｜[^<>｜\n]{1,40}｜>"  # DeepSeek
-    r"|</?(?:think|tool_call|tool_response|s|bos|eos|pad|unk|start_of_turn|end_of_turn)>"
-    r"|\[/?(?:INST|SYSTEM_PROMPT)\]"
+    r"|<\|(?:turn|channel|think)>|<(?:turn|channel)\|>"  # Gemma 4
+    r"|</?(?:(?:seed:|mm:)?think|tool_call|tool_response|s|bos|eos|pad|unk|start_of_turn|end_of_turn)>"
+    r"|\[/?(?:INST|SYSTEM_PROMPT|THINK)\]"
 )
 _JOINER = "\u2060"  # word joiner: invisible, and no tokenizer has a control token that contains it
 

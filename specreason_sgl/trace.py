@@ -37,7 +37,7 @@ from specreason_sgl.prompts import DELIMITER, THINK_CLOSE, neutralise
 from specreason_sgl.scoring import Score, certain
 from specreason_sgl.settings import Settings
 from specreason_sgl.states import check
-from specreason_sgl.steps import is_circle, is_counting, split_steps, stuck_at
+from specreason_sgl.steps import first_stop, is_circle, is_counting, split_steps, stuck_at
 
 if TYPE_CHECKING:
     from sglang.lang.interpreter import ProgramState
@@ -60,11 +60,13 @@ class Step:
     """The most tokens the step may have: the limit of a step or what is left of the budget."""
     end: str = DELIMITER
     """What ends a step."""
+    closes: tuple[str, ...] = (THINK_CLOSE,)
+    """What ends the thinking, of either model."""
 
     @property
     def ends(self) -> list[str]:
         """The stop strings."""
-        return [self.end, THINK_CLOSE]
+        return [self.end, *self.closes]
 
     @property
     def delimiter(self) -> str:
@@ -141,6 +143,8 @@ class Trace:
         listen = self._hear if stream else None
         self._base = base and base.for_solve(listen, settings.seed)
         self._small = small and small.for_solve(listen, settings.seed)
+        self._chats = [one.chat for one in (self._base, self._small) if one is not None]
+        self._closes = tuple(dict.fromkeys(chat.thinking.close for chat in self._chats))
         self._sink = sink
         self._stalled = 0
         self._is_counting = False
@@ -209,7 +213,8 @@ class Trace:
     def place(self, number: int, tokens: int) -> Step | None:
         """The place of a step behind so many thinking tokens; None where the budget or a context is spent."""
         left = min(self.settings.budget - tokens, self._room("base", "small"))
-        return Step(number, min(self.settings.max_step_tokens, left), self.delimiter) if left > 0 else None
+        most = min(self.settings.max_step_tokens, left)
+        return Step(number, most, self.delimiter, self._closes) if left > 0 else None
 
     def most(self, model: Model) -> int:
         """The most tokens of a whole chain of thought by one model: the budget, or what its context has room for.
@@ -401,8 +406,9 @@ class Trace:
         closes = finish == "stop" and matched != self.delimiter
         stuck = stuck_at(text) if finish in {"length", "repeat"} else None
         # A model can spell out what would be a control token where the other one, or its judge, reads it as text.
-        control = [token for one in (self._base, self._small) if one is not None for token in one.chat.control]
-        tidied = neutralise(text[:stuck].split(THINK_CLOSE, 1)[0].strip(), control)
+        control = [token for chat in self._chats for token in chat.control]
+        place, _ = first_stop(text[:stuck], self._closes) or (stuck, "")
+        tidied = neutralise(text[:place].strip(), control)
         return Written(meta["role"], tidied, int(meta["completion_tokens"]), closes, stuck is not None)
 
     def _read(self, state: ProgramState, name: str, kind: CallKind, step: int | None) -> Written:

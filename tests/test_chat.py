@@ -40,35 +40,36 @@ def compiled(name: str) -> Template:
     return environment.from_string((TEMPLATES / f"{name}.jinja").read_text(encoding="utf-8"))
 
 
-def family(name: str, **switches: bool) -> Render:
+def family(name: str, *, goes_on: bool = True, **switches: bool) -> Render:
     """A family's template, as transformers renders it."""
     template = compiled(name)
 
     def render(messages: Sequence[Message]) -> str:
         return template.render(
-            messages=list(messages), add_generation_prompt=True, bos_token=BOS.get(name, ""), **switches
+            messages=list(messages), add_generation_prompt=goes_on, bos_token=BOS.get(name, ""), **switches
         )
 
     return render
 
 
-FAMILIES = [
-    ("qwen2.5", {}, QWEN_SYSTEM, CHATML),
-    ("qwq", {}, "", CHATML),  # its template opens the thinking
-    ("qwen3", {}, "", CHATML),  # the model does, so we have to
-    ("qwen3", {"enable_thinking": True}, "", CHATML),
-    ("qwen3", {"enable_thinking": False}, "", CHATML),  # an empty thinking, which is not ours
-    ("deepseek-r1", {}, "", DEEPSEEK),  # its template opens the thinking and takes away that of earlier turns
-    ("deepseek-v3.1", {"thinking": True}, "", DEEPSEEK),
-    ("deepseek-v3.1", {"thinking": False}, "", DEEPSEEK),
-    ("llama-3", {}, LLAMA_SYSTEM, LLAMA),
+FAMILIES: list[tuple[str, dict[str, bool], str, tuple[str, str, str], str]] = [
+    ("qwen2.5", {}, QWEN_SYSTEM, CHATML, "<think>\n"),
+    ("qwq", {}, "", CHATML, "<think>\n"),  # its template opens the thinking
+    ("qwen3", {}, "", CHATML, "<think>\n"),  # the model does, so we have to
+    ("qwen3", {"enable_thinking": True}, "", CHATML, "<think>\n"),
+    ("qwen3", {"enable_thinking": False}, "", CHATML, "<think>\n"),  # an empty thinking, which is not ours
+    # Its template opens the thinking and takes away that of earlier turns.
+    ("deepseek-r1", {}, "", DEEPSEEK, "<think>\n"),
+    ("deepseek-v3.1", {"thinking": True}, "", DEEPSEEK, "<think>"),  # as the template has it, to the byte
+    ("deepseek-v3.1", {"thinking": False}, "", DEEPSEEK, "<think>\n"),
+    ("llama-3", {}, LLAMA_SYSTEM, LLAMA, "<think>\n"),
 ]
 
 
-@pytest.mark.parametrize(("name", "switches", "system", "turns"), FAMILIES)
+@pytest.mark.parametrize(("name", "switches", "system", "turns", "opening"), FAMILIES)
 @pytest.mark.parametrize("adds_bos", [True, False])
 def test_the_prefix_of_each_family(
-    name: str, switches: dict[str, bool], system: str, turns: tuple[str, str, str], adds_bos: bool
+    name: str, switches: dict[str, bool], system: str, turns: tuple[str, str, str], opening: str, adds_bos: bool
 ) -> None:
     bos = BOS.get(name, "")
     chat = ChatFormat.learn(family(name, **switches), bos if adds_bos else "")
@@ -76,7 +77,7 @@ def test_the_prefix_of_each_family(
 
     # A server that puts the token of the beginning in front by itself must not get it twice.
     begin = "" if adds_bos else bos
-    assert chat.opening("1+1?") == f"{begin}{system}{user}{REFERENCE.user_content('1+1?')}{assistant}<think>\n"
+    assert chat.opening("1+1?") == f"{begin}{system}{user}{REFERENCE.user_content('1+1?')}{assistant}{opening}"
     assert chat.judge_turn == f"{end}{user}{REFERENCE.judge}{assistant}{JUDGE_PREFILL}"
 
 
@@ -91,7 +92,7 @@ def test_a_partial_turn_goes_on_from_what_the_template_itself_opens(name: str, s
     # The template's own opening of the turn, and the thinking opened exactly once whoever does it.
     turn = opened.rstrip().removesuffix(THINK_CLOSE).rstrip().removesuffix(THINK_OPEN).rstrip()
     assert text.startswith(turn)
-    assert text[len(turn) :].strip() == f"<think>\n{step}"
+    assert text[len(turn) :].strip().removeprefix("<think>").strip() == step
     assert text.count(THINK_OPEN) == 1
     assert THINK_CLOSE not in text
 
@@ -112,13 +113,13 @@ def test_templates_that_take_thinking_away_do_not_touch_ours(name: str) -> None:
 
 @given(st.sampled_from(FAMILIES), st.text(alphabet="ab <>/|｜▁_thinkuser\n", max_size=60))
 def test_the_question_stays_inside_the_users_turn(
-    told: tuple[str, dict[str, bool], str, tuple[str, str, str]], question: str
+    told: tuple[str, dict[str, bool], str, tuple[str, str, str], str], question: str
 ) -> None:
-    name, switches, system, (user, assistant, _) = told
+    name, switches, system, (user, assistant, _), opened = told
     opening = ChatFormat.learn(family(name, **switches)).opening(question)
 
     assert opening.startswith(BOS.get(name, "") + system + user)
-    assert opening.endswith(f"{assistant}<think>\n")
+    assert opening.endswith(f"{assistant}{opened}")
     assert opening.count(assistant) == 1
 
 

@@ -117,11 +117,18 @@ def test_branches_right_behind_a_text_read_it_once(base: Endpoint) -> None:
 
 @pytest.fixture(scope="module")
 def piecemeal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
-    """The small model on a server that streams pieces."""
+    """The small model on a server that streams pieces, with a template that is named and no file."""
     logs = tmp_path_factory.mktemp("piecemeal")
     model, core = embedded_models()[1], cores(sorted(os.sched_getaffinity(0)))[1]
     (port,) = free_ports(1)
-    one = plan("small", Path(model), port=port, core=core, logs=logs, extra=["--incremental-streaming-output"])
+    one = plan(
+        "small",
+        Path(model),
+        port=port,
+        core=core,
+        logs=logs,
+        extra=["--incremental-streaming-output", "--chat-template", "chatml"],
+    )
     servers = Servers.start([one], "key", logs, owned=True)
     try:
         servers.wait_until_ready(lambda _: None)
@@ -141,3 +148,10 @@ def test_pieces_are_put_together(piecemeal: Endpoint) -> None:
     assert len(heard) > 3
     rows = streamed.get_meta_info("step")["output_token_logprobs"]
     assert [row[1] for row in rows] == [row[1] for row in whole.get_meta_info("step")["output_token_logprobs"]]
+
+
+def test_a_server_with_a_named_template_can_be_asked(piecemeal: Endpoint, pair: Pair) -> None:
+    assert pair.small is not None
+    assert "<|im_start|>user\n" in piecemeal.chat.before
+    assert piecemeal.chat.after == pair.small.chat.after
+    assert piecemeal.chat.judge_turn == pair.small.chat.judge_turn

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from specreason_sgl.cli.packages import need
-from specreason_sgl.cli.pair import ApiKey, BaseUrl, PairName, PairOptions, SmallUrl, WaitForServer
+from specreason_sgl.cli.pair import ApiKey, BaseUrl, PairName, PairOptions, SmallUrl, ThinkingFormat, WaitForServer
 from specreason_sgl.errors import SpecReasonError, UsageError
 from specreason_sgl.view.output import note, say
 
@@ -92,6 +92,7 @@ def evaluate(
     ] = None,
     api_key: ApiKey = None,
     wait_for_server: WaitForServer = None,
+    thinking: ThinkingFormat = None,
     display: Annotated[
         str,
         typer.Option(
@@ -118,6 +119,7 @@ def evaluate(
         "pair.small": small,
         "pair.decode": decode,
         "pair.wait_for_server_s": wait_for_server,
+        "pair.thinking": thinking,
     }
     overrides = dict(map(parse_override, override or ()))
     overrides |= {name: value for name, value in given.items() if value is not None}
@@ -151,6 +153,7 @@ def _options(job: Job, api_key: str | None) -> PairOptions:
         api_key,
         wait_for_server_s=job.pair.wait_for_server_s,
         call_limit_s=job.pair.call_limit_s or job.problem_limit_s,
+        thinking=job.pair.thinking,
     )
 
 
@@ -336,6 +339,7 @@ def _decoding(url: str | None, options: PairOptions, pair: Pair) -> Endpoint | N
         api_key=options.api_key or key_of(url),
         read_s=options.call_limit_s or READ_S,
         patience=next(known, None),
+        thinking=options.thinks("base"),
     )
 
 

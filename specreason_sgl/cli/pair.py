@@ -17,6 +17,7 @@ from specreason_sgl.cli.stops import stoppable
 from specreason_sgl.errors import UsageError
 from specreason_sgl.patience import WAIT_S, Patience
 from specreason_sgl.runtime import API_KEY, EMBEDDED
+from specreason_sgl.thinking import named
 
 if TYPE_CHECKING:
     from specreason_sgl.endpoint import Endpoint
@@ -52,6 +53,16 @@ WaitForServer = Annotated[
     ),
 ]
 
+ThinkingFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--thinking",
+        metavar="FORMAT",
+        help="How the models think, or `BASE,SMALL`: see docs/models.md [as servers and templates say]",
+        rich_help_panel=PANEL,
+    ),
+]
+
 OWNED_WAIT_S = 2.0
 """For servers that this command has started for itself: when they are gone nobody starts them again."""
 
@@ -70,19 +81,29 @@ class PairOptions:
     """How long a server that goes away is waited for."""
     call_limit_s: float | None = None
     """How long a call may stay silent before it is sent again; the endpoint's default if not given."""
+    thinking: str | None = None
+    """How the models think: a format, or two of them for base and small."""
 
     def __post_init__(self) -> None:
         """Refuse contradictions before anything is started.
 
         Raises:
-            UsageError: both a pair and servers are named, or a pair that is not known.
+            UsageError: both a pair and servers are named, or a pair or a way to think that is not known.
         """
+        for name in (self.thinks("base"), self.thinks("small")):
+            if name is not None:
+                named(name)
         if self.pair and (self.base or self.small):
             raise UsageError("`--pair` and `--base`/`--small` exclude each other")
         if self.pair not in (None, EMBEDDED):
             raise UsageError(
                 f"there is no pair `{self.pair}`", hint="use `--pair embedded`, or `--base URL --small URL`"
             )
+
+    def thinks(self, role: Model) -> str | None:
+        """How one of the models thinks, if that is said."""
+        base, comma, small = (self.thinking or "").partition(",")
+        return (small if comma and role == "small" else base).strip() or None
 
     @property
     def is_embedded(self) -> bool:
@@ -162,7 +183,8 @@ def _connect(base: Address | None, small: Address | None, options: PairOptions, 
     def endpoint(address: Address | None, role: Model) -> Endpoint | None:
         if address is None:
             return None
-        return Endpoint(address.url, role, api_key=address.api_key, read_s=read_s, patience=patience)
+        thinking = options.thinks(role)
+        return Endpoint(address.url, role, api_key=address.api_key, read_s=read_s, patience=patience, thinking=thinking)
 
     return Pair(endpoint(base, "base"), endpoint(small, "small"))
 

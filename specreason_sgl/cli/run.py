@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from specreason_sgl.cli.pair import ApiKey, BaseUrl, PairName, PairOptions, SmallUrl, WaitForServer
+from specreason_sgl.cli.pair import ApiKey, BaseUrl, PairName, PairOptions, SmallUrl, ThinkingFormat, WaitForServer
 from specreason_sgl.errors import UsageError
 from specreason_sgl.patience import WAIT_S
 from specreason_sgl.view.output import note
@@ -78,6 +78,7 @@ def run(
     small: SmallUrl = None,
     api_key: ApiKey = None,
     wait_for_server: WaitForServer = None,
+    thinking: ThinkingFormat = None,
     display: Annotated[
         str,
         typer.Option(
@@ -100,7 +101,7 @@ def run(
     from specreason_sgl.tables import parse_override
 
     wait_s = WAIT_S if wait_for_server is None else wait_for_server
-    options = PairOptions(pair, base, small, api_key, wait_for_server_s=wait_s).or_kept_up()
+    options = PairOptions(pair, base, small, api_key, wait_for_server_s=wait_s, thinking=thinking).or_kept_up()
     embedded = options.is_embedded
     problem = _problem(question, file, answer, embedded=embedded)
     try:

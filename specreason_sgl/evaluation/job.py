@@ -60,6 +60,8 @@ class PairSpec(BaseModel):
     """How long a server that goes away is waited for before the run ends; pauses count against no solve."""
     call_limit_s: float | None = Field(None, gt=0, allow_inf_nan=False)
     """A call that stays silent for longer is sent again; as long as a solve may take if not given."""
+    thinking: str | None = None
+    """How the models think, or how base and small do, with a comma between; what their servers say if not given."""
 
 
 class Mode(BaseModel):
