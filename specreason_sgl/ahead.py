@@ -13,7 +13,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Self
 
 from specreason_sgl.errors import CallFailed, SpecReasonError
-from specreason_sgl.steps import is_circle
+from specreason_sgl.steps import is_repeat
 
 if TYPE_CHECKING:
     from sglang.lang.interpreter import ProgramState
@@ -175,7 +175,7 @@ class _Line:
         if not drafted.text:
             self._ready.put(Proposal(step, draft, None))
             return None
-        ends = drafted.closes or drafted.repeats or is_circle(self._steps, drafted.text)
+        ends = drafted.closes or drafted.repeats or is_repeat(self._steps, drafted.text)
         self._steps = [*self._steps, drafted.text]
         self._tokens += drafted.tokens
         verdict = self._judge.run(trace, step, self._steps, backend=self._base)

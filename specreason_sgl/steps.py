@@ -51,7 +51,7 @@ def merged(lengths: Sequence[int], least: int) -> list[int]:
     return [*groups, count] if count else groups
 
 
-def is_circle(steps: Sequence[str], candidate: str) -> bool:
+def is_repeat(steps: Sequence[str], candidate: str) -> bool:
     """Whether a chain goes in circles if this step is added.
 
     It does if a step, or a row of steps, then stands there for the third time in a row, to the letter: real chains say

@@ -37,7 +37,7 @@ from specreason_sgl.prompts import DELIMITER, THINK_CLOSE, neutralise
 from specreason_sgl.scoring import Score, certain
 from specreason_sgl.settings import Settings
 from specreason_sgl.states import check
-from specreason_sgl.steps import first_stop, is_circle, is_counting, split_steps, stuck_at
+from specreason_sgl.steps import first_stop, is_repeat, is_counting, split_steps, stuck_at
 
 if TYPE_CHECKING:
     from sglang.lang.interpreter import ProgramState
@@ -341,7 +341,7 @@ class Trace:
 
     def take(self, step: Step, kept: Written) -> str:
         """Let a step into the reasoning, and see whether the thinking ends with it; returns its text."""
-        repeats = kept.repeats or is_circle(self.steps, kept.text)
+        repeats = kept.repeats or is_repeat(self.steps, kept.text)
         if not (self._is_counting or repeats) and is_counting(self.steps, kept.text):
             self._is_counting = True
             self.emit(Noticed(message=f"since step {step.number} the thinking says the same with other numbers"))
@@ -368,7 +368,7 @@ class Trace:
         shares = [whole.tokens * part // len(steps) for part in range(len(steps) + 1)] if steps else [0]
         repeats = whole.repeats
         for number, text in enumerate(steps):
-            circle = is_circle(self.steps, text)
+            circle = is_repeat(self.steps, text)
             self.steps.append(text)
             share = shares[number + 1] - shares[number]
             closes = whole.closes and not circle and number + 1 == len(steps)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specreason_sgl.steps import first_stop, is_circle, is_counting, split_steps, stuck_at
+from specreason_sgl.steps import first_stop, is_repeat, is_counting, split_steps, stuck_at
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_steps_are_never_blank_and_lose_no_words(thinking: str) -> None:
     ],
 )
 def test_going_in_circles(chain: list[str], circle: bool) -> None:
-    assert circle is is_circle(chain[:-1], chain[-1])
+    assert circle is is_repeat(chain[:-1], chain[-1])
 
 
 @given(
@@ -72,7 +72,7 @@ def test_going_in_circles(chain: list[str], circle: bool) -> None:
 def test_an_exact_circle_ends_with_its_third_turn(before: list[str], cycle: list[str]) -> None:
     before = [f"<{step}>" for step in before]  # nothing of it is in the circle
     chain: list[str] = before
-    while not is_circle(chain, step := cycle[(len(chain) - len(before)) % len(cycle)]):
+    while not is_repeat(chain, step := cycle[(len(chain) - len(before)) % len(cycle)]):
         chain = [*chain, step]
 
     assert len(chain) + 1 == len(before) + 3 * len(cycle)
@@ -87,7 +87,7 @@ def test_casework_with_a_counter_is_no_circle_and_is_remarked_with_its_tenth_tur
     remarked: list[int] = []
     for turn in range(turns):
         for step in (f"Case {turn}.", *cycle):
-            assert not is_circle(chain, step)
+            assert not is_repeat(chain, step)
             if is_counting(chain, step):
                 remarked.append(len(chain))
             chain.append(step)
