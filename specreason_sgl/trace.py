@@ -37,7 +37,7 @@ from specreason_sgl.prompts import DELIMITER, THINK_CLOSE, neutralise
 from specreason_sgl.scoring import Score, certain
 from specreason_sgl.settings import Settings
 from specreason_sgl.states import check
-from specreason_sgl.steps import first_stop, is_repeat, is_counting, split_steps, stuck_at
+from specreason_sgl.steps import first_stop, is_counting, is_repeat, split_steps, stuck_at
 
 if TYPE_CHECKING:
     from sglang.lang.interpreter import ProgramState
