@@ -72,8 +72,8 @@ def describe(pair: Any) -> dict[str, Any]:
 
 
 def judge_version(pair: Any) -> str | None:
-    """The version of what the judge is asked, where there is a judge."""
-    return None if pair.base is None else pair.base.chat.prompts.version
+    """The version of the words that a pair is asked in."""
+    return next((one.chat.prompts.version for one in (pair.base, pair.small) if one is not None), None)
 
 
 def are_deterministic(servers: dict[str, Any]) -> bool:
