@@ -56,7 +56,11 @@ def run(
     ] = 512,
     min_step_tokens: Annotated[
         int,
-        typer.Option("--min-step-tokens", help="Shorter drafts go on before they are judged; can cost accuracy", rich_help_panel=METHOD),
+        typer.Option(
+            "--min-step-tokens",
+            help="Shorter drafts go on before they are judged; can cost accuracy",
+            rich_help_panel=METHOD,
+        ),
     ] = 0,
     back_off: Annotated[
         bool, typer.Option("--back-off", help="Pause drafting where it does not pay", rich_help_panel=METHOD)
