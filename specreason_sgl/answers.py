@@ -19,6 +19,7 @@ _BESIDE = re.compile(
 )
 """What joins two boxes to one answer: nothing, or a comma or "and" with a unit before it and a name behind it."""
 _FAR = 60
+_DENIED = re.compile(r"\bnot[\s$*]*$")
 
 _NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:[, ]\d{3})+|\d+)?(?:(?<=\d)\.?|\.\d+)(?:e[+-]?\d+)?", re.IGNORECASE)
 
@@ -33,9 +34,9 @@ class _Box(NamedTuple):
 def boxed(text: str) -> str | None:
     r"""The content of the last complete ``\boxed{}`` that holds anything, braces inside it balanced.
 
-    Boxes that stand side by side are one answer, ``1, 2``; None where there is no box.
+    One behind a "not" is none. Boxes that stand side by side are one answer, ``1, 2``; None where there is no box.
     """
-    boxes = _boxes(text)
+    boxes = [box for box in _boxes(text) if not _DENIED.search(text[max(0, box.start - 10) : box.start])]
     complete = bool(boxes)
     while boxes and not text[boxes[-1].inside : boxes[-1].until].strip():
         boxes.pop()

@@ -34,6 +34,8 @@ from specreason_sgl.answers import boxed, is_same
         (r"\boxed 50x", None),
         (r"\boxed", None),
         (r"\boxedAnswer", None),
+        (r"\boxed{42} (not \boxed{41})", "42"),
+        (r"It is not $\boxed{41}$.", None),
     ],
 )
 def test_the_last_complete_box_counts(text: str, answer: str | None) -> None:

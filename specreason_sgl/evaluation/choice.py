@@ -44,6 +44,8 @@ _SAID = re.compile(
     rf"|(?P<before>{_LABEL}\s*{_JOINED}\s*)?(?P<right>{_LABEL})\s+(?:is|must\s+be)\s+(?:the\s+)?(?:correct|right|best)\b",
     re.IGNORECASE,
 )
+_REFUSED = re.compile(r"\s*(?:is|was)\s+(?:wrong|incorrect|false|not)\b", re.IGNORECASE)
+_TAKEN_BACK = re.compile(r"\s*(?:actually|wait|hmm|correction|no,)(?!\w)", re.IGNORECASE)
 _DENIED = re.compile(r"\b(?:not|never|nor|cannot|if|unless|whether|suppose|assum\w+)\b|n['\u2019]t\b", re.IGNORECASE)
 _SENTENCE = re.compile(r"(?<=[.!?])\s|\n")
 _OFFERED = re.compile(r"^[ \t]*[(\[]?([A-J])[).:\]]", re.MULTILINE)
@@ -89,7 +91,14 @@ def _said(text: str) -> str | None:
     last = None
     for sentence in _SENTENCE.split(re.sub(r":\s+", ": ", _undressed(text))):
         said = _SAID.search(sentence)
-        if not said or sentence.rstrip().endswith("?") or _DENIED.search(sentence[: said.start()]):
+        if not said and _TAKEN_BACK.match(sentence):
+            last = None
+        if (
+            not said
+            or _REFUSED.match(sentence, said.end())
+            or sentence.rstrip().endswith("?")
+            or _DENIED.search(sentence[: said.start()])
+        ):
             continue
         label = said["set"] or said["is"] or said["chosen"] or said["right"]
         last = None if said["more"] or said["before"] else _bare(label)

@@ -31,12 +31,30 @@ _SIGNS = str.maketrans(
         "∈": r"\in ",
         "∅": r"\emptyset ",
         "°": r"^\circ ",
+        "¢": r"\text{ cents}",
         **dict.fromkeys("\u00a0\u2009\u202f", " "),
     }
 )
 _ROOTS = {"√": "", "∛": "[3]", "∜": "[4]"}
 _BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
 _BASES |= {"eleven": 11, "twelve": 12, "sixteen": 16}
+
+_SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_CURRENCIES = {"$": "dollars", "€": "euros", "£": "pounds"}
+_MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
 
 _WORDS_OF_UNITS = {
     "mm": "mm|milli ?met(?:er|re)s?",
@@ -53,9 +71,27 @@ _WORDS_OF_UNITS = {
     "min": "min|minutes?",
     "h": "h|hr|hrs|hours?",
     "day": "days?",
-    "degree": "degrees?",
+    "week": "weeks?",
+    "month": "months?",
+    "year": "years?",
+    "degree": r"degrees?|deg|\^\s*\{?\s*\\circ\s*",
+    "rad": "rad|radians?",
+    "l": "[lL]|lit(?:er|re)s?",
+    "ml": "m[lL]|milli ?lit(?:er|re)s?",
+    "N": "N|newtons?",
+    "J": "J|joules?",
+    "W": "W|watts?",
+    **{name: name for name in ("kJ", "kW", "V", "mV", "kV", "Hz", "kHz", "MHz", "mg")},
+    "ton": "tons?",
+    "gallon": "gallons?",
+    "acre": "acres?",
     "cent": "cents?",
     "dollar": "dollars?",
+    "euro": "euros?",
+    "pound": "pounds?",
+    "am": r"[aA]\.?\s*[mM]\.?",
+    "pm": r"[pP]\.?\s*[mM]\.?",
+    **{month: month for month in _MONTHS},
 }
 _UNIT = "|".join(f"(?P<{name}>{words})" for name, words in _WORDS_OF_UNITS.items())
 _LONG = r"(?:[cdkm]m|in(?:ch(?:es)?)?|ft|feet|yd|yards?|mi|miles?|units?|(?:kilo|centi|milli)?met(?:er|re)s?|kg)"
@@ -73,6 +109,21 @@ def _repeating(found: re.Match[str]) -> str:
     return _fraction(value.numerator, value.denominator)
 
 
+def _scaled(found: re.Match[str]) -> str:
+    return f"{found['number']} \\cdot 10^{{{_SCALES[found['scale']]}}}"
+
+
+def _improper(found: re.Match[str]) -> str:
+    whole, top, bottom = int(found["whole"]), int(found["top"]), int(found["bottom"])
+    return _fraction(whole * bottom + top, bottom)
+
+
+def _ratio(found: re.Match[str]) -> str:
+    parts = [int(part) for part in found[0].split(":")]
+    shared = math.gcd(*parts) or 1
+    return f"({','.join(str(part // shared) for part in parts)})"
+
+
 def _based(found: re.Match[str]) -> str:
     return f"_{{{_BASES.get(found['base'].lower(), found['base'])}}}"
 
@@ -85,8 +136,39 @@ _TIDY: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
         _repeating,
     ),
     (r"(?P<whole>\d*)\.(?P<fixed>\d*?)(?P<again>\d+?)(?P=again){2,}\s*(?:\.\.\.|…|\\[lc]?dots)", _repeating),
-    # A stray backslash or full stop at the end.
-    (r"(?<!\.)\.?[\\\s]*$", ""),
+    # A stray backslash, comma or full stop at the end.
+    (r"(?:(?<!\.)\.|(?<!\\)[,;])?[\\\s]*$", ""),
+    (r"\.\s*\}$", "}"),
+    # A dash for a minus.
+    (r"^\u2013\s*(?=\d)", "-"),
+    # What only changes how it looks.
+    (r"\\(?:text)?color\s*\{[^{}]*\}|\\(?:boldsymbol|bm|bf|underline|[Ll]arge|LARGE)(?![A-Za-z])", ""),
+    (r"\\operatorname\s*(?=\{\s*\d)|^(?:\*\*|__|`)|(?:\*\*|__|`)$", ""),
+    (r"\\(?:operatorname\s*\{\s*(arc(?:sin|cos|tan))\s*\})", r"\\\1 "),
+    (r"\\mathrm\s*\{\s*([ei])\s*\}", r"\1"),
+    # What only says that an answer comes, or that it is rounded.
+    (
+        r"(?i)^(?:\\text\w*\s*\{\s*)?(?:the\s+)?(?:final\s+)?answer\s*(?::|is\b(?!\s*not\b):?)\s*(?:\}\s*)?(?=[^{}]*(?:\{|$))",
+        "",
+    ),
+    (r"(?i)^(\\text\w*\s*\{)\s*(?:the\s+)?(?:final\s+)?answer\s*(?::|is\b(?!\s*not\b):?)", r"\1"),
+    (r"^\\text\w*\s*\{\s*(?:about|approximately)\s*\}", ""),
+    # Other names of one sign.
+    (r"\\lbrace(?![A-Za-z])", r"\\{"),
+    (r"\\rbrace(?![A-Za-z])", r"\\}"),
+    (r"\\langle(?![A-Za-z])", "("),
+    (r"\\rangle(?![A-Za-z])", ")"),
+    (r"\\cr(?![A-Za-z])", r"\\\\"),
+    (r"\\bmod(?![A-Za-z])", r"\\pmod"),
+    (r"\\text\w*\s*\{\s*,\s*\}", ","),
+    (r"\\text\w*\s*\{\s*[Ii]nfinity\s*\}", r"\\infty"),
+    (r"(?<=\d)\s*(?:\\colon|\\text\w*\s*\{\s*(?::|to)\s*\})\s*(?=\d)", ":"),
+    (r"(?<=\d)\s*\^\s*\{?\s*\\text\w*\s*\{\s*(?:st|nd|rd|th)\s*\}\s*\}?", ""),
+    # Equations below one another.
+    (
+        r"^\\begin\s*\{cases\}(.*)\\end\s*\{cases\}$",
+        lambda found: ", ".join(filter(None, (part.strip() for part in found[1].split(r"\\")))),
+    ),
     # Formulas that are joined by a word are one formula.
     (r"\s*\$\s*(,|;|and|or)\s*\$\s*", r" \1 "),
     # Unicode, where math-verify reads something else.
@@ -107,12 +189,32 @@ _TIDY: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"\\degree(?![a-z])", r"^\\circ"),
     # A mixed number with a slash.
     (r"(?<![\d./^_{])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d.])", r"\1\\frac{\2}{\3}"),
-    # The base of a number, in whatever words.
-    (r"(?<=\d)_\s*\{?\s*\\text\w*\s*\{\s*(?:base[ -]*)?(?P<base>\w+)\s*\}\s*\}?", _based),
-    (r"(?<=\d)_\s*[{(]{0,2}(?P<base>\w+)[)}]{0,2}", _based),
-    (r"(?<=\d)\s*(?:\\text\w*\s*\{)?\s*\(?\s*(?:in\s+)?base[ -]*\}?\s*(?P<base>\w+)\s*\)?\s*\}?", _based),
     # A number and its unit in one text.
     (r"^\\text\w*\s*\{\s*(-?[\d.,]+)\s*([^{}\d]*)\}", r"\1\\text{\2}"),
+    # A mixed number of percent, and percent in words.
+    (r"\s*(?:\\text\w*\s*\{\s*)?(?:\\?%|\b(?:percent|pct)\b)\s*\}?$", r"\\%"),
+    (
+        r"(?P<whole>\d+)\s*\\[dt]?frac\s*\{?\s*(?P<top>\d+?)\s*\}?\s*\{?\s*(?P<bottom>\d+)\s*\}?(?=\\%$)",
+        _improper,
+    ),
+    # A ratio of more than two.
+    (r"^\d+(?:\s*:\s*\d+){2,}$", _ratio),
+    # Money, and large numbers in words.
+    (
+        r"^(?:\\text\w*\s*\{\s*)?\\?([$€£])\s*\}?\s*(\d[\d.,]*)$",
+        lambda found: f"{found[2]}\\text{{ {_CURRENCIES[found[1]]}}}",
+    ),
+    (r"(?<=\d)\s*€$", r"\\text{ euros}"),
+    (r"(?<=\d)\s*((?:dollar|cent|euro)s?)$", r"\\text{ \1}"),
+    (
+        rf"(?P<number>\d[\d.]*)\s*(?:\\text\w*\s*\{{\s*)?(?P<scale>{'|'.join(_SCALES)})s?\b(?:\s*dollars?)?\s*\}}?$",
+        _scaled,
+    ),
+    # The base of a number, in whatever words.
+    (r"^\((\w+)\)(?=_)|^\\(?:mathrm|text)\s*\{(\w+)\}(?=_)", lambda found: found[1] or found[2]),
+    (r"(?<=\d)_\s*\{?\s*\\(?:text\w*|mathrm)\s*\{\s*(?:base[ -]*)?\}?\s*(?P<base>\w+)\s*\}*", _based),
+    (r"(?<=\d)_\s*[{(]{0,2}(?P<base>\w+)[)}]{0,2}", _based),
+    (r"(?<=\d)\s*(?:\\text\w*\s*\{)?\s*\(?\s*(?:in\s+)?base[ -]*\}?\s*(?P<base>\w+)\s*\)?\s*\}?", _based),
     # A unit with a power, or per another; one letter with a power is a variable.
     (rf"(?<=[\d}} ])({_LONG}\^\{{?\d\}}?|{_SHORT}\s*(?:/|per)\s*{_SHORT}(?:\^\{{?\d\}}?)?)$", r"\\text{\1}"),
     # A set that is built by a condition.
@@ -130,6 +232,26 @@ _MEASURED = re.compile(
     rf"(?P<square>sq(?:uare|\.)?\s+)?(?P<cube>cu(?:bic|\.)?\s+)?(?:{_UNIT})"
     r"(?:\}?\^\{?(?P<power>\d)\}?|\}?\s*(?:\\text\w*\{)?\s*(?:/|per)\s*(?:\\text\w*\{)?(?P<per>.+?))?\s*\}?$"
 )
+_TELLING = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"(?:\b(?:not|never)|n['\u2019]t)(?:\s+equal(?:\s+to)?)?[\s}$]*-?[\d.,/]+\W*$",
+        r"\b(?:wrong|incorrect|not\s+(?:correct|right|true))[\s}.]*$|\\(?:neg|lnot)(?![a-z])",
+        r"^[^A-Za-z]*,\s*(?:\\[lc]?dots|\.\.\.|…)",  # a list with a part left out
+        r"^(?:\\(?:[gl]e(?:q|qslant)?|neq?|[gl]t)(?![a-z])|[<>])",  # a bound without what it bounds
+        r"\b(?:dozen|hundred|thousand|million|billion|trillion)s?\b",
+        r"^\S{0,20}'(?![a-z])",  # a derivative
+        r"^\S{0,20}''",
+    )
+)
+"""What changes an answer and is lost when it is parsed."""
+_TWO_UNITS = re.compile(r"\d\s*\\text\w*\s*\{\s*(?!(?:and|or)\s*\})[A-Za-z][^{}]*\}\s*\d")
+_JOINED_BOUNDS = re.compile(r"(?=.*(?:[<>]|\\[gl](?:e|t)(?:q|qslant)?\b)).*\b(and|or)\b", re.DOTALL)
+_POINT = re.compile(r"(?:\\left)?\([^(){}]*,[^(){}]*\)")
+_SET = re.compile(r"(?:\\left)?\\\{[^(){}]*,[^(){}]*\\\}")
+_NAMES = re.compile(r"[A-Z]{2,}")
+_NAMED = re.compile(r"\(?([a-z])\s*=\s*([^=,]+?)\)?")
+_DECIMAL = re.compile(r"-?\d*\.\d+")
 PRECISION = 100
 """Digits to which exact numbers are compared; at the fifteen of math-verify all that is smaller is the same."""
 _ROUNDING = 6
@@ -142,13 +264,15 @@ def math_equal(answer: str, gold: str) -> bool | None:
     """
     from math_verify import verify
 
-    left, right = tidied(answer), tidied(gold)
+    left, right = _in_order(tidied(answer), tidied(gold))
     given, wanted = _parsed(left), _parsed(right)
     if not wanted or not given:
         return None
     bases = [set(_BASED.findall(text)) for text in (left, right)]
     if all(bases) and bases[0] != bases[1]:
         return False if _BASED.fullmatch(left) and _BASED.fullmatch(right) else None
+    if all(map(_DECIMAL.fullmatch, (left, right))) and len(left) == len(right):
+        return left == right
     same = verify(
         wanted,
         given,
@@ -157,7 +281,48 @@ def math_equal(answer: str, gold: str) -> bool | None:
         allow_set_relation_comp=True,
     )
     units = [unit for text in (left, right) if (unit := _unit(text))]
-    return None if same and len(set(units)) > 1 else bool(same)
+    if same and (len(set(units)) > 1 or _may_differ(left, right)):
+        return None
+    if not same and len(percent := [text for text in (left, right) if text.endswith(r"\%")]) == 1:
+        return _is_percent(percent[0].removesuffix(r"\%"), left if percent[0] == right else right)
+    return bool(same)
+
+
+def _in_order(left: str, right: str) -> tuple[str, str]:
+    """Both answers; values by name, ``x = 3, y = 4``, as a point in the order of their names where the other is one."""
+    if _POINT.fullmatch(left):
+        return left, _point(right)
+    return (_point(left), right) if _POINT.fullmatch(right) else (left, right)
+
+
+def _point(text: str) -> str:
+    parts = [_NAMED.fullmatch(part.strip()) for part in re.split(r",|\\text\w*\s*\{\s*and\s*\}", text)]
+    values = {part[1]: part[2] for part in parts if part}
+    return f"({','.join(values[name] for name in sorted(values))})" if 1 < len(values) == len(parts) else text
+
+
+def _may_differ(left: str, right: str) -> bool:
+    """Whether two answers that are parsed to the same say something else."""
+    if any(bool(telling.search(left)) != bool(telling.search(right)) for telling in _TELLING):
+        return True
+    if any(map(_TWO_UNITS.search, (left, right))) and re.findall(r"\d+", left) != re.findall(r"\d+", right):
+        return True
+    joined = [found[1] for text in (left, right) if (found := _JOINED_BOUNDS.match(text))]
+    if len(set(joined)) > 1 or (_NAMES.fullmatch(left) and _NAMES.fullmatch(right) and left != right):
+        return True
+    kinds = [bool(_POINT.fullmatch(text)) - bool(_SET.fullmatch(text)) for text in (left, right)]
+    return kinds[0] * kinds[1] < 0
+
+
+def _is_percent(percent: str, bare: str) -> bool:
+    """Whether a number stands for so many percent; one below 1 may be a share."""
+    from math_verify import verify
+
+    one, other = _parsed(percent), _parsed(bare)
+    try:
+        return bool(verify(one, other, float_rounding=_ROUNDING)) and abs(float(one[0])) >= 1
+    except (TypeError, ValueError, IndexError):
+        return False
 
 
 def tidied(text: str) -> str:
