@@ -34,7 +34,7 @@ def read_bytes(path: Path, most: int = LARGEST) -> bytes:
             data = file.read(most + 1)
         if data.startswith(_GZIP):
             data = gzip.GzipFile(fileobj=io.BytesIO(data)).read(most + 1)
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise UsageError(f"cannot read `{path}`: {getattr(error, 'strerror', None) or error}") from error
     if len(data) > most:
         raise UsageError(f"cannot read `{path}`: it is larger than {most >> 20} MiB")

@@ -20,7 +20,16 @@ from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from specreason_sgl.answers import boxed, is_same
 from specreason_sgl.errors import UsageError
@@ -106,6 +115,12 @@ class Row(BaseModel):
         if not isinstance(row, dict):
             return row
         return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in row.items()}
+
+    @field_validator("base")
+    @classmethod
+    def _written(cls, base: str | None, row: ValidationInfo) -> str | None:
+        """None for an empty one beside a text: the draft was accepted."""
+        return None if base == "" and row.data.get("text") else base
 
     @field_validator("digit_logprobs")
     @classmethod

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specreason_sgl.answers import boxed
-from specreason_sgl.evaluation.choice import LETTERS, letter, offered, option
+from specreason_sgl.evaluation.choice import LETTERS, is_choice, letter, offered, option
 
 BOXES = [
     ("C2v", None),
@@ -204,6 +204,26 @@ def test_no_font_hides_a_letter(font: str, chosen: str) -> None:
 )
 def test_a_question_shows_how_many_options_it_has(question: str, letters: str) -> None:
     assert offered(question) == letters
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "is_one"),
+    [
+        (QUESTION, "B", True),
+        (QUESTION, "(b)", True),
+        ("Which? (A) x (B) y (C) z", "C", True),
+        ("Which? A) x B) y", "Option B", True),
+        (QUESTION, "E", False),
+        (QUESTION, "y", False),
+        (QUESTION, "42", False),
+        (QUESTION, None, False),
+        ("Which letter follows A?", "B", False),
+    ],
+)
+def test_a_right_answer_is_a_choice_where_the_question_offers_it(
+    question: str, answer: str | None, *, is_one: bool
+) -> None:
+    assert is_choice(question, answer) is is_one
 
 
 def test_a_letter_that_is_no_option_is_none() -> None:

@@ -234,6 +234,9 @@ def one_choice(path: Path, row: Mapping[str, object]) -> Problem:
         ("a.json", b'[{"question": "1+1?",\n "answer": "2"}]'),
         ("a.json", MARK + b'\n [{"question": "1+1?", "answer": "2"}]'),
         ("A.JSON", b'{"question": "1+1?", "answer": "2"}'),
+        ("a.json", b'{\n "question": "1+1?",\n "answer": "2"\n}'),
+        ("a.json", b'{"version": 1, "data": [{"question": "1+1?", "answer": "2"}]}'),
+        ("a.json", b'{\n "problems": [\n  {"question": "1+1?", "answer": "2"}\n ]\n}'),
         ("a.jsonl.gz", gzip.compress(b'{"question": "1+1?", "answer": "2"}', mtime=0)),
         ("a.jsonl", gzip.compress(MARK + b'{"question": "1+1?", "answer": "2"}', mtime=0)),
         ("a.csv", MARK + b"question,answer\r\n1+1?,2\r\n"),
@@ -447,6 +450,7 @@ def test_options_are_no_mathematics(tmp_path: Path) -> None:
         ("a.json", b"[]", "holds no problems"),
         ("a.jsonl", gzip.compress(b'{"question": "Q?"}', mtime=0)[:-5], "cannot read"),
         ("a.jsonl.gz", b"\x1f\x8bnothing", "cannot read"),
+        ("a\0.jsonl", None, "cannot read .*null byte"),
         ("a.xlsx", b"PK\x03\x04\xff\xfe\xfd", "cannot read"),
         ("a.parquet", b"PAR1 and then nothing", "it is no Parquet"),
         ("a.parquet", b"version https://git-lfs.github.com/spec/v1", "it is no Parquet"),
@@ -458,8 +462,11 @@ def test_options_are_no_mathematics(tmp_path: Path) -> None:
         ("a.csv", b"question,answer\nQ?,1+1 ####\n", "row 1 of .* has no answer"),
     ],
 )
-def test_what_cannot_be_read_right_is_one_line(name: str, content: bytes, complaint: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_bytes(content)
+def test_what_cannot_be_read_right_is_one_line(
+    name: str, content: bytes | None, complaint: str, tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
 
     with pytest.raises(UsageError, match=complaint) as told:
         of(tmp_path / name)

@@ -252,6 +252,13 @@ KINDS = [
     ("0.12345678", "0.12345679", False),
     ("ABCD", "ABDC", None),
     ("f'(x)", "f(x)", None),
+    ("between 41 and 42", "42", False),
+    ("so it lies somewhere between 41 and 42.", "42", None),
+    ("\\text{42 or more}", "42", None),
+    ("42\\text{ at most}", "42", None),
+    ("\\text{Since the answer cannot be } 42 \\text{, we get } 43", "42", None),
+    ("\u200b2", "2", True),
+    ("10^{22}", "1e+22", True),
 ]
 
 TABLE = SHARED.parent / "cases" / "cases.md"

@@ -110,6 +110,13 @@ def test_a_step_that_only_the_base_model_wrote_has_no_draft(tmp_path: Path) -> N
     assert (record.tally.ended, record.tally.outcome) == ("budget", "unanswered")
 
 
+def test_an_empty_text_of_the_base_model_beside_an_accepted_draft_is_none(tmp_path: Path) -> None:
+    (record,) = imported([row(0, base="", stop_reason="finished")], tmp_path)
+
+    assert [event.accepted for event in record.events if isinstance(event, StepScored)] == [True]
+    assert [event.author for event in record.events if isinstance(event, StepTaken)] == ["small"]
+
+
 def test_a_trace_that_just_stops_is_a_failed_solve(tmp_path: Path) -> None:
     (record,) = imported([row(0)], tmp_path)
 

@@ -17,6 +17,7 @@ from specreason_sgl.cli.listing import tell_remarks
 from specreason_sgl.cli.packages import need
 from specreason_sgl.cli.pair import PairOptions, open_pair
 from specreason_sgl.divergence import repeatability
+from specreason_sgl.evaluation.choice import is_choice
 from specreason_sgl.evaluation.grading import Grader
 from specreason_sgl.events import Event, Noticed, SolveEnded, SolveFailed
 from specreason_sgl.programs import find, load
@@ -125,7 +126,7 @@ def solve_one(
             )
         from specreason_sgl.solve import solve
 
-        grader = stack.enter_context(Grader("math"))
+        grader = stack.enter_context(Grader("choice" if is_choice(problem.question, problem.answer) else "math"))
         with open_display(mode, title=loaded.name) as sink:
 
             def hear(event: Event) -> None:

@@ -48,6 +48,7 @@ _REFUSED = re.compile(r"\s*(?:is|was)\s+(?:wrong|incorrect|false|not)\b", re.IGN
 _TAKEN_BACK = re.compile(r"\s*(?:actually|wait|hmm|correction|no,)(?!\w)", re.IGNORECASE)
 _DENIED = re.compile(r"\b(?:not|never|nor|cannot|if|unless|whether|suppose|assum\w+)\b|n['\u2019]t\b", re.IGNORECASE)
 _SENTENCE = re.compile(r"(?<=[.!?])\s|\n")
+_LABELLED = re.compile(r"(?:^|\s)[(\[]?([A-J])[).:\]]")
 _OFFERED = re.compile(r"^[ \t]*[(\[]?([A-J])[).:\]]", re.MULTILINE)
 
 
@@ -84,6 +85,12 @@ def offered(question: str) -> str:
     """The letters that a question offers, one at the beginning of a line; all there can be if it offers none."""
     shown = set(_OFFERED.findall(question))
     return "".join(takewhile(shown.__contains__, LETTERS)) if {"A", "B"} <= shown else LETTERS
+
+
+def is_choice(question: str, answer: str | None) -> bool:
+    """Whether the right answer is the letter of one of the options that a question offers."""
+    shown = set(_LABELLED.findall(question))
+    return answer is not None and {"A", "B"} <= shown and option(answer, "".join(shown)) is not None
 
 
 def _said(text: str) -> str | None:

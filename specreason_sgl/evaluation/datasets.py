@@ -100,6 +100,8 @@ _OPTIONS = ("options", "choices")
 _OPTION = ("{}", "option_{}", "choice_{}")
 """Columns of one option each, by its letter; a bare one is a capital, because `a`, `b` and `c` may be anything."""
 _INCORRECT = ("incorrect_answer_1", "incorrect_answer_2", "incorrect_answer_3")
+_LISTS = ("data", "problems", "questions", "examples", "items", "rows")
+"""Under which an object in a file may hold its problems."""
 _FORMATS = "JSON lines, JSON arrays, CSV and TSV are read, gzipped or not, and Parquet"
 
 
@@ -432,12 +434,15 @@ def _read_file(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _read_json(text: str, path: Path) -> Iterator[dict[str, Any]]:
-    if text.lstrip().startswith("["):
+    if text.lstrip().startswith(("[", "{")):
         try:
             rows = json.loads(text)
         except (ValueError, RecursionError):
-            pass  # JSON lines of something else, which is told by its line
+            pass  # JSON lines, or something else, which is told by its line
         else:
+            if isinstance(rows, dict):
+                held = [rows[name] for name in _LISTS if isinstance(rows.get(name), list)]
+                rows = held[0] if len(held) == 1 else [rows]
             yield from (_object(row, f"entry {number} of `{path}`") for number, row in enumerate(rows, start=1))
             return
     for number, line in enumerate(io.StringIO(text, newline=None), start=1):

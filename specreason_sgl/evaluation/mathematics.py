@@ -33,6 +33,7 @@ _SIGNS = str.maketrans(
         "°": r"^\circ ",
         "¢": r"\text{ cents}",
         **dict.fromkeys("\u00a0\u2009\u202f", " "),
+        **dict.fromkeys("\u200b\u2060\ufeff", ""),
     }
 )
 _ROOTS = {"√": "", "∛": "[3]", "∜": "[4]"}
@@ -139,6 +140,8 @@ _TIDY: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     # A stray backslash, comma or full stop at the end.
     (r"(?:(?<!\.)\.|(?<!\\)[,;])?[\\\s]*$", ""),
     (r"\.\s*\}$", "}"),
+    # A power of ten as a computer writes it.
+    (r"^(-?\d+(?:\.\d+)?)[eE]\+?(-?\d+)$", r"\1 \\cdot 10^{\2}"),
     # A dash for a minus.
     (r"^\u2013\s*(?=\d)", "-"),
     # What only changes how it looks.
@@ -237,6 +240,8 @@ _TELLING = tuple(
     for pattern in (
         r"(?:\b(?:not|never)|n['\u2019]t)(?:\s+equal(?:\s+to)?)?[\s}$]*-?[\d.,/]+\W*$",
         r"\b(?:wrong|incorrect|not\s+(?:correct|right|true))[\s}.]*$|\\(?:neg|lnot)(?![a-z])",
+        r"\bbetween[^a-z]*(?:\\text\w*)?[^a-z]*\band\b[\s}$]*-?[\d.,/]+\W*$",
+        r"\bat\s+(?:most|least)\W*[\d.,/]*\W*$|\bor\s+(?:more|less|fewer)\W*$",
         r"^[^A-Za-z]*,\s*(?:\\[lc]?dots|\.\.\.|…)",  # a list with a part left out
         r"^(?:\\(?:[gl]e(?:q|qslant)?|neq?|[gl]t)(?![a-z])|[<>])",  # a bound without what it bounds
         r"\b(?:dozen|hundred|thousand|million|billion|trillion)s?\b",
@@ -245,7 +250,7 @@ _TELLING = tuple(
     )
 )
 """What changes an answer and is lost when it is parsed."""
-_TWO_UNITS = re.compile(r"\d\s*\\text\w*\s*\{\s*(?!(?:and|or)\s*\})[A-Za-z][^{}]*\}\s*\d")
+_TWO_UNITS = re.compile(r"\d\s*\\text\w*\s*\{\s*(?![,;]?\s*(?:and|or)?\s*\})[A-Za-z,;][^{}]*\}\s*\d")
 _JOINED_BOUNDS = re.compile(r"(?=.*(?:[<>]|\\[gl](?:e|t)(?:q|qslant)?\b)).*\b(and|or)\b", re.DOTALL)
 _POINT = re.compile(r"(?:\\left)?\([^(){}]*,[^(){}]*\)")
 _SET = re.compile(r"(?:\\left)?\\\{[^(){}]*,[^(){}]*\\\}")
