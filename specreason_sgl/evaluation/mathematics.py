@@ -76,13 +76,17 @@ _WORDS_OF_UNITS = {
     "month": "months?",
     "year": "years?",
     "degree": r"degrees?|deg|\^\s*\{?\s*\\circ\s*",
+    **{f"degree_{letter}": rf"\^\s*\{{?\s*\\circ\s*\}}?\s*(?:\\\w+\s*\{{)?\s*{letter}" for letter in "CF"},
     "rad": "rad|radians?",
     "l": "[lL]|lit(?:er|re)s?",
     "ml": "m[lL]|milli ?lit(?:er|re)s?",
     "N": "N|newtons?",
     "J": "J|joules?",
     "W": "W|watts?",
-    **{name: name for name in ("kJ", "kW", "V", "mV", "kV", "Hz", "kHz", "MHz", "mg")},
+    **{
+        name: name
+        for name in ("kJ", "kW", "V", "mV", "kV", "Hz", "kHz", "MHz", "mg", "nm", "Pa", "kPa", "atm", "eV", "keV")
+    },
     "ton": "tons?",
     "gallon": "gallons?",
     "acre": "acres?",
@@ -156,7 +160,9 @@ _TIDY: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     ),
     (r"(?i)^(\\text\w*\s*\{)\s*(?:the\s+)?(?:final\s+)?answer\s*(?::|is\b(?!\s*not\b):?)", r"\1"),
     (r"^\\text\w*\s*\{\s*(?:about|approximately)\s*\}", ""),
+    (r"^\\text\w*\s*\{[A-Za-z ]+\}\s*=", ""),
     # Other names of one sign.
+    (r"^\\text\w*\s*\{\s*[Aa]ll real numbers\s*\}$", r"\\mathbb{R}"),
     (r"\\lbrace(?![A-Za-z])", r"\\{"),
     (r"\\rbrace(?![A-Za-z])", r"\\}"),
     (r"\\langle(?![A-Za-z])", "("),
@@ -192,6 +198,7 @@ _TIDY: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"\\degree(?![a-z])", r"^\\circ"),
     # A mixed number with a slash.
     (r"(?<![\d./^_{])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d.])", r"\1\\frac{\2}{\3}"),
+    (r"(\^\s*\{?\s*\\circ\s*\}?)\s*([CF])$", r"\1\\text{\2}"),
     # A number and its unit in one text.
     (r"^\\text\w*\s*\{\s*(-?[\d.,]+)\s*([^{}\d]*)\}", r"\1\\text{\2}"),
     # A mixed number of percent, and percent in words.
@@ -238,7 +245,7 @@ _MEASURED = re.compile(
 _TELLING = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
-        r"(?:\b(?:not|never)|n['\u2019]t)(?:\s+equal(?:\s+to)?)?[\s}$]*-?[\d.,/]+\W*$",
+        r"(?:\b(?:not|never|cannot)|n['\u2019]t)(?:\s+(?:be|equal(?:\s+to)?))?[\s}$]*-?[\d.,/]+\W*$",
         r"\b(?:wrong|incorrect|not\s+(?:correct|right|true))[\s}.]*$|\\(?:neg|lnot)(?![a-z])",
         r"\bbetween[^a-z]*(?:\\text\w*)?[^a-z]*\band\b[\s}$]*-?[\d.,/]+\W*$",
         r"\bat\s+(?:most|least)\W*[\d.,/]*\W*$|\bor\s+(?:more|less|fewer)\W*$",
