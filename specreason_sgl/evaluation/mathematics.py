@@ -171,12 +171,12 @@ _TIDY: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"\\bmod(?![A-Za-z])", r"\\pmod"),
     (r"\\text\w*\s*\{\s*,\s*\}", ","),
     (r"\\text\w*\s*\{\s*[Ii]nfinity\s*\}", r"\\infty"),
-    (r"(?<=\d)\s*(?:\\colon|\\text\w*\s*\{\s*(?::|to)\s*\})\s*(?=\d)", ":"),
+    (r"(?<=\d)\s*(?:\\colon|\{:\}|\\text\w*\s*\{\s*(?::|to)\s*\})\s*(?=\d)", ":"),
     (r"(?<=\d)\s*\^\s*\{?\s*\\text\w*\s*\{\s*(?:st|nd|rd|th)\s*\}\s*\}?", ""),
     # Equations below one another.
     (
-        r"^\\begin\s*\{cases\}(.*)\\end\s*\{cases\}$",
-        lambda found: ", ".join(filter(None, (part.strip() for part in found[1].split(r"\\")))),
+        r"^\\begin\s*\{(cases|aligned)\}(.*)\\end\s*\{\1\}$",
+        lambda found: ", ".join(filter(None, (part.strip() for part in found[2].replace("&=", "=").split(r"\\")))),
     ),
     # Formulas that are joined by a word are one formula.
     (r"\s*\$\s*(,|;|and|or)\s*\$\s*", r" \1 "),
@@ -200,7 +200,7 @@ _TIDY: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"(?<![\d./^_{])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d.])", r"\1\\frac{\2}{\3}"),
     (r"(\^\s*\{?\s*\\circ\s*\}?)\s*([CF])$", r"\1\\text{\2}"),
     # A number and its unit in one text.
-    (r"^\\text\w*\s*\{\s*(-?[\d.,]+)\s*([^{}\d]*)\}", r"\1\\text{\2}"),
+    (r"^\\text\w*\s*\{\s*(-?[\d.,:]+)\s*([^{}\d]*)\}", r"\1\\text{\2}"),
     # A mixed number of percent, and percent in words.
     (r"\s*(?:\\text\w*\s*\{\s*)?(?:\\?%|\b(?:percent|pct)\b)\s*\}?$", r"\\%"),
     (
