@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +205,7 @@ def test_a_listener_hears_a_scope_or_its_end() -> None:
         closing.clear()
         state = mine.run(backend=Streaming("base", script), stream=True)
         threading.Timer(0.05, closing.set).start()
-        assert came(lambda state=state: "".join(state.text_iter("scope"))) == told
+        assert came(partial("".join, state.text_iter("scope"))) == told
 
 
 def test_what_a_streamed_program_raises_is_told_to_whoever_asks() -> None:
