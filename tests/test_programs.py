@@ -192,7 +192,7 @@ def test_an_empty_draft_is_not_judged_but_written_by_the_base_model() -> None:
 
 
 def test_a_place_that_is_left_empty_has_one_delimiter_before_it() -> None:
-    small = [Reply("one"), Reply(""), Reply("two", closes=True)]
+    small: list[object] = [Reply("one"), Reply(""), Reply("two", closes=True)]
     _, _, base = run(small, [9, Reply(""), 9, ANSWER])
 
     assert "one\n\ntwo\n</think>" in base.prompts[-1]
