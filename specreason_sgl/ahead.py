@@ -80,8 +80,10 @@ class Ahead:
             proposal = self._line.next()
         if proposal is None:
             raise CallFailed("there was nothing to draft ahead")
-        self._trace.small.count(self._trace.prefix("small"))
-        return self._trace.drafted(proposal.draft, step), proposal.verdict
+        drafted = self._trace.drafted(proposal.draft, step)
+        for prompt in self._trace.asked(proposal.draft, step):
+            self._trace.small.count(prompt)
+        return drafted, proposal.verdict
 
     def drop(self) -> None:
         """Give up everything that is drafted on top of a draft which was not accepted."""

@@ -69,7 +69,7 @@ class ChatFormat:
             msg = "the model's chat template does not render a user's and an assistant's turn"
             raise UsageError(msg, hint="start the server with a `--chat-template` of the model's family")
         told = history([user, {**reply, "reasoning_content": _THOUGHT}]) if history else ""
-        thinking = thinking or recognised(asked + told)
+        thinking = thinking or recognised(asked, told)
         head, _ = thinking.opened(asked)
         if told.startswith(head) and told.count(_THOUGHT) == 1 and _REPLY in told.partition(_THOUGHT)[2]:
             between, _, behind = told[len(head) :].partition(_THOUGHT)

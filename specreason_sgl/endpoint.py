@@ -16,7 +16,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -558,13 +558,15 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
         return self._once("POST", "/generate", request)
 
     def _once(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        rid = uuid.uuid4().hex
-        flies = path == "/generate"
-        body = {"rid": rid, **body} if flies and body else body
-        with (
-            self.patience.flying(rid, self.abort) if flies else nullcontext(),
-            self._chance.running(rid) if flies and self._chance else nullcontext(),
-        ):
+        with ExitStack() as flying:
+            if path == "/generate" and body:
+                rids = [uuid.uuid4().hex for _ in range(_size(body))]
+                for rid in rids:
+                    flying.enter_context(self.patience.flying(rid, self.abort))
+                    if self._chance:
+                        flying.enter_context(self._chance.running(rid))
+                # A server takes one name for several prompts too, but aborts none of them by it.
+                body = {"rid": rids if _is_several(body) else rids[0], **body}
             response = self._send(method, path, body, preload_content=True)
         try:
             return response.json()
@@ -726,6 +728,17 @@ def _joined(before: dict[str, Any], chunk: dict[str, Any]) -> dict[str, Any]:
     old, new = before["meta_info"], chunk["meta_info"]
     lists = {name: [*(old.get(name) or ()), *(new.get(name) or ())] for name in _PIECES if name in new or name in old}
     return {**chunk, "text": before["text"] + chunk["text"], "meta_info": {**new, **lists}}
+
+
+def _is_several(request: Mapping[str, Any]) -> bool:
+    """Whether a request has several prompts."""
+    ids = request.get("input_ids") or [0]
+    return isinstance(request.get("text"), list) or isinstance(ids[0], list)
+
+
+def _size(request: Mapping[str, Any]) -> int:
+    """How many prompts a request has."""
+    return len(request.get("text") or request["input_ids"]) if _is_several(request) else 1
 
 
 def _listed(stop: str | Sequence[str] | None) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from sglang.lang import interpreter
 from sglang.lang.interpreter import ProgramState, ProgramStateGroup, StreamExecutor
-from sglang.lang.ir import SglExpr
+from sglang.lang.ir import SglConcateAndAppend, SglExpr, SglFunction, SglVarScopeBegin, SglVarScopeEnd
 
 from specreason_sgl.errors import CallFailed, SpecReasonError
 
@@ -38,6 +38,8 @@ class Executor(StreamExecutor):  # type: ignore[misc]  # SGLang is untyped
         self.error_: Exception | None = None
         self.lost: dict[str, Exception] = {}
         """What became of variables that have no value."""
+        self._scopes: dict[str, int] = {}
+        """The open scopes, each by the thread that is to close it."""
         self._is_over = False
         super().__init__(*args, **options)
 
@@ -49,12 +51,17 @@ class Executor(StreamExecutor):  # type: ignore[misc]  # SGLang is untyped
         """
         if self._is_over:
             raise RuntimeError("a state was used after it had ended")
+        if isinstance(expr, SglVarScopeBegin):
+            self._scopes[expr.name] = threading.get_ident()
+        elif isinstance(expr, SglVarScopeEnd):
+            self._scopes.pop(expr.name, None)
         super().submit(expr)
 
     def end(self) -> None:
-        """End the worker, when it has done what it was handed."""
-        self._is_over = True
-        super().end()
+        """End the worker, when it has done what it was handed; once, as it would leave a second word unread."""
+        if not self._is_over:
+            self._is_over = True
+            super().end()
 
     def fork(self, size: int = 1, position_ids_offset: list[int] | None = None) -> list[Executor]:
         """Copies that begin with what this one has, its failure included."""
@@ -69,6 +76,7 @@ class Executor(StreamExecutor):  # type: ignore[misc]  # SGLang is untyped
 
         Raises:
             SpecReasonError: the call that was to give the value has failed.
+            RuntimeError: it is that of a scope which only the caller can close.
         """
         self._await(name)
         return super().get_var(name)
@@ -78,13 +86,17 @@ class Executor(StreamExecutor):  # type: ignore[misc]  # SGLang is untyped
 
         Raises:
             SpecReasonError: the call that was to give it has failed.
+            RuntimeError: it is that of a scope which only the caller can close.
+            TimeoutError: it takes longer, in seconds.
         """
         self._await(name, timeout)
         return super().get_meta_info(name, timeout)
 
     def _await(self, name: str, timeout: float | None = None) -> None:
-        if name in self.variable_event:
-            self.variable_event[name].wait(timeout)
+        if self._scopes.get(name) == threading.get_ident() and not self._is_over:
+            raise RuntimeError(f"`{name}` was read before its scope was closed")
+        if name in self.variable_event and not self.variable_event[name].wait(timeout):
+            raise TimeoutError(f"`{name}` has no value after {timeout} s")
         if name in self.lost:
             raise _told(self.lost[name])
 
@@ -99,25 +111,34 @@ class Executor(StreamExecutor):  # type: ignore[misc]  # SGLang is untyped
                 self._lose(self.error_)
             self.queue.task_done()
             self._wake()
+        self._lose(self.error_ or CallFailed("a state ended before its scope was closed"))
         self.is_finished = True
         self.queue.task_done()
         self._wake()
 
     def _init_var_event(self, expr: SglExpr) -> None:
-        super()._init_var_event(expr)
         self.lost.pop(getattr(expr, "name", ""), None)  # it may have a value yet
+        super()._init_var_event(expr)
+
+    def _execute_concatenate_and_append_text(self, expr: SglConcateAndAppend) -> None:
+        for state in expr.states:
+            check(state)
+        super()._execute_concatenate_and_append_text(expr)
 
     def _lose(self, error: Exception) -> None:
         for name, given in list(self.variable_event.items()):
             if not given.is_set():
                 self.lost[name] = error
-                if self.stream:
-                    self.variables.setdefault(name, "")  # SGLang's listeners read it without asking
+                if self.stream and not isinstance(self.variables.get(name), str):  # an open scope's is a number
+                    self.variables[name] = ""  # SGLang's listeners read it without asking
                 given.set()
         for heard in list((self.stream_var_event or {}).values()):
             heard.set()
 
     def _wake(self) -> None:
+        for name, heard in list((self.stream_var_event or {}).items()):
+            if self.variable_event[name].is_set():  # of which SGLang says nothing where it is a scope's
+                heard.set()
         if self.stream_text_event:
             self.stream_text_event.set()
 
@@ -136,6 +157,15 @@ class State(ProgramState):  # type: ignore[misc]  # SGLang is untyped
         super().__init__(stream_executor)
         self._ended_by = _ender(os.getpid())
 
+    def text(self) -> str:
+        """The whole text, when everything is done that was handed over.
+
+        Raises:
+            SpecReasonError: something of it failed, so that the text lacks what it was to give.
+        """
+        check(self)
+        return str(super().text())
+
     def __del__(self) -> None:
         """Have it ended by somebody else."""
         if not self.stream_executor.is_finished:
@@ -150,6 +180,21 @@ class Group(ProgramStateGroup):  # type: ignore[misc]  # SGLang is untyped
         super().join(mode)
         for state in self.states:
             self.src_state.stream_executor.lost.update(state.stream_executor.lost)
+
+
+def run(state: State, program: SglFunction, arguments: tuple[Any, ...], named: dict[str, Any], sync: bool) -> None:
+    """Run a program on a state; what one that is streamed raises is the state's failure, as nobody is above it."""
+    executor = state.stream_executor
+    try:
+        state.ret_value = program.func(state, *arguments, **named)
+    except Exception as error:
+        if not executor.stream:
+            raise
+        executor.error_ = executor.error_ or error
+    finally:
+        executor.end()
+    if sync:
+        executor.sync()
 
 
 def _told(error: Exception) -> SpecReasonError:
@@ -174,3 +219,4 @@ def _ender(_process: int) -> SimpleQueue[StreamExecutor]:
 
 
 interpreter.StreamExecutor, interpreter.ProgramState, interpreter.ProgramStateGroup = Executor, State, Group
+interpreter.run_internal = run

@@ -88,7 +88,7 @@ def stuck_at(text: str, *, growing: bool = False) -> int | None:
         text: a step, or a whole chain.
         growing: whether it is still being written, so that more of it may make sense of what looks stuck.
     """
-    turns, least, longest = (10, 400, 200) if growing else (TURNS, 200, 2000)
+    turns, least, longest = (20, 1000, 200) if growing else (TURNS, 200, 2000)
     for period in range(1, min(longest, len(text) // turns) + 1):
         tail = text[-max(least, turns * period) :]
         if len(tail) >= least and tail[period:] == tail[:-period]:

@@ -222,16 +222,23 @@ def parsed_by(parser: str) -> Thinking | None:
     return next((each for each in FORMATS if parser in each.parsers), None)
 
 
-def recognised(rendered: str) -> Thinking:
-    """The format of a family, from a conversation that its template has rendered.
+def recognised(asked: str, told: str = "") -> Thinking:
+    """The format of a family, from what its template has rendered: by what it opens, else by what it shows.
+
+    Args:
+        asked: a conversation up to where the assistant begins to write.
+        told: one that ends with the assistant's turn.
 
     Raises:
         UsageError: it is a family that is not supported.
     """
+    rendered = asked + told
     for family, (_, sign) in UNSUPPORTED.items():
         if sign and re.search(sign, rendered):
             raise _refused(family)
-    return next(each for each in FORMATS if each.sign is None or re.search(each.sign, rendered))
+    opened = (each for each in FORMATS if each.opened(asked)[0] != asked)
+    shown = (each for each in FORMATS if each.sign is None or re.search(each.sign, rendered))
+    return next(opened, None) or next(shown)
 
 
 def _refused(family: str) -> UsageError:

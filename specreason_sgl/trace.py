@@ -62,6 +62,8 @@ class Step:
     """What ends a step."""
     closes: tuple[str, ...] = (THINK_CLOSE,)
     """What ends the thinking, of either model."""
+    is_again: bool = False
+    """Whether there was not a word in what was written here before."""
 
     @property
     def ends(self) -> list[str]:
@@ -71,7 +73,7 @@ class Step:
     @property
     def delimiter(self) -> str:
         """What stands between this step and the one before it."""
-        return self.end if self.number else ""
+        return self.end if self.number and not self.is_again else ""
 
     @property
     def draft(self) -> str:
@@ -214,7 +216,7 @@ class Trace:
         """The place of a step behind so many thinking tokens; None where the budget or a context is spent."""
         left = min(self.settings.budget - tokens, self._room("base", "small"))
         most = min(self.settings.max_step_tokens, left)
-        return Step(number, most, self.delimiter, self._closes) if left > 0 else None
+        return Step(number, most, self.delimiter, self._closes, self._stalled > 0) if left > 0 else None
 
     def most(self, model: Model) -> int:
         """The most tokens of a whole chain of thought by one model: the budget, or what its context has room for.
@@ -286,6 +288,11 @@ class Trace:
     def _names(self, state: ProgramState, step: Step) -> list[str]:
         more = takewhile(lambda name: name in state, (_part(step, number) for number in count(1)))
         return [step.draft, *more]
+
+    def asked(self, state: ProgramState, step: Step) -> list[str]:
+        """The prompts of the generations that made up a draft."""
+        texts = [state[name] + self.delimiter for name in self._names(state, step)]
+        return [self.prefix("small") + "".join(texts[:number]) for number in range(len(texts))]
 
     def accepted(self, state: ProgramState, step: Step) -> bool:
         """Wait for the judge's score and decide by the acceptance rule."""

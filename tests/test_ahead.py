@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import pairwise
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from specreason_sgl import programs
 from specreason_sgl.break_even import FIRST_PAUSE, BreakEven
+from specreason_sgl.endpoint import Draws, Listen
 from specreason_sgl.errors import UsageError
 from specreason_sgl.events import CallMade, DraftingChanged, Dropped, StepDrafted, StepScored, StepTaken
 from specreason_sgl.pair import stories
@@ -17,7 +20,7 @@ from specreason_sgl.settings import Settings
 from specreason_sgl.solve import Pair, solve
 from specreason_sgl.steps import merged
 from specreason_sgl.store import Problem, SolveRecord
-from specreason_sgl.testing import Reply, ScriptedBackend, StoryBackend
+from specreason_sgl.testing import CHAT, Reply, ScriptedBackend, StoryBackend
 
 PROGRAMS = {name: programs.load(name) for name in ("specreason", "lookahead", "base_only")}
 
@@ -56,6 +59,52 @@ def test_drafting_ahead_decides_as_the_sequential_program(seed: int, skill: floa
 
     assert decisions(ahead) == decisions(solved(seed, "specreason", skill=skill))
     assert ahead.tally.correct
+
+
+class Sampling(ScriptedBackend):
+    """Says one of a few words, or nothing, by the seed of the call alone; as a judge, by the prompt."""
+
+    _draws = Draws(0)
+
+    def for_solve(self, listen: Listen | None, seed: int | None) -> Sampling:  # noqa: ARG002 - as an endpoint
+        return self.drawing(Draws(seed or 0))
+
+    def on_a_chance(self) -> Sampling:
+        return self.drawing(self._draws.branch())
+
+    def count(self, prompt: str) -> None:
+        self._draws.next(prompt)
+
+    def drawing(self, draws: Draws) -> Sampling:
+        mine = copy.copy(self)
+        mine._draws = draws
+        return mine
+
+    def _next(self, prompt: str) -> Reply | int:
+        if prompt.endswith(CHAT.judge_turn):
+            return Random(prompt).randrange(10)
+        lots = Random(self._draws.next(prompt))
+        return Reply(lots.choice(["a", "b", ""]), closes=lots.random() < 0.1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    depth=st.integers(0, 3),
+    race=st.booleans(),
+    least=st.sampled_from([0, 3]),
+)
+def test_a_prompt_that_comes_again_is_drawn_for_as_the_sequential_program_draws(
+    seed: int, depth: int, race: bool, least: int
+) -> None:
+    def decided(program: str, **parameters: object) -> list[object]:
+        pair = Pair(Sampling("base", []), Sampling("small", []))
+        knobs = Settings(seed=seed, budget=40, min_step_tokens=least)
+        record = solve(Problem(id="q", question="?"), PROGRAMS[program], pair, knobs, parameters=parameters)
+        assert record.tally.error is None
+        return decisions(record)
+
+    assert decided("lookahead", depth=depth, race=race) == decided("specreason")
 
 
 def test_what_is_drafted_on_top_of_a_rejected_step_is_wasted_and_told() -> None:

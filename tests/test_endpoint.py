@@ -167,7 +167,7 @@ def test_a_call_ends_with_the_time_of_its_solve(fake: Fake) -> None:
 def test_the_control_tokens_of_a_template_are_learned_and_broken_up_in_a_question(fake: Fake) -> None:
     chat = Endpoint(fake.url, "base").chat
 
-    assert sorted(chat.control) == ["<", ">"]
+    assert sorted(chat.control) == ["<", "</think>", "<think>", ">"]
     assert chat.opening("a<user>b").count("<") == chat.opening("ab").count("<") + 1
     assert "<\u2060user>\u2060b" in chat.opening("a<user>b")
 
@@ -386,6 +386,37 @@ def test_several_texts_at_once_are_a_list_and_are_counted_together(fake: Fake) -
     assert all(each["n"] == 1 for each in last["sampling_params"])
 
 
+def test_several_texts_at_once_are_aborted_each_by_its_name(fake: Fake) -> None:
+    asked, aborted = threading.Event(), threading.Event()
+
+    def answer(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        if handler.path == "/abort_request" or isinstance(body["text"], str):
+            reply(handler, {"text": "", "meta_info": META})
+            return
+        asked.set()
+        aborted.wait(30)
+        reply(handler, [{"text": "", "meta_info": META}] * 3)
+
+    fake.generate = answer
+    patience = Patience()
+    endpoint = Endpoint(fake.url, "base", patience=patience)
+
+    def work() -> None:
+        with suppress(SpecReasonError):
+            generate(endpoint, n=3)
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    assert asked.wait(30)
+    patience.abandon()
+    aborted.set()
+    worker.join(30)
+
+    (names,) = [body["rid"] for _, body in fake.requests if isinstance(body.get("rid"), list)]
+    assert len(set(names)) == 3
+    assert sorted(names) == sorted(body["rid"] for path, body in fake.requests if path == "/abort_request")
+
+
 def test_several_texts_at_once_cannot_be_streamed(fake: Fake) -> None:
     @sgl.function
     def program(s: Any) -> None:
@@ -469,7 +500,7 @@ def test_a_phrase_over_and_over_is_ended_while_it_streams(fake: Fake) -> None:
     fake.generate = stream
     text, meta = generate(Endpoint(fake.url, "small").for_solve(lambda *_: None, None))
 
-    assert 400 <= len(text) < 1000
+    assert 1000 <= len(text) < 2000
     assert meta["finish_reason"] == {"type": "repeat"}
     assert fake.requests[-1][0] == "/abort_request"
     assert not went_on.is_set()

@@ -191,6 +191,13 @@ def test_an_empty_draft_is_not_judged_but_written_by_the_base_model() -> None:
     assert not [e for e in record.events if isinstance(e, StepScored)]
 
 
+def test_a_place_that_is_left_empty_has_one_delimiter_before_it() -> None:
+    small: list[object] = [Reply("one"), Reply(""), Reply("two", closes=True)]
+    _, _, base = run(small, [9, Reply(""), 9, ANSWER])
+
+    assert "one\n\ntwo\n</think>" in base.prompts[-1]
+
+
 def test_no_progress_ends_the_thinking() -> None:
     record, *_ = run([Reply(""), Reply("")], [Reply(""), Reply(" "), ANSWER])
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,14 +96,25 @@ def mine(s, trace):
     return str(path)
 
 
+def came(work: Callable[[], Any]) -> Any:
+    """What something comes to, which it has to."""
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future.result(30)
+
+
 def ends(work: Callable[[], SolveRecord]) -> SolveRecord:
     """What a solve comes to, which it has to."""
-    came: list[SolveRecord] = []
-    worker = threading.Thread(target=lambda: came.append(work()), daemon=True)
-    worker.start()
-    worker.join(30)
-    assert came, "it waits for ever, or has raised"
-    return came[0]
+    record = came(work)
+    assert isinstance(record, SolveRecord)
+    return record
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -168,6 +182,111 @@ def test_whoever_listens_to_a_stream_hears_its_end() -> None:
     assert "".join(state.text_iter("29")) == ""
     assert "".join(state.text_iter()) == "?"
     assert state.error() is not None
+
+
+class Streaming(ScriptedBackend):
+    """A scripted server whose replies come in one piece where a program is streamed."""
+
+    def generate_stream(self, s: Any, sampling_params: Any) -> Any:
+        yield self.generate(s, sampling_params)
+
+
+def test_a_listener_hears_a_scope_or_its_end() -> None:
+    closing, heard = threading.Event(), Reply("hm")
+
+    @sgl.function
+    def mine(s: Any) -> None:
+        with s.var_scope("scope"):
+            s += sgl.gen("one")
+            closing.wait()
+        s += sgl.gen("two")
+
+    for script, told in (([heard, heard], "hm"), ([CallFailed("refused")], "")):
+        closing.clear()
+        state = mine.run(backend=Streaming("base", script), stream=True)
+        threading.Timer(0.05, closing.set).start()
+        assert came(partial("".join, state.text_iter("scope"))) == told
+
+
+def test_what_a_streamed_program_raises_is_told_to_whoever_asks() -> None:
+    @sgl.function
+    def mine(s: Any) -> None:
+        s += sgl.gen("one")
+        s["one"]
+        raise ValueError("its own")
+
+    state = mine.run(backend=Streaming("base", [Reply("hm")]), stream=True)
+
+    assert "".join(state.text_iter()) == "hm"
+    assert str(state.error()) == "its own"
+
+
+def test_nobody_waits_for_a_scope_that_only_he_can_close() -> None:
+    @sgl.function
+    def mine(s: Any) -> None:
+        with suppress(ValueError), s.var_scope("scope"):
+            s += sgl.gen("one")
+            raise ValueError("its own")
+        with pytest.raises(RuntimeError, match="before its scope was closed"):
+            s["scope"]
+
+    state = came(lambda: mine.run(backend=ScriptedBackend("base", [Reply("hm")])))
+
+    with pytest.raises(CallFailed, match="before its scope was closed"):
+        came(lambda: state["scope"])
+
+
+def test_text_without_what_failed_is_given_to_nobody() -> None:
+    @sgl.function
+    def by_text(s: Any) -> None:
+        s += "?"
+        with s.copy() as copied:
+            copied.stream_executor.submit(sgl.gen("one"))
+            s += copied.text()
+
+    @sgl.function
+    def by_joining(s: Any) -> None:
+        s += "?"
+        forks = s.fork(2)
+        forks += sgl.gen("one")
+        forks.join("concate_and_append")
+        s += sgl.gen("two")
+
+    with pytest.raises(CallFailed, match="refused"):
+        by_text.run(backend=ScriptedBackend("base", [CallFailed("refused")]))
+    joined = by_joining.run(backend=ScriptedBackend("base", [CallFailed("refused"), Reply("b"), Reply("c")]))
+    assert str(joined.error()) == "refused"
+
+
+def test_a_state_may_be_ended_twice() -> None:
+    @sgl.function
+    def mine(s: Any) -> str:
+        copied = s.fork(1)[0]
+        copied += sgl.gen("one")
+        for _ in range(2):
+            copied.stream_executor.end()
+        return str(came(copied.text))
+
+    for _ in range(50):
+        assert mine.run(backend=ScriptedBackend("base", [Reply("hm")])).ret_value == "hm"
+
+
+def test_a_wait_with_a_limit_ends_with_it() -> None:
+    going_on = threading.Event()
+
+    class Waiting(ScriptedBackend):
+        def generate(self, *_: Any, **__: Any) -> Any:
+            going_on.wait(30)
+            raise CallFailed("refused")
+
+    @sgl.function
+    def mine(s: Any) -> None:
+        s += sgl.gen("one")
+        with pytest.raises(TimeoutError, match="`one`"):
+            s.stream_executor.get_meta_info("one", 0.01)
+        going_on.set()
+
+    mine.run(backend=Waiting("base", []))
 
 
 def test_branches_of_a_text_that_is_just_being_added_fill_the_cache_once() -> None:

@@ -102,11 +102,11 @@ PHRASE = "Wait, let me check that again. "
 @pytest.mark.parametrize(
     ("text", "cut"),
     [
-        ("It is 5:\n" + PHRASE * 30, "It is 5:\n" + PHRASE * 3),
-        ("It is 5:\n" + PHRASE * 30 + PHRASE[:11], "It is 5:\n" + PHRASE * 3),
-        ("Hm" + " hm" * 200, "Hm" + " hm" * 3),
-        ("no" * 300, "nonono"),
-        ("x = " + "1" * 500, "x = 111"),
+        ("It is 5:\n" + PHRASE * 40, "It is 5:\n" + PHRASE * 3),
+        ("It is 5:\n" + PHRASE * 40 + PHRASE[:11], "It is 5:\n" + PHRASE * 3),
+        ("Hm" + " hm" * 400, "Hm" + " hm" * 3),
+        ("no" * 600, "nonono"),
+        ("x = " + "1" * 1200, "x = 111"),
         ("A long sentence that says what is said again. " * 3 + "Ends otherwise.", None),
         ("0.3333333333333333333333333333333333333333", None),
         ("| a | b |\n| --- | --- |\n" + "".join(f"| {n} | {n * n} |\n" for n in range(60)), None),
@@ -126,6 +126,20 @@ def test_a_text_that_grows_gets_more_time_to_make_sense() -> None:
 
     assert stuck_at(thrice) == len(thrice)
     assert stuck_at(thrice, growing=True) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1/7 = 0." + "142857" * 67,  # to 400 places
+        "10^{400} = 1" + "0" * 400,
+        "\\begin{pmatrix}\n" + ("0 & " * 9 + "0 \\\\\n") * 10,
+        "\\begin{array}{|c|c|}\n" + "\\hline\n & \\\\\n" * 40,
+        "|" + "---|" * 120,
+    ],
+)
+def test_numbers_and_tables_that_are_being_written_are_not_stuck(text: str) -> None:
+    assert stuck_at(text, growing=True) is None
 
 
 @pytest.mark.parametrize(

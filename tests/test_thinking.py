@@ -111,6 +111,15 @@ def test_a_family_that_is_not_supported_is_refused_by_its_name(shows: str, famil
     assert "--thinking" in str(error.value.hint)
 
 
+@pytest.mark.parametrize("mentions", ["Never write [THINK].", "Not Here are my reasoning steps:", "No <seed:bos>."])
+@pytest.mark.parametrize("opens", ["<think>\n", "<think>\n\n</think>\n\n"])
+def test_a_template_that_mentions_the_marks_of_others_thinks_as_it_opens(mentions: str, opens: str) -> None:
+    chat = ChatFormat.learn(lambda messages: mentions + turns(messages) + opens)
+
+    assert chat.thinking.name == "think"
+    assert chat.after.endswith("<assistant><think>\n")
+
+
 def test_marks_that_nobody_knows_are_refused_and_shown() -> None:
     def history(messages: Sequence[Message]) -> str:
         return turns(messages[:1]) + f"<musing>{messages[1]['reasoning_content']}</musing>{messages[1]['content']}"
