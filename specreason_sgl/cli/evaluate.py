@@ -296,7 +296,8 @@ def job_config(
     programs = load_programs(job.modes).values()
     if decode is not None:
         servers["decode"] = describe(Pair(decode, None))["base"]
-    text = "\n".join(problem.model_dump_json() for problem in problems)
+    # As the first version knew problems, so that its runs go on.
+    text = "\n".join(each.model_dump_json(exclude=None if each.choice else {"choice"}) for each in problems)
     return RunConfig.model_validate(
         {
             "created": datetime.now(UTC),
