@@ -184,6 +184,10 @@ def test_a_line_of_json_is_plain_and_says_what_it_was_given(text: str) -> None:
     assert all(" " <= char <= "~" for char in line)
 
 
+def test_half_a_character_in_a_name_is_no_trouble_for_a_line_of_json() -> None:
+    assert json.loads(json_line([{"a\ud800": ["b\ud800", {"\udfff": 1}]}])) == [{"a\ufffd": ["b\ud800", {"\ufffd": 1}]}]
+
+
 def test_the_note_of_a_pair_is_text(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     pair = RunningPair(Address(HOSTILE, "k"), Address(HOSTILE, "k"), Path(HOSTILE), 1, HOSTILE)
     monkeypatch.setattr("specreason_sgl.runtime.pairs.running", lambda: pair)
@@ -303,4 +307,5 @@ def test_a_full_device_is_not_taken_for_a_reader_that_has_gone(tmp_path: Path) -
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
 
-    assert done.returncode != 0
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines() == ["error: cannot write: the disk is full", "hint: free some space"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import Annotated
 
@@ -21,7 +22,7 @@ from specreason_sgl.cli.run import run
 from specreason_sgl.cli.servers import down, status, up
 from specreason_sgl.cli.stops import INTERRUPTED, leave
 from specreason_sgl.errors import SIGNALLED, SpecReasonError
-from specreason_sgl.view.output import prepare, say
+from specreason_sgl.view.output import prepare, say, silence
 
 app = typer.Typer(
     name="specreason",
@@ -66,7 +67,13 @@ app.command("doctor")(doctor)
 def main() -> int:
     """Run the command line; returns the exit code."""
     prepare()
-    code = _run()
+    try:
+        code = _run()
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        silence(sys.stdout)
+        code = _complain(SpecReasonError("cannot write: the disk is full", hint="free some space"))
     if code >= SIGNALLED:
         leave(code)
     return code

@@ -450,7 +450,7 @@ def _noted(folder: Path) -> _Note | None:
         base, small = (Address(row[role]["url"], row[role].get("api_key")) for role in ("base", "small"))
         pair = RunningPair(base, small, Path(row["logs"]), int(row["pid"]), str(row.get("label", EMBEDDED)))
         return _Note(pair, row.get("host"), row.get("started"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 
 
