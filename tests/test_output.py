@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -182,6 +183,32 @@ def test_a_line_of_json_is_plain_and_says_what_it_was_given(text: str) -> None:
 
     assert json.loads(line) == {"text": text, "figure": None}
     assert all(" " <= char <= "~" for char in line)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("report", "LONG"),
+        ("replay", "LONG"),
+        ("diff", "LONG", "LONG"),
+        ("run", "q", "--program", "LONG"),
+        ("eval", "LONG"),
+        ("up", "--pair", "LONG", "--dry-run"),
+        ("up", "--base", "LONG", "--small", "LONG", "--gpus", "1x80", "--dry-run"),
+        ("doctor", "--pair", "LONG"),
+        ("status",),
+        ("run", "q"),
+    ],
+)
+def test_a_file_that_cannot_be_looked_at_is_a_line(
+    call: Callable[..., Said], command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "LONG" not in command:
+        monkeypatch.setenv("SPECREASON_HOME", "h" * 300)
+    code, out, err = call(*(each.replace("LONG", "n" * 300) for each in command))
+
+    assert (code, out) == (2, "")
+    assert re.search(r"^error: cannot use `.*[hn]{300}.*`: File name too long\n\Z", err, re.MULTILINE)
 
 
 def test_half_a_character_in_a_name_is_no_trouble_for_a_line_of_json() -> None:

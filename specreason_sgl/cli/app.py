@@ -21,7 +21,7 @@ from specreason_sgl.cli.report import report
 from specreason_sgl.cli.run import run
 from specreason_sgl.cli.servers import down, status, up
 from specreason_sgl.cli.stops import INTERRUPTED, leave
-from specreason_sgl.errors import SIGNALLED, SpecReasonError
+from specreason_sgl.errors import SIGNALLED, SpecReasonError, UsageError
 from specreason_sgl.view.output import prepare, say, silence
 
 app = typer.Typer(
@@ -70,10 +70,7 @@ def main() -> int:
     try:
         code = _run()
     except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        silence(sys.stdout)
-        code = _complain(SpecReasonError("cannot write: the disk is full", hint="free some space"))
+        code = _complain(_told(error))
     if code >= SIGNALLED:
         leave(code)
     return code
@@ -97,6 +94,16 @@ def _run() -> int:
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 1
     return 0
+
+
+def _told(error: OSError) -> SpecReasonError:
+    """A failure of the disk or of a file, in a line."""
+    if error.errno == errno.ENOSPC:
+        silence(sys.stdout)
+        return SpecReasonError("cannot write: the disk is full", hint="free some space")
+    if error.filename is None:
+        raise error
+    return UsageError(f"cannot use `{error.filename}`: {error.strerror}")
 
 
 def _knock() -> int | None:
