@@ -211,6 +211,13 @@ def test_a_file_that_cannot_be_looked_at_is_a_line(
     assert re.search(r"^error: cannot use `.*[hn]{300}.*`: File name too long\n\Z", err, re.MULTILINE)
 
 
+def test_a_file_name_that_is_no_text_is_shown_in_a_resolved_job(call: Callable[..., Said]) -> None:
+    code, out, _ = call("eval", "stories", "--dry-run", "--limit", "1", "--set", "dataset.path=a\udcffñ")
+
+    assert code == 0
+    assert '"path": "a⟨U+DCFF⟩ñ"' in out
+
+
 def test_half_a_character_in_a_name_is_no_trouble_for_a_line_of_json() -> None:
     assert json.loads(json_line([{"a\ud800": ["b\ud800", {"\udfff": 1}]}])) == [{"a\ufffd": ["b\ud800", {"\ufffd": 1}]}]
 
