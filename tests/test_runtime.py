@@ -276,6 +276,15 @@ def test_a_note_that_makes_no_sense_is_nobodys(asked: Callable[[], object], odd:
         assert not asked()
 
 
+def test_waiting_for_another_command_is_said_once(state: Path) -> None:
+    said: list[str] = []
+    wanted = pairs.Wanted("embedded", lambda _: [], limit_s=0.5)
+    with locked(state), pytest.raises(SpecReasonError, match="does not answer"):
+        pairs.up(wanted, said.append)
+
+    assert said == ["waiting for the pair that another command starts"]
+
+
 SLEEPING = "import time; print(flush=True); time.sleep(600)"
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEPING}"
 
