@@ -329,6 +329,25 @@ def test_every_requirement_is_known_by_what_it_is_imported_as() -> None:
     assert names - {"typer", "rich"} <= NEEDED  # the command line is made of these two
 
 
+@pytest.mark.parametrize("command", ["list", "report", "audit"])
+def test_a_reader_that_has_gone_is_no_failure(command: str, tmp_path: Path) -> None:
+    store(tmp_path / "one")
+    about = {"list": [], "report": ["one"], "audit": ["one", "--truth", "answers"]}[command]
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as nobody:
+        done = subprocess.run(
+            [sys.executable, "-m", "specreason_sgl", command, *about, "--runs", str(tmp_path)],
+            stdout=nobody,
+            stderr=subprocess.PIPE,
+            check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+
+    assert done.returncode == 0
+    assert b"Traceback" not in done.stderr
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
 def test_a_full_device_is_not_taken_for_a_reader_that_has_gone(tmp_path: Path) -> None:
     shutil.copytree(store(tmp_path / "one"), tmp_path / "two")
