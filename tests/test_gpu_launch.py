@@ -164,6 +164,7 @@ def armed(*arguments: str) -> PairSpec:
         (["--enable-custom-logit-processor"], "may run code"),
         (["--hicache-storage-backend", "dynamic"], "may run code"),
         (["--load-format", "pt"], "`--load-format pt` loads weights that are not safetensors"),
+        (["--speculative-draft-load-format=pt"], "`--speculative-draft-load-format pt` loads weights"),
         (["--host", "0.0.0.0"], "`--host 0.0.0.0` opens the server to the network"),  # noqa: S104
         (["--host=::"], "`--host ::` opens"),
         (["--hos", "node-a"], "`--hos node-a` opens"),
@@ -217,12 +218,12 @@ def test_stock_pairs_need_no_trust(name: str) -> None:
 def test_the_options_that_need_trust_are_sglangs() -> None:
     from sglang.srt.server_args import ServerArgs
 
-    from specreason_sgl.gpu.pairfile import KEYS, RUN_CODE
+    from specreason_sgl.gpu.pairfile import KEYS, LOAD_FORMATS, RUN_CODE
 
     parser = argparse.ArgumentParser()
     ServerArgs.add_cli_args(parser)
 
-    assert {*RUN_CODE, *KEYS, "--host", "--load-format", "--hicache-storage-backend"} <= {
+    assert {*RUN_CODE, *KEYS, *LOAD_FORMATS, "--host", "--hicache-storage-backend"} <= {
         name for action in parser._actions for name in action.option_strings
     }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specreason_sgl.errors import UsageError
@@ -208,12 +208,30 @@ def test_experts_of_different_width_are_counted_one_by_one() -> None:
 @pytest.mark.parametrize(
     "fields",
     [
+        {"model_type": "qwen3_moe", "num_experts": None},
+        {"architectures": ["NewMoeForCausalLM"]},
+    ],
+)
+def test_a_family_of_experts_that_names_none_is_never_taken_for_a_dense_model(fields: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="has no usable 'n_routed_experts'"):
+        Shape.read("m", PLAIN | fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
         {"n_super_experts": 16},
         {"ffn_config": {"experts_total": 16}},
         {"moe_intermediate_size": 32},
         {"num_experts_per_tok": 2},
         {"expert_layer_period": 2},
         {**EXPERTS, "num_extra_experts": 4},
+        {"n_experts": "64"},
+        {"n_experts": 64.0},
+        {"experts": [{"width": 32}, {"width": 32}]},
+        {"moe": {"num": 8, "top_k": 2}},
+        {"n_moe": 8},
+        {"use_moe": True},
     ],
 )
 def test_experts_that_are_not_understood_are_never_taken_for_a_dense_model(fields: dict[str, Any]) -> None:
@@ -310,6 +328,7 @@ VALUES = st.none() | st.booleans() | st.integers(-2, 2**40) | st.floats() | st.t
 ODD = st.recursive(VALUES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner))
 
 
+@settings(deadline=None)
 @given(row=st.sampled_from(PUBLISHED), data=st.data())
 def test_an_odd_value_anywhere_is_planned_or_refused_and_never_a_traceback(row: Any, data: st.DataObject) -> None:
     config = published(row["name"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -184,6 +185,43 @@ def test_a_line_of_json_is_plain_and_says_what_it_was_given(text: str) -> None:
     assert all(" " <= char <= "~" for char in line)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("report", "LONG"),
+        ("replay", "LONG"),
+        ("diff", "LONG", "LONG"),
+        ("run", "q", "--program", "LONG"),
+        ("eval", "LONG"),
+        ("up", "--pair", "LONG", "--dry-run"),
+        ("up", "--base", "LONG", "--small", "LONG", "--gpus", "1x80", "--dry-run"),
+        ("doctor", "--pair", "LONG"),
+        ("status",),
+        ("run", "q"),
+    ],
+)
+def test_a_file_that_cannot_be_looked_at_is_a_line(
+    call: Callable[..., Said], command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "LONG" not in command:
+        monkeypatch.setenv("SPECREASON_HOME", "h" * 300)
+    code, out, err = call(*(each.replace("LONG", "n" * 300) for each in command))
+
+    assert (code, out) == (2, "")
+    assert re.search(r"^error: cannot use `.*[hn]{300}.*`: File name too long\n\Z", err, re.MULTILINE)
+
+
+def test_a_file_name_that_is_no_text_is_shown_in_a_resolved_job(call: Callable[..., Said]) -> None:
+    code, out, _ = call("eval", "stories", "--dry-run", "--limit", "1", "--set", "dataset.path=a\udcffñ")
+
+    assert code == 0
+    assert '"path": "a⟨U+DCFF⟩ñ"' in out
+
+
+def test_half_a_character_in_a_name_is_no_trouble_for_a_line_of_json() -> None:
+    assert json.loads(json_line([{"a\ud800": ["b\ud800", {"\udfff": 1}]}])) == [{"a\ufffd": ["b\ud800", {"\ufffd": 1}]}]
+
+
 def test_the_note_of_a_pair_is_text(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     pair = RunningPair(Address(HOSTILE, "k"), Address(HOSTILE, "k"), Path(HOSTILE), 1, HOSTILE)
     monkeypatch.setattr("specreason_sgl.runtime.pairs.running", lambda: pair)
@@ -291,6 +329,25 @@ def test_every_requirement_is_known_by_what_it_is_imported_as() -> None:
     assert names - {"typer", "rich"} <= NEEDED  # the command line is made of these two
 
 
+@pytest.mark.parametrize("command", ["list", "report", "audit"])
+def test_a_reader_that_has_gone_is_no_failure(command: str, tmp_path: Path) -> None:
+    store(tmp_path / "one")
+    about = {"list": [], "report": ["one"], "audit": ["one", "--truth", "answers"]}[command]
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as nobody:
+        done = subprocess.run(
+            [sys.executable, "-m", "specreason_sgl", command, *about, "--runs", str(tmp_path)],
+            stdout=nobody,
+            stderr=subprocess.PIPE,
+            check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+
+    assert done.returncode == 0
+    assert b"Traceback" not in done.stderr
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
 def test_a_full_device_is_not_taken_for_a_reader_that_has_gone(tmp_path: Path) -> None:
     shutil.copytree(store(tmp_path / "one"), tmp_path / "two")
@@ -303,4 +360,5 @@ def test_a_full_device_is_not_taken_for_a_reader_that_has_gone(tmp_path: Path) -
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
 
-    assert done.returncode != 0
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines() == ["error: cannot write: the disk is full", "hint: free some space"]

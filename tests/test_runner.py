@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -15,6 +16,8 @@ from typing import Any
 import pytest
 from batches import stored_lines, wait_for
 
+from specreason_sgl.cli.evaluate import job_config
+from specreason_sgl.cli.pair import PairOptions
 from specreason_sgl.errors import UsageError
 from specreason_sgl.evaluation.datasets import DatasetSpec, load, told_story
 from specreason_sgl.evaluation.grading import Grader, outcome
@@ -469,6 +472,18 @@ def test_a_concurrency_that_was_asked_of_the_first_version_counts(tmp_path: Path
     writer, _ = RunWriter.resume(tmp_path / "run", config(make_job({"kind": "small"}), concurrency=[1]), SAME, done)
     writer.close("success")
     assert writer.remarks == []
+
+
+def test_problems_of_the_first_version_are_the_same_problems() -> None:
+    problems = [Problem(id="a", question="1+1?", answer="2"), Problem(id="b", question="?")]
+    row = '{"id":"a","question":"1+1?","answer":"2"}\n{"id":"b","question":"?","answer":null}'
+
+    def digest(*some: Problem) -> object:
+        job = make_job({"kind": "small"})
+        return (job_config(job, some, PairOptions(), Pair(None, None), None, 1).model_extra or {})["problems"]
+
+    assert digest(*problems) == hashlib.sha256(row.encode()).hexdigest()[:16]
+    assert digest(problems[0].model_copy(update={"choice": True})) != digest(problems[0])
 
 
 def first_version(folder: Path, concurrency: int, command: list[str]) -> None:

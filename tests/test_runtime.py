@@ -263,6 +263,28 @@ def test_what_a_dead_pair_left_behind_is_cleared_away(
     assert not (state / "pair.json").exists()
 
 
+@pytest.mark.parametrize(
+    "odd",
+    ["[" * 100_000, '{"base": {"url": "x"}, "small": {"url": "x"}, "logs": "x", "pid": 1e999}', "\0", '{"base": 1}'],
+    ids=["deep", "endless", "no text", "no table"],
+)
+@pytest.mark.parametrize("asked", [pairs.running, pairs.down])
+def test_a_note_that_makes_no_sense_is_nobodys(asked: Callable[[], object], odd: str, state: Path) -> None:
+    state.mkdir(parents=True)
+    (state / "pair.json").write_text(odd)
+    with locked(state):
+        assert not asked()
+
+
+def test_waiting_for_another_command_is_said_once(state: Path) -> None:
+    said: list[str] = []
+    wanted = pairs.Wanted("embedded", lambda _: [], limit_s=0.5)
+    with locked(state), pytest.raises(SpecReasonError, match="does not answer"):
+        pairs.up(wanted, said.append)
+
+    assert said == ["waiting for the pair that another command starts"]
+
+
 SLEEPING = "import time; print(flush=True); time.sleep(600)"
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEPING}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import Annotated
 
@@ -20,8 +21,8 @@ from specreason_sgl.cli.report import report
 from specreason_sgl.cli.run import run
 from specreason_sgl.cli.servers import down, status, up
 from specreason_sgl.cli.stops import INTERRUPTED, leave
-from specreason_sgl.errors import SIGNALLED, SpecReasonError
-from specreason_sgl.view.output import prepare, say
+from specreason_sgl.errors import SIGNALLED, SpecReasonError, UsageError
+from specreason_sgl.view.output import prepare, say, silence
 
 app = typer.Typer(
     name="specreason",
@@ -66,7 +67,10 @@ app.command("doctor")(doctor)
 def main() -> int:
     """Run the command line; returns the exit code."""
     prepare()
-    code = _run()
+    try:
+        code = _run()
+    except OSError as error:
+        code = _complain(_told(error))
     if code >= SIGNALLED:
         leave(code)
     return code
@@ -90,6 +94,16 @@ def _run() -> int:
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 1
     return 0
+
+
+def _told(error: OSError) -> SpecReasonError:
+    """A failure of the disk or of a file, in a line."""
+    if error.errno == errno.ENOSPC:
+        silence(sys.stdout)
+        return SpecReasonError("cannot write: the disk is full", hint="free some space")
+    if error.filename is None:
+        raise error
+    return UsageError(f"cannot use `{error.filename}`: {error.strerror}")
 
 
 def _knock() -> int | None:

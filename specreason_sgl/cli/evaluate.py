@@ -193,13 +193,13 @@ def _tell_of_code(job: Job) -> None:
 
 
 def _plan(job: Job, problems: Sequence[Problem], *, as_json: bool) -> str:
-    solves = len(problems) * job.repeats * len(job.modes)
-    if as_json:
-        from json import dumps
+    from json import dumps
 
-        return dumps({"job": job.model_dump(mode="json"), "problems": len(problems), "solves": solves}, indent=2)
+    solves, told = len(problems) * job.repeats * len(job.modes), job.model_dump(mode="json")
+    if as_json:
+        return dumps({"job": told, "problems": len(problems), "solves": solves}, indent=2)
     return (
-        f"{job.model_dump_json(indent=2)}\n"
+        f"{dumps(told, indent=2, ensure_ascii=False)}\n"
         f"{len(problems)} problems x {job.repeats} repeats x {len(job.modes)} modes = {solves} solves"
     )
 
@@ -296,7 +296,8 @@ def job_config(
     programs = load_programs(job.modes).values()
     if decode is not None:
         servers["decode"] = describe(Pair(decode, None))["base"]
-    text = "\n".join(problem.model_dump_json() for problem in problems)
+    # As the first version knew problems, so that its runs go on.
+    text = "\n".join(each.model_dump_json(exclude=None if each.choice else {"choice"}) for each in problems)
     return RunConfig.model_validate(
         {
             "created": datetime.now(UTC),

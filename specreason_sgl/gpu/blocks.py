@@ -6,6 +6,7 @@ something smaller would plan servers that run out of memory.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -316,24 +317,27 @@ def _understood(config: Config, routed: list[int] | None) -> None:
         UsageError: there is such a field.
     """
     known = {*ROUTED, *SHARED, *ACTIVE, *EXPERT_WIDTH, *SHARED_WIDTH, *HARMLESS}
+    is_dense = routed is None and config.get("enable_moe_block") is not False
     for name, value in walk(config):
         told = name.lower()
-        if not _counts(value):
-            continue
-        strange = "expert" in told and name not in known
-        if strange or (routed is None and config.get("enable_moe_block") is not False and _of_experts(told)):
+        strange = "expert" in told and name not in known and _counts(value)
+        if strange or (is_dense and _of_experts(told) and (value is True or _counts(value))):
             raise UsageError(f"`{name}` speaks of experts in a way that is not understood")
+    if is_dense and any("moe" in kind for kind in family(config)):
+        raise Unusable(ROUTED[0])
 
 
 def _of_experts(name: str) -> bool:
-    return "expert" in name or name.startswith("moe_") or "_moe_" in name
+    return "expert" in name or "moe" in re.split(r"[^a-z]", name)
 
 
 def _counts(value: Any) -> bool:
-    """Whether a value may be a number of things, or a list of such numbers."""
-    if isinstance(value, list):
-        return any(_counts(one) for one in value)
-    return isinstance(value, int) and not isinstance(value, bool) and value > 1
+    """Whether a value may be a number of things, however it is written, or holds such numbers."""
+    if isinstance(value, list | Mapping):
+        return any(_counts(one) for one in (value.values() if isinstance(value, Mapping) else value))
+    if isinstance(value, str):
+        return value.isdecimal() and value.strip("0") not in {"", "1"}
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 1 and value % 1 == 0
 
 
 def _searched(config: Config, block: Mapping[str, Any]) -> Block:

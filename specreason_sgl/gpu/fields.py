@@ -87,14 +87,13 @@ def layers_of(config: Config) -> int:
 
 
 def walk(config: Config) -> Iterator[tuple[str, Any]]:
-    """All fields, those in tables inside included, but for what is not the language model's."""
+    """All fields, and those in tables inside, but for what is not the language model's."""
     for name, value in config.items():
         if name in FOREIGN:
             continue
+        yield name, value
         if isinstance(value, Mapping):
             yield from walk(value)
-        else:
-            yield name, value
 
 
 def family(config: Config) -> set[str]:

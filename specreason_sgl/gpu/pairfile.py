@@ -34,6 +34,7 @@ RUN_CODE = (
     "--config",
 )
 """SGLang's options that have a server run code from elsewhere, or that may hold any others."""
+LOAD_FORMATS = ("--load-format", "--speculative-draft-load-format")
 SAFE_FORMATS = ("safetensors", "dummy")
 KEYS = ("--api-key", "--admin-api-key")
 
@@ -66,7 +67,7 @@ class ModelSpec(BaseModel):
                 _means(name, "--hicache-storage-backend") and value == "dynamic"
             ):
                 yield f"`{name}` may run code that comes with a model or a file"
-            elif _means(name, "--load-format") and value not in SAFE_FORMATS:
+            elif any(_means(name, option) for option in LOAD_FORMATS) and value not in SAFE_FORMATS:
                 yield f"`{name} {value}` loads weights that are not safetensors"
             elif _means(name, "--host") and not _is_here(value):
                 yield f"`{name} {value}` opens the server to the network"

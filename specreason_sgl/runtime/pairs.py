@@ -207,6 +207,7 @@ def up(wanted: Wanted, on_progress: Say = lambda _: None) -> tuple[RunningPair, 
     with _usable(folder):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     deadline = time.monotonic() + wanted.limit_s
+    is_waiting = False
     while time.monotonic() < deadline:
         if found := _found():
             pair = found[1].pair
@@ -219,7 +220,9 @@ def up(wanted: Wanted, on_progress: Say = lambda _: None) -> tuple[RunningPair, 
             with _lock(folder) as lock:
                 if lock is not None:
                     return _start_noted(wanted, folder, lock, on_progress), True
-        on_progress("waiting for the pair that another command starts")
+        if not is_waiting:
+            on_progress("waiting for the pair that another command starts")
+        is_waiting = True
         time.sleep(POLL_S)
     raise SpecReasonError("the pair that is up does not answer", hint="`specreason down` stops it")
 
@@ -450,7 +453,7 @@ def _noted(folder: Path) -> _Note | None:
         base, small = (Address(row[role]["url"], row[role].get("api_key")) for role in ("base", "small"))
         pair = RunningPair(base, small, Path(row["logs"]), int(row["pid"]), str(row.get("label", EMBEDDED)))
         return _Note(pair, row.get("host"), row.get("started"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 
 

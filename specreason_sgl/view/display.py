@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, TextIO, get_args
 
 from specreason_sgl.errors import UsageError
+from specreason_sgl.view.output import silence
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -163,9 +164,13 @@ def console(stream: TextIO | None = None) -> Console:
     """Standard output or another stream to lay something out for; nothing in it is markup."""
     from rich.console import Console
 
+    class Paper(Console):
+        def on_broken_pipe(self) -> None:
+            silence(self.file)  # type: ignore[arg-type]  # rich only asks that it can be written to
+
     stream = stream or sys.stdout
     told = stream.isatty() or os.environ.get("COLUMNS", "").isdecimal()
-    return Console(file=stream, highlight=False, markup=False, emoji=False, width=None if told else PIPED)
+    return Paper(file=stream, highlight=False, markup=False, emoji=False, width=None if told else PIPED)
 
 
 def _ignore(_event: Event) -> None:

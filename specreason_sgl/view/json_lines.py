@@ -8,6 +8,7 @@ from typing import TextIO
 from pydantic_core import to_jsonable_python
 
 from specreason_sgl.events import Event, TextStreamed
+from specreason_sgl.prompts import whole
 from specreason_sgl.view.output import Output
 
 
@@ -28,5 +29,12 @@ class JsonSink:
 
 def json_line(value: object) -> str:
     """A value as one line of JSON that any stream can carry and no terminal obeys."""
-    plain = to_jsonable_python(value, inf_nan_mode="null")
+    plain = to_jsonable_python(_named(value), inf_nan_mode="null")
     return json.dumps(plain, ensure_ascii=True).replace("\x7f", "\\u007f")
+
+
+def _named(value: object) -> object:
+    """The value with whole characters in all names: pydantic takes no others there."""
+    if isinstance(value, dict):
+        return {whole(name) if isinstance(name, str) else name: _named(each) for name, each in value.items()}
+    return [_named(each) for each in value] if isinstance(value, list | tuple) else value
