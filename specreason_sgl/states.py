@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import threading
+from contextvars import copy_context
 from functools import cache
-from queue import SimpleQueue
+from queue import Queue, SimpleQueue
 from typing import Any
 
 from sglang.lang import interpreter
@@ -33,7 +34,7 @@ def check(state: ProgramState) -> None:
 class Executor(StreamExecutor):  # type: ignore[misc]  # SGLang is untyped
     """An executor whose worker outlives a failure: it does nothing more, but goes on saying that it failed."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: Any, use_thread: bool = True, **options: Any) -> None:
         """Begin without a failure, before the worker does."""
         self.error_: Exception | None = None
         self.lost: dict[str, Exception] = {}
@@ -41,7 +42,13 @@ class Executor(StreamExecutor):  # type: ignore[misc]  # SGLang is untyped
         self._scopes: dict[str, int] = {}
         """The open scopes, each by the thread that is to close it."""
         self._is_over = False
-        super().__init__(*args, **options)
+        super().__init__(*args, **options, use_thread=False)
+        self.use_thread = use_thread
+        if use_thread:
+            self.queue: Queue[Any] = Queue()
+            # A daemon, or a state that somebody keeps would keep the interpreter from leaving.
+            self.worker = threading.Thread(target=copy_context().run, args=(self._thread_worker_func,), daemon=True)
+            self.worker.start()
 
     def submit(self, expr: SglExpr | str) -> None:
         """Hand over the next expression.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -21,6 +23,7 @@ from specreason_sgl.solve import Pair, solve
 from specreason_sgl.store import Problem, SolveRecord
 from specreason_sgl.testing import Reply, ScriptedBackend
 
+ROOT = Path(__file__).parents[1]
 REFUSED = "top_p=7.0"
 """What a server takes for no number at all, so that the call fails at once."""
 
@@ -332,3 +335,29 @@ def test_digits_are_choices_of_a_failed_state_too() -> None:
             s["score"]
 
     mine.run(backend=ScriptedBackend("base", [CallFailed("refused")]))
+
+
+KEEPER = """
+import sglang as sgl
+from specreason_sgl.errors import CallFailed
+from specreason_sgl.testing import Reply, ScriptedBackend
+
+kept = []
+
+@sgl.function
+def mine(s):
+    s += "?"
+    kept.extend(s.fork(2).states)
+    kept[0] += sgl.gen("one")
+    kept[1] += sgl.gen("one")
+
+mine.run(backend=ScriptedBackend("base", [CallFailed("refused"), Reply("hm")]))
+print([state.error() is None for state in kept].count(True))
+"""
+
+
+def test_a_state_that_somebody_keeps_does_not_keep_the_interpreter() -> None:
+    command = [sys.executable, "-c", KEEPER]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, cwd=ROOT)
+
+    assert (ended.returncode, ended.stdout) == (0, "1\n"), ended.stderr
