@@ -151,7 +151,7 @@ FORMATS = (
         "Here are my reasoning steps:\n",
         "\n[BEGIN FINAL RESPONSE]\n",
         (),
-        r"Here are my reasoning steps:",
+        r"Here are my reasoning steps:|\[BEGIN FINAL RESPONSE\]",
     ),
     Thinking(
         "minimax-m3",
@@ -181,7 +181,7 @@ FORMATS = (
         "<|inner_prefix|>",
         "<|inner_suffix|>",
         ("apertus2509",),
-        r"<\|inner_prefix\|>",
+        r"<\|inner_prefix\|>|<\|assistant_start\|>",
     ),
     THINK,
 )

@@ -290,3 +290,14 @@ def test_a_family_is_recognised_by_what_nobody_else_shows() -> None:
     shown = [family(template, **SWITCHES)([{"role": "user", "content": "q"}]) for template, *_ in LEARNED]
 
     assert [recognised(text).name for text in shown] == [name for _, name, *_ in LEARNED]
+
+
+@pytest.mark.parametrize(
+    ("shows", "name"),
+    [
+        ("Reason first. Then answer: [BEGIN FINAL RESPONSE] ... [END FINAL RESPONSE].<|user|>q<|assistant|>", "apriel"),
+        ("<|user_start|>q<|user_end|><|assistant_start|>", "apertus"),
+    ],
+)
+def test_a_family_whose_template_opens_nothing_is_known_by_what_else_it_shows(shows: str, name: str) -> None:
+    assert recognised(shows).name == name
