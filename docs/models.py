@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from specreason_sgl.thinking import FORMATS, UNSUPPORTED
+from specreason_sgl.text.thinking import FORMATS, UNSUPPORTED
 
 HEAD = """# Models: who thinks how
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from specreason_sgl.events import Event, StepScored
-from specreason_sgl.store import SolveRecord, read_run
+from specreason_sgl.runs.store import SolveRecord, read_run
 from specreason_sgl.view.batch_view import BatchLook, BatchState, SolveKey, batch_frame
 from specreason_sgl.view.compare import Side, compare_frame
 from specreason_sgl.view.export import picture

@@ -2,8 +2,8 @@
 
 import sglang as sgl
 
-from specreason_sgl.ahead import Ahead
-from specreason_sgl.programs import DIGITS
+from specreason_sgl.lang.ahead import Ahead
+from specreason_sgl.lang.loading import DIGITS
 
 OVERLAPS = True
 

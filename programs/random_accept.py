@@ -4,7 +4,7 @@ import random
 
 import sglang as sgl
 
-from specreason_sgl.programs import load
+from specreason_sgl.lang.loading import load
 
 paper = load("specreason").function.func
 

@@ -2,7 +2,7 @@
 
 import sglang as sgl
 
-from specreason_sgl.programs import DIGITS
+from specreason_sgl.lang.loading import DIGITS
 
 
 @sgl.function

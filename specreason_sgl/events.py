@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from specreason_sgl.scoring import Score
+from specreason_sgl.text.scoring import Score
 
 SCHEMA_VERSION = 1
 

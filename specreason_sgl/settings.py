@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from specreason_sgl.prompts import DELIMITER
-from specreason_sgl.scoring import ScoreRule
+from specreason_sgl.text.prompts import DELIMITER
+from specreason_sgl.text.scoring import ScoreRule
 
 
 class Settings(BaseModel):

@@ -24,14 +24,14 @@ from sglang.lang.choices import ChoicesDecision, ChoicesSamplingMethod
 from sglang.lang.interpreter import StreamExecutor
 from sglang.lang.ir import SglSamplingParams
 
-from specreason_sgl.chat import ChatFormat
-from specreason_sgl.endpoint import GIVEN_UP, Draws, Listen
+from specreason_sgl.engine.endpoint import GIVEN_UP, Draws, Listen
+from specreason_sgl.engine.patience import Patience
 from specreason_sgl.errors import CallFailed
 from specreason_sgl.events import Model
 from specreason_sgl.pair import stories
-from specreason_sgl.patience import Patience
-from specreason_sgl.prompts import DELIMITER, EMBEDDED, JUDGE_PREFILL, THINK_CLOSE
-from specreason_sgl.scoring import DIGITS, LEAST
+from specreason_sgl.text.chat import ChatFormat
+from specreason_sgl.text.prompts import DELIMITER, EMBEDDED, JUDGE_PREFILL, THINK_CLOSE
+from specreason_sgl.text.scoring import DIGITS, LEAST
 
 CHAT = ChatFormat("[user]", "[assistant]<think>\n", f"[user]{EMBEDDED.judge}[assistant]{JUDGE_PREFILL}", (), EMBEDDED)
 

@@ -15,8 +15,8 @@ from specreason_sgl.evaluation.datasets import load
 from specreason_sgl.evaluation.grading import Grader
 from specreason_sgl.evaluation.job import Job
 from specreason_sgl.evaluation.runner import Runner, done
-from specreason_sgl.solve import Pair
-from specreason_sgl.store import RunConfig, RunWriter, SolveRecord, closing, read_run
+from specreason_sgl.lang.solve import Pair
+from specreason_sgl.runs.store import RunConfig, RunWriter, SolveRecord, closing, read_run
 from specreason_sgl.view.batch_sinks import SilentBatch
 
 ROOT = Path(__file__).parents[1]

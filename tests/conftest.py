@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from specreason_sgl.runtime.pairs import RunningPair
-    from specreason_sgl.solve import Pair
+    from specreason_sgl.lang.solve import Pair
+    from specreason_sgl.servers.pairs import RunningPair
 
 # A shell that starts the tests in the background has them ignore these, and what they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -28,7 +28,7 @@ def own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPair]:
     """The embedded pair on real SGLang servers, started once for all tests that need it."""
     from specreason_sgl.cli.pair import embedded_models
-    from specreason_sgl.runtime import pairs
+    from specreason_sgl.servers import pairs
 
     with pairs.launch(*embedded_models(), tmp_path_factory.mktemp("servers")) as running:
         yield running
@@ -37,8 +37,8 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPair]:
 @pytest.fixture(scope="session")
 def pair(servers: RunningPair) -> Pair:
     """The two servers as backends."""
-    from specreason_sgl.endpoint import Endpoint
-    from specreason_sgl.solve import Pair
+    from specreason_sgl.engine.endpoint import Endpoint
+    from specreason_sgl.lang.solve import Pair
 
     return Pair(
         Endpoint(servers.base.url, "base", api_key=servers.base.api_key),

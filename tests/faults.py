@@ -22,13 +22,13 @@ from typing import Any, Literal, Self
 
 import urllib3
 
-from specreason_sgl.endpoint import Endpoint
+from specreason_sgl.engine.endpoint import Endpoint
+from specreason_sgl.engine.patience import ATTEMPTS, Patience
 from specreason_sgl.events import Model
+from specreason_sgl.lang.solve import Pair
 from specreason_sgl.pair.stories import Story
-from specreason_sgl.patience import ATTEMPTS, Patience
-from specreason_sgl.scoring import DIGITS
-from specreason_sgl.solve import Pair
 from specreason_sgl.testing import StoryBackend
+from specreason_sgl.text.scoring import DIGITS
 
 Fault = Literal["refuse", "delay", "cut", "500", "503", "broken JSON", "stall", "blink"]
 FAULTS: tuple[Fault, ...] = ("refuse", "delay", "cut", "500", "503", "broken JSON", "stall", "blink")

@@ -8,7 +8,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 import specreason_sgl
-from specreason_sgl.prompts import JUDGE_PREFILL, REFERENCE
+from specreason_sgl.text.prompts import JUDGE_PREFILL, REFERENCE
 
 EMBEDDED = Path(specreason_sgl.__file__).parent / "pair" / "base" / "tokenizer.json"
 

@@ -31,16 +31,16 @@ from batches import ROOT, execute, footprint, holds, make_job, start
 from faults import Plan, Proxy, story_pair
 from hostile import FINDS, TURNS, generated
 
-from specreason_sgl.divergence import compare
-from specreason_sgl.endpoint import Endpoint
+from specreason_sgl.engine.endpoint import Endpoint
+from specreason_sgl.engine.patience import Patience
 from specreason_sgl.events import CallMade
+from specreason_sgl.lang.loading import load as load_program
+from specreason_sgl.lang.solve import Pair, solve
 from specreason_sgl.pair.stories import story
-from specreason_sgl.patience import Patience
-from specreason_sgl.programs import load as load_program
-from specreason_sgl.runtime import pairs
+from specreason_sgl.runs.diff import compare
+from specreason_sgl.runs.store import Problem, RunConfig, SolveRecord, read_run, writing
+from specreason_sgl.servers import pairs
 from specreason_sgl.settings import Settings
-from specreason_sgl.solve import Pair, solve
-from specreason_sgl.store import Problem, RunConfig, SolveRecord, read_run, writing
 from specreason_sgl.testing import Reply, ScriptedBackend
 
 BASE, SMALL = (ROOT / "specreason_sgl" / "pair" / role for role in ("base", "small"))

@@ -10,19 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specreason_sgl import programs
-from specreason_sgl.break_even import FIRST_PAUSE, BreakEven
-from specreason_sgl.endpoint import Draws, Listen
+from specreason_sgl.engine.endpoint import Draws, Listen
 from specreason_sgl.errors import UsageError
 from specreason_sgl.events import CallMade, DraftingChanged, Dropped, StepDrafted, StepScored, StepTaken
+from specreason_sgl.lang import loading
+from specreason_sgl.lang.back_off import FIRST_PAUSE, BreakEven
+from specreason_sgl.lang.solve import Pair, solve
 from specreason_sgl.pair import stories
+from specreason_sgl.runs.store import Problem, SolveRecord
 from specreason_sgl.settings import Settings
-from specreason_sgl.solve import Pair, solve
-from specreason_sgl.steps import merged
-from specreason_sgl.store import Problem, SolveRecord
 from specreason_sgl.testing import CHAT, Reply, ScriptedBackend, StoryBackend
+from specreason_sgl.text.steps import merged
 
-PROGRAMS = {name: programs.load(name) for name in ("specreason", "lookahead", "base_only")}
+PROGRAMS = {name: loading.load(name) for name in ("specreason", "lookahead", "base_only")}
 
 
 def solved(seed: int, program: str, *, skill: float, seconds: float = 0.0, **parameters: object) -> SolveRecord:

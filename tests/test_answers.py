@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specreason_sgl.answers import boxed, is_same
+from specreason_sgl.text.answers import boxed, is_same
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specreason_sgl.runtime.serve import STAND_IN, kernels_load
+from specreason_sgl.servers.tree import STAND_IN, kernels_load
 
 if TYPE_CHECKING:
-    from specreason_sgl.runtime import attention
+    from specreason_sgl.servers.cpu import attention
 
 SLOTS = 4096
 
@@ -27,11 +27,11 @@ def sglang_on_the_cpu() -> None:
         patch.setenv("SGLANG_USE_CPU_ENGINE", "1")
         if not kernels_load():
             patch.syspath_prepend(STAND_IN)
-        import specreason_sgl.runtime.attention  # noqa: F401
+        import specreason_sgl.servers.cpu.attention  # noqa: F401
 
 
 def ours() -> type[attention.IncrementalAttention]:
-    from specreason_sgl.runtime.attention import IncrementalAttention
+    from specreason_sgl.servers.cpu.attention import IncrementalAttention
 
     return IncrementalAttention
 
@@ -206,7 +206,7 @@ def test_the_backend_can_be_chosen_by_name() -> None:
     from sglang.srt.layers.attention.attention_registry import ATTENTION_BACKENDS
     from sglang.srt.server_args import ATTENTION_BACKEND_CHOICES
 
-    from specreason_sgl.runtime.plugin import ATTENTION, register
+    from specreason_sgl.servers.plugin import ATTENTION, register
 
     register()
     register()

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from specreason_sgl import programs
 from specreason_sgl.cli import app as command_line
 from specreason_sgl.evaluation.audit import (
     FLATTERY,
@@ -31,12 +30,13 @@ from specreason_sgl.evaluation.audit import (
 )
 from specreason_sgl.evaluation.datasets import DatasetSpec, load
 from specreason_sgl.events import Event, SolveEnded, StepTaken
+from specreason_sgl.lang import loading
+from specreason_sgl.lang.solve import Pair, solve
 from specreason_sgl.pair.stories import story
-from specreason_sgl.scoring import LEAST, Score, certain
+from specreason_sgl.runs.store import Problem, RunConfig, RunWriter, SolveRecord, closing
 from specreason_sgl.settings import Settings
-from specreason_sgl.solve import Pair, solve
-from specreason_sgl.store import Problem, RunConfig, RunWriter, SolveRecord, closing
 from specreason_sgl.testing import Reply, ScriptedBackend, StoryBackend
+from specreason_sgl.text.scoring import LEAST, Score, certain
 
 
 def judged(score: Score | int, *, right: bool, problem: str = "p", threshold: float = 7) -> Judged:
@@ -55,7 +55,7 @@ def pair(skill: float = 0.7, base_skill: float = 1.0) -> Pair:
 
 
 def solved(count: int = 8, program: str = "specreason", over: Pair | None = None, **settings: Any) -> list[SolveRecord]:
-    loaded, knobs = programs.load(program), Settings.model_validate({"score": "greedy", **settings})
+    loaded, knobs = loading.load(program), Settings.model_validate({"score": "greedy", **settings})
     return [solve(problem, loaded, over or pair(), knobs) for problem in load(DatasetSpec(name="stories", limit=count))]
 
 
@@ -156,7 +156,7 @@ def test_on_other_data_a_draft_is_as_right_as_its_solution() -> None:
     for answer in answers:
         said = Reply(f"\\boxed{{{answer}}}" if answer else "no idea")
         servers = ScriptedBackend("base", [8, said]), ScriptedBackend("small", [Reply("2 and 2", closes=True)])
-        records.append(solve(problem, programs.load("specreason"), Pair(*servers), Settings()))
+        records.append(solve(problem, loading.load("specreason"), Pair(*servers), Settings()))
     found, truth, left_out = collect(records)
 
     assert (truth, left_out) == ("answers", 1)

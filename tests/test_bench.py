@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from specreason_sgl import programs
-from specreason_sgl.evaluation import bench, cost_model
-from specreason_sgl.evaluation.cost_model import Costs, TokenCost
 from specreason_sgl.events import AnswerWritten, CallMade, SolveEnded, SolveStarted, StepScored, StepTaken
+from specreason_sgl.lang import loading
+from specreason_sgl.lang.solve import Pair, solve
+from specreason_sgl.measure import bench, cost_model
+from specreason_sgl.measure.cost_model import Costs, TokenCost
 from specreason_sgl.pair import stories
+from specreason_sgl.runs.store import Problem, SolveRecord
 from specreason_sgl.settings import Settings
-from specreason_sgl.solve import Pair, solve
-from specreason_sgl.store import Problem, SolveRecord
 from specreason_sgl.testing import StoryBackend
 
 if TYPE_CHECKING:
-    from specreason_sgl.runtime.pairs import RunningPair
+    from specreason_sgl.servers.pairs import RunningPair
 
 COSTS = Costs(
     base=[TokenCost(context=256, batch=1, seconds=0.010), TokenCost(context=1024, batch=1, seconds=0.020)],
@@ -86,7 +86,7 @@ def test_problems_that_fail_are_told_and_are_not_solved() -> None:
     told = [stories.story(seed) for seed in range(4)]
     problems = [Problem(id=str(n), question=one.question, answer=str(one.answer)) for n, one in enumerate(told)]
     pair = Pair(Refusing("base", told), StoryBackend("small", told))
-    settings, base_only = Settings(temperature=0, top_p=1, budget=1024), programs.load("base_only")
+    settings, base_only = Settings(temperature=0, top_p=1, budget=1024), loading.load("base_only")
 
     rate, failed = bench.throughput(pair, base_only, settings, problems, 2)
     assert (rate > 0, failed) == (True, 2)
@@ -143,7 +143,7 @@ def test_drafting_ahead_decides_on_real_servers_as_the_sequential_program(pair: 
         taken = [
             [
                 (e.author, e.text) if isinstance(e, StepTaken) else e.accepted
-                for e in solve(problem, programs.load(name), pair, greedy, parameters=parameters).events
+                for e in solve(problem, loading.load(name), pair, greedy, parameters=parameters).events
                 if isinstance(e, StepTaken | StepScored)
             ]
             for name, parameters in (("specreason", {}), ("lookahead", {"depth": 2, "race": race}))

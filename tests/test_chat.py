@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from jinja2 import Template
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from specreason_sgl.chat import ChatFormat, Message, Render
-from specreason_sgl.endpoint import Endpoint
-from specreason_sgl.prompts import DELIMITER, JUDGE_PREFILL, REFERENCE, THINK_CLOSE, THINK_OPEN
+from specreason_sgl.engine.endpoint import Endpoint
+from specreason_sgl.text.chat import ChatFormat, Message, Render
+from specreason_sgl.text.prompts import DELIMITER, JUDGE_PREFILL, REFERENCE, THINK_CLOSE, THINK_OPEN
 
 TEMPLATES = Path(__file__).parent / "data" / "templates"
 DEEPSEEK_BOS = "<｜begin▁of▁sentence｜>"

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specreason_sgl.answers import boxed
 from specreason_sgl.evaluation.choice import LETTERS, is_choice, letter, offered, option
+from specreason_sgl.text.answers import boxed
 
 BOXES = [
     ("C2v", None),

@@ -15,7 +15,7 @@ from faults import story_pair
 from specreason_sgl.cli import app
 from specreason_sgl.cli.run import SAMPLE_SEED
 from specreason_sgl.pair.stories import story
-from specreason_sgl.store import read_run
+from specreason_sgl.runs.store import read_run
 
 KEY = "nobody-is-to-see-this"
 

@@ -28,7 +28,7 @@ from specreason_sgl.evaluation.datasets import (
     told_story,
 )
 from specreason_sgl.pair import stories
-from specreason_sgl.store import Problem
+from specreason_sgl.runs.store import Problem
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the public problem files are not beside the checkout")

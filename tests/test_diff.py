@@ -13,9 +13,7 @@ from typing import Any
 import pytest
 from faults import story_pair
 
-from specreason_sgl import programs
 from specreason_sgl.cli import app
-from specreason_sgl.divergence import compare, first_divergence, repeatability
 from specreason_sgl.events import (
     AnswerWritten,
     CallMade,
@@ -27,8 +25,10 @@ from specreason_sgl.events import (
     StepTaken,
     ThinkingEnded,
 )
+from specreason_sgl.lang import loading
 from specreason_sgl.pair.stories import story
-from specreason_sgl.store import Problem, RunConfig, SolveRecord, read_run, writing
+from specreason_sgl.runs.diff import compare, first_divergence, repeatability
+from specreason_sgl.runs.store import Problem, RunConfig, SolveRecord, read_run, writing
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -127,8 +127,8 @@ def test_the_header_says_what_can_be_expected(
 
 
 def test_the_header_knows_what_programs_and_settings_do_to_it() -> None:
-    assert "last digits of scores" in expected(overlapping=programs.load("lookahead").overlaps)
-    assert expected(overlapping=programs.load("specreason").overlaps) == expected()
+    assert "last digits of scores" in expected(overlapping=loading.load("lookahead").overlaps)
+    assert expected(overlapping=loading.load("specreason").overlaps) == expected()
     assert expected(deterministic=True, timed=True).startswith("not repeatable: with back-off")
 
 
@@ -139,7 +139,7 @@ def test_the_header_does_not_vouch_for_programs_of_ones_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool, words: str
 ) -> None:
     told = story(1)
-    program = programs.find("specreason")
+    program = loading.find("specreason")
     if own:
         program = Path(shutil.copy(program, tmp_path))
     job = tmp_path / "job.toml"

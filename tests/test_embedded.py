@@ -17,22 +17,22 @@ import pytest
 import sglang as sgl
 import urllib3
 
-from specreason_sgl import programs
 from specreason_sgl.cli.pair import embedded_models
-from specreason_sgl.endpoint import Endpoint
+from specreason_sgl.engine.endpoint import Endpoint
 from specreason_sgl.errors import ServerUnreachable, UsageError
 from specreason_sgl.events import CallMade, StepScored, StepTaken
+from specreason_sgl.lang import loading
+from specreason_sgl.lang.solve import Pair, solve
+from specreason_sgl.lang.trace import MARGIN
 from specreason_sgl.pair import stories
 from specreason_sgl.pair.evaluate import auroc
-from specreason_sgl.runtime import servers as runtime
-from specreason_sgl.scoring import DIGITS
+from specreason_sgl.runs.store import Problem, SolveRecord
+from specreason_sgl.servers import processes as runtime
 from specreason_sgl.settings import Settings
-from specreason_sgl.solve import Pair, solve
-from specreason_sgl.store import Problem, SolveRecord
-from specreason_sgl.trace import MARGIN
+from specreason_sgl.text.scoring import DIGITS
 
 if TYPE_CHECKING:
-    from specreason_sgl.runtime.pairs import RunningPair
+    from specreason_sgl.servers.pairs import RunningPair
 
 pytestmark = pytest.mark.server
 
@@ -43,7 +43,7 @@ STORIES = range(8)
 def run(pair: Pair, seed: int, program: str = "specreason", **changes: object) -> SolveRecord:
     told = stories.story(seed)
     problem = Problem(id=str(seed), question=told.question, answer=str(told.answer))
-    return solve(problem, programs.load(program), pair, GREEDY.model_copy(update=changes))
+    return solve(problem, loading.load(program), pair, GREEDY.model_copy(update=changes))
 
 
 def steps(record: SolveRecord) -> list[str]:
@@ -245,7 +245,7 @@ def test_a_question_that_nearly_fills_the_context_leaves_room_for_the_answer(pai
         return len(base.tokens(base.chat.opening(question(words))))
 
     longest = question(bisect_right(range(base.context), wanted, key=tokens) - 1)
-    record = solve(Problem(id="long", question=longest), programs.load(program), pair, settings)
+    record = solve(Problem(id="long", question=longest), loading.load(program), pair, settings)
 
     assert record.tally.outcome != "failed", record.tally.error
     assert record.tally.ended == "context"
@@ -254,7 +254,7 @@ def test_a_question_that_nearly_fills_the_context_leaves_room_for_the_answer(pai
 
 def test_a_question_too_long_for_the_context_fails_with_a_line(pair: Pair) -> None:
     problem = Problem(id="long", question="Mia has 2 apples. " * 3000)
-    record = solve(problem, programs.load("base_only"), pair, GREEDY)
+    record = solve(problem, loading.load("base_only"), pair, GREEDY)
 
     assert record.tally.outcome == "failed"
     assert "\n" not in (record.tally.error or "\n")
@@ -265,7 +265,7 @@ def test_streaming_changes_nothing_but_what_is_heard(pair: Pair) -> None:
     problem = Problem(id="2", question=told.question)
     heard: list[str] = []
     streamed = solve(
-        problem, programs.load("specreason"), pair, GREEDY, stream=True,
+        problem, loading.load("specreason"), pair, GREEDY, stream=True,
         sink=lambda e: heard.append(e.text) if e.type == "text_streamed" else None,  # type: ignore[attr-defined]
     )  # fmt: skip
 

@@ -16,10 +16,10 @@ import sglang as sgl
 from sglang.lang.choices import greedy_token_selection, unconditional_likelihood_normalized
 from sglang.lang.interpreter import StreamExecutor
 
-from specreason_sgl.endpoint import Endpoint
+from specreason_sgl.engine.endpoint import Endpoint
+from specreason_sgl.engine.patience import Patience
 from specreason_sgl.errors import CallFailed, ServerUnreachable, SpecReasonError, UsageError
-from specreason_sgl.patience import Patience
-from specreason_sgl.scoring import DIGITS
+from specreason_sgl.text.scoring import DIGITS
 
 Handler = Callable[[BaseHTTPRequestHandler, dict[str, Any]], None]
 
@@ -173,7 +173,7 @@ def test_the_control_tokens_of_a_template_are_learned_and_broken_up_in_a_questio
 
 
 def test_only_connecting_has_to_be_quick(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("specreason_sgl.endpoint.CONNECT_S", 0.2)
+    monkeypatch.setattr("specreason_sgl.engine.endpoint.CONNECT_S", 0.2)
 
     def slow(handler: BaseHTTPRequestHandler, _: dict[str, Any]) -> None:
         time.sleep(0.5)

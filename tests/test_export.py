@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from specreason_sgl.errors import UsageError
 from specreason_sgl.events import AnswerWritten, Event, Noticed, SolveEnded, SolveStarted, StepTaken
-from specreason_sgl.store import SolveRecord
+from specreason_sgl.runs.redecide import redecide
+from specreason_sgl.runs.store import SolveRecord
 from specreason_sgl.view.export import as_html, as_markdown, as_svg, export
-from specreason_sgl.view.redecide import redecide
 from specreason_sgl.view.state import SolveState
 
 DATA = Path(__file__).parent / "data"

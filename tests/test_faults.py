@@ -12,17 +12,17 @@ import pytest
 from batches import execute, make_job, stored_lines, wait_for
 from faults import FAULTS, SURVIVED, EveryOther, Fault, Plan, Proxy, story_pair
 
-from specreason_sgl.endpoint import Endpoint
+from specreason_sgl.engine.endpoint import Endpoint
+from specreason_sgl.engine.patience import Patience
 from specreason_sgl.errors import ServerUnreachable
 from specreason_sgl.evaluation.datasets import load
 from specreason_sgl.events import CallMade, Event, Noticed, StepTaken, TextStreamed
+from specreason_sgl.lang.loading import load as load_program
+from specreason_sgl.lang.solve import Pair, solve
 from specreason_sgl.pair.stories import story
-from specreason_sgl.patience import Patience
-from specreason_sgl.programs import load as load_program
-from specreason_sgl.runtime.pairs import RunningPair
+from specreason_sgl.runs.store import Problem, SolveRecord, read_run
+from specreason_sgl.servers.pairs import RunningPair
 from specreason_sgl.settings import Settings
-from specreason_sgl.solve import Pair, solve
-from specreason_sgl.store import Problem, SolveRecord, read_run
 
 STORIES = [story(seed) for seed in range(60)]
 SETTINGS = Settings(temperature=0.0, top_p=1.0, budget=1024)

@@ -12,11 +12,11 @@ import sglang as sgl
 from sglang.lang.choices import greedy_token_selection, unconditional_likelihood_normalized
 
 from specreason_sgl.cli.pair import embedded_models
-from specreason_sgl.endpoint import Endpoint
+from specreason_sgl.engine.endpoint import Endpoint
 from specreason_sgl.errors import SpecReasonError
-from specreason_sgl.prompts import DELIMITER, THINK_CLOSE
-from specreason_sgl.runtime.servers import Servers, cores, free_ports, plan
-from specreason_sgl.solve import Pair
+from specreason_sgl.lang.solve import Pair
+from specreason_sgl.servers.processes import Servers, cores, free_ports, plan
+from specreason_sgl.text.prompts import DELIMITER, THINK_CLOSE
 
 pytestmark = pytest.mark.server
 

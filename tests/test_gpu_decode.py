@@ -10,10 +10,10 @@ from dataclasses import replace
 import pytest
 
 from specreason_sgl.errors import UsageError
-from specreason_sgl.gpu import detect
-from specreason_sgl.gpu.decode import METHODS, Method, choose
-from specreason_sgl.gpu.plan import GIB
-from specreason_sgl.gpu.shapes import Shape, find
+from specreason_sgl.servers.gpu import detect
+from specreason_sgl.servers.gpu.decode import METHODS, Method, choose
+from specreason_sgl.servers.gpu.plan import GIB
+from specreason_sgl.servers.gpu.shapes import Shape, find
 
 QWQ, R1_SMALL = find("Qwen/QwQ-32B"), find("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B")
 QWEN, QWEN_SMALL = find("Qwen/Qwen3-32B"), find("Qwen/Qwen3-1.7B")

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from specreason_sgl.cli import app
-from specreason_sgl.gpu import detect, doctor
-from specreason_sgl.gpu.doctor import Facts, Finding, examine, gather
-from specreason_sgl.gpu.pairfile import read
-from specreason_sgl.gpu.plan import GIB
+from specreason_sgl.servers.gpu import detect, doctor
+from specreason_sgl.servers.gpu.doctor import Facts, Finding, examine, gather
+from specreason_sgl.servers.gpu.pairfile import read
+from specreason_sgl.servers.gpu.plan import GIB
 
 ROW = {
     "index": "0",

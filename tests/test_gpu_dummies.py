@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from specreason_sgl.endpoint import Endpoint
+from specreason_sgl.engine.endpoint import Endpoint
 from specreason_sgl.errors import UsageError
-from specreason_sgl.evaluation import cost_model
-from specreason_sgl.gpu import detect, shapes
-from specreason_sgl.gpu.dummies import ARGUMENTS, dummy
-from specreason_sgl.gpu.launch import prepare
-from specreason_sgl.gpu.pairfile import read, stock
-from specreason_sgl.runtime import pairs, servers
+from specreason_sgl.measure import cost_model
+from specreason_sgl.servers import pairs, processes
+from specreason_sgl.servers.gpu import detect, shapes
+from specreason_sgl.servers.gpu.dummies import ARGUMENTS, dummy
+from specreason_sgl.servers.gpu.launch import prepare
+from specreason_sgl.servers.gpu.pairfile import read, stock
 
 MEASURE = Path(__file__).parents[1] / "eval" / "measure.sh"
 
@@ -78,10 +78,10 @@ def tiny(folder: Path, layers: int) -> str:
 def served(tmp_path: Path) -> Iterator[pairs.RunningPair]:
     folders = {role: dummy(tiny(tmp_path / role, layers)) for role, layers in (("base", 8), ("small", 1))}
 
-    def lay_out(logs: Path) -> list[servers.Plan]:
-        ports = servers.free_ports(2)
+    def lay_out(logs: Path) -> list[processes.Plan]:
+        ports = processes.free_ports(2)
         return [
-            servers.plan(role, folder, port=port, core=core, logs=logs, extra=ARGUMENTS)
+            processes.plan(role, folder, port=port, core=core, logs=logs, extra=ARGUMENTS)
             for core, ((role, folder), port) in enumerate(zip(folders.items(), ports, strict=True))
         ]
 

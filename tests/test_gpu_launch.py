@@ -19,13 +19,13 @@ import pytest
 from specreason_sgl.cli import app
 from specreason_sgl.cli.pair import PairOptions
 from specreason_sgl.errors import SpecReasonError, UsageError
-from specreason_sgl.gpu import attention, detect
-from specreason_sgl.gpu.fields import family
-from specreason_sgl.gpu.launch import Launch, prepare
-from specreason_sgl.gpu.pairfile import PairSpec, read, risks, stock
-from specreason_sgl.gpu.plan import GIB
-from specreason_sgl.gpu.shapes import configuration, find
-from specreason_sgl.runtime import pairs, servers
+from specreason_sgl.servers import pairs, processes
+from specreason_sgl.servers.gpu import attention, detect
+from specreason_sgl.servers.gpu.fields import family
+from specreason_sgl.servers.gpu.launch import Launch, prepare
+from specreason_sgl.servers.gpu.pairfile import PairSpec, read, risks, stock
+from specreason_sgl.servers.gpu.plan import GIB
+from specreason_sgl.servers.gpu.shapes import configuration, find
 
 PAIR = {"base.model": "Qwen/Qwen3-32B", "small.model": "Qwen/Qwen3-1.7B"}
 
@@ -94,7 +94,7 @@ def test_the_commands_of_the_papers_pair_on_one_card(
     out = capsys.readouterr().out
     base, small = (line for line in out.splitlines() if not line.startswith("#"))
     assert base == (
-        "python -m specreason_sgl.runtime.keyed sglang.launch_server "
+        "python -m specreason_sgl.servers.keyed sglang.launch_server "
         "--model-path Qwen/QwQ-32B --load-format safetensors --host 127.0.0.1 --port 30000 --tp-size 1 "
         "--base-gpu-id 0 --attention-backend flashinfer --dtype auto --kv-cache-dtype auto --context-length 10240 "
         "--mem-fraction-static 0.874 --max-total-tokens 29214 --max-running-requests 16 --chunked-prefill-size 2048"
@@ -218,7 +218,7 @@ def test_stock_pairs_need_no_trust(name: str) -> None:
 def test_the_options_that_need_trust_are_sglangs() -> None:
     from sglang.srt.server_args import ServerArgs
 
-    from specreason_sgl.gpu.pairfile import KEYS, LOAD_FORMATS, RUN_CODE
+    from specreason_sgl.servers.gpu.pairfile import KEYS, LOAD_FORMATS, RUN_CODE
 
     parser = argparse.ArgumentParser()
     ServerArgs.add_cli_args(parser)
@@ -512,7 +512,7 @@ def test_the_key_comes_from_the_environment_or_is_made_up(monkeypatch: pytest.Mo
 
 
 def test_servers_on_gpus_keep_the_environment_but_go_round_proxies() -> None:
-    told = servers.gpu_environment({"CUDA_VISIBLE_DEVICES": "1", "HF_TOKEN": "t", "no_proxy": "here"})
+    told = processes.gpu_environment({"CUDA_VISIBLE_DEVICES": "1", "HF_TOKEN": "t", "no_proxy": "here"})
 
     assert (told["CUDA_VISIBLE_DEVICES"], told["HF_TOKEN"]) == ("1", "t")
     assert told["NO_PROXY"] == "here,127.0.0.1,localhost"
@@ -527,11 +527,11 @@ def test_servers_on_gpus_keep_the_environment_but_go_round_proxies() -> None:
     ],
 )
 def test_a_server_waits_for_a_dump_of_a_gpu_only_where_dumps_are_on(inherited: dict[str, str], waits: str) -> None:
-    assert servers.gpu_environment(inherited)["SGLANG_CUDA_COREDUMP_BEFORE_CRASH"] == waits
+    assert processes.gpu_environment(inherited)["SGLANG_CUDA_COREDUMP_BEFORE_CRASH"] == waits
 
 
 def test_memory_of_a_gpu_that_ran_out_has_a_hint_of_its_own() -> None:
-    assert "the GPU's memory ran out" in servers.hint("torch.OutOfMemoryError: CUDA out of memory.", Path("x.log"))
+    assert "the GPU's memory ran out" in processes.hint("torch.OutOfMemoryError: CUDA out of memory.", Path("x.log"))
 
 
 def running(label: str) -> pairs.RunningPair:

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specreason_sgl.errors import UsageError
-from specreason_sgl.gpu.plan import CONTEXT_BYTES, GIB, Card, DoesNotFit, Plan, Share, Side, fit, spread
-from specreason_sgl.gpu.shapes import Shape, find, has_weights, hub_cache
+from specreason_sgl.servers.gpu.plan import CONTEXT_BYTES, GIB, Card, DoesNotFit, Plan, Share, Side, fit, spread
+from specreason_sgl.servers.gpu.shapes import Shape, find, has_weights, hub_cache
 
 QWQ = "Qwen/QwQ-32B"
 R1_SMALL = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"

@@ -16,12 +16,12 @@ from faults import story_pair
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specreason_sgl.answers import boxed
 from specreason_sgl.evaluation.grading import LONGEST, Grader, outcome
 from specreason_sgl.evaluation.mathematics import math_equal, tidied
 from specreason_sgl.events import AnswerWritten, Event, SolveEnded, SolveFailed
 from specreason_sgl.pair.stories import story
-from specreason_sgl.store import Problem, SolveRecord
+from specreason_sgl.runs.store import Problem, SolveRecord
+from specreason_sgl.text.answers import boxed
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the public problem files are not beside the checkout")

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specreason_sgl import pickles
 from specreason_sgl.cli import app
 from specreason_sgl.errors import UsageError
+from specreason_sgl.evaluation.reference import Limits, convert, read_problems, read_rows, threshold_of
 from specreason_sgl.events import CallMade, Noticed, SolveStarted, StepDrafted, StepScored, StepTaken
-from specreason_sgl.importing import Limits, convert, read_problems, read_rows, threshold_of
-from specreason_sgl.scoring import LEAST
-from specreason_sgl.store import Problem, RunConfig, SolveRecord, read_run, writing
+from specreason_sgl.runs import pickles
+from specreason_sgl.runs.store import Problem, RunConfig, SolveRecord, read_run, writing
+from specreason_sgl.text.scoring import LEAST
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 REAL, AIME = SHARED / "qwq32b_r1-1.5b_aime60_steps.jsonl", SHARED / "aime24.jsonl"

@@ -14,8 +14,8 @@ from specreason_sgl.cli import app
 from specreason_sgl.errors import UsageError
 from specreason_sgl.evaluation.job import KINDS, PROGRAMS, Job, read_job, stock
 from specreason_sgl.evaluation.modes import fitting, load_programs, parameters, phases, program_digests
-from specreason_sgl.programs import stock as stock_programs
-from specreason_sgl.store import Problem
+from specreason_sgl.lang.loading import stock as stock_programs
+from specreason_sgl.runs.store import Problem
 from specreason_sgl.tables import parse_override
 
 SMALL: dict[str, Any] = {"name": "j", "dataset": {"name": "stories", "limit": 3}}

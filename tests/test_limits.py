@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specreason_sgl import programs
-from specreason_sgl.answers import boxed, is_same
 from specreason_sgl.events import StepTaken, ThinkingEnded
-from specreason_sgl.prompts import neutralise
-from specreason_sgl.scoring import LEAST
+from specreason_sgl.lang import loading
+from specreason_sgl.lang.solve import Pair, solve
+from specreason_sgl.runs.store import Problem, SolveRecord
 from specreason_sgl.settings import Settings
-from specreason_sgl.solve import Pair, solve
-from specreason_sgl.steps import split_steps
-from specreason_sgl.store import Problem, SolveRecord
 from specreason_sgl.testing import Reply, ScriptedBackend
+from specreason_sgl.text.answers import boxed, is_same
+from specreason_sgl.text.prompts import neutralise
+from specreason_sgl.text.scoring import LEAST
+from specreason_sgl.text.steps import split_steps
 
 ANSWER = Reply("So \\boxed{4}.")
 PROBLEM = Problem(id="sum", question="What is 2 + 2?", answer="4")
@@ -29,7 +29,7 @@ def run(
 ) -> SolveRecord:
     servers = ScriptedBackend("small", small), ScriptedBackend("base", base)  # type: ignore[arg-type]
     servers[1].context = context
-    return solve(PROBLEM, programs.load(program), Pair(servers[1], servers[0]), Settings.model_validate(knobs))
+    return solve(PROBLEM, loading.load(program), Pair(servers[1], servers[0]), Settings.model_validate(knobs))
 
 
 def reason(record: SolveRecord) -> str:
@@ -58,7 +58,7 @@ def test_a_step_is_no_longer_than_what_is_left_of_the_context() -> None:
 
     small, base = Asked("small", [Reply("a b"), Reply("c", closes=True)]), ScriptedBackend("base", [9, 9, ANSWER])
     small.context = 400
-    solve(PROBLEM, programs.load("specreason"), Pair(base, small), Settings(answer_tokens=100))
+    solve(PROBLEM, loading.load("specreason"), Pair(base, small), Settings(answer_tokens=100))
 
     assert 100 < most[1] < most[0] == 400 - 100 - 128 - len(small.chat.opening(PROBLEM.question).split())
 
@@ -76,7 +76,7 @@ def test_a_chain_from_one_model_is_no_longer_than_its_context_either(program: st
     alone.context = 400
     both = Pair(alone, ScriptedBackend("small", [])), Pair(ScriptedBackend("base", []), alone)
     pair = both[program == "small_only"]
-    record = solve(PROBLEM, programs.load(program), pair, Settings(answer_tokens=100))
+    record = solve(PROBLEM, loading.load(program), pair, Settings(answer_tokens=100))
 
     assert most == [400 - 100 - 128 - len(alone.chat.opening(PROBLEM.question).split()), 100]
     assert reason(record) == "context"
@@ -94,7 +94,7 @@ def test_questions_are_only_counted_where_they_may_be_too_long() -> None:
     for context in (10_000, 400):
         base = Counted("base", [Reply("a", closes=True), ANSWER])
         base.context = context
-        solve(PROBLEM, programs.load("base_only"), Pair(base, None), Settings(budget=300, answer_tokens=10))
+        solve(PROBLEM, loading.load("base_only"), Pair(base, None), Settings(budget=300, answer_tokens=10))
 
         assert Counted.counted == (context == 400)
 
@@ -215,6 +215,6 @@ def test_numbers_are_compared_exactly(answer: str, gold: str, same: bool) -> Non
 def test_a_gigantic_question_is_an_outcome() -> None:
     base = ScriptedBackend("base", [Reply("a", closes=True), ANSWER])
     problem = Problem(id="x", question="Why? " * (LONG // 5))
-    record = solve(problem, programs.load("base_only"), Pair(base, None), Settings())
+    record = solve(problem, loading.load("base_only"), Pair(base, None), Settings())
 
     assert record.tally.outcome == "answered"

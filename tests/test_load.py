@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from batches import execute, footprint, holds, make_job
 
-from specreason_sgl.divergence import compare
-from specreason_sgl.runtime.pairs import RunningPair
-from specreason_sgl.solve import Pair
+from specreason_sgl.lang.solve import Pair
+from specreason_sgl.runs.diff import compare
+from specreason_sgl.servers.pairs import RunningPair
 
 pytestmark = pytest.mark.server
 

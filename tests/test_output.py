@@ -18,11 +18,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specreason_sgl import programs
 from specreason_sgl.cli import app
 from specreason_sgl.cli.packages import NEEDED, missing
 from specreason_sgl.errors import UsageError
-from specreason_sgl.runtime.pairs import Address, RunningPair
+from specreason_sgl.lang import loading
+from specreason_sgl.servers.pairs import Address, RunningPair
 from specreason_sgl.view.json_lines import json_line
 
 ROOT = Path(__file__).parents[1]
@@ -224,7 +224,7 @@ def test_half_a_character_in_a_name_is_no_trouble_for_a_line_of_json() -> None:
 
 def test_the_note_of_a_pair_is_text(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     pair = RunningPair(Address(HOSTILE, "k"), Address(HOSTILE, "k"), Path(HOSTILE), 1, HOSTILE)
-    monkeypatch.setattr("specreason_sgl.runtime.pairs.running", lambda: pair)
+    monkeypatch.setattr("specreason_sgl.servers.pairs.running", lambda: pair)
     monkeypatch.setattr(sys, "argv", ["specreason", "status"])
 
     assert app.main() == 0
@@ -317,7 +317,7 @@ def test_somebodys_own_missing_module_is_not_taken_for_a_package(tmp_path: Path)
     with pytest.raises(
         UsageError, match=r"`.*mine.py` cannot be loaded: mine.py:1: ModuleNotFoundError: No module named 'of_my"
     ):
-        programs.load(str(mine))
+        loading.load(str(mine))
 
 
 def test_every_requirement_is_known_by_what_it_is_imported_as() -> None:

@@ -11,7 +11,6 @@ import pytest
 from batches import start
 from faults import story_pair
 
-from specreason_sgl import programs
 from specreason_sgl.errors import CallFailed, ServerUnreachable, UsageError
 from specreason_sgl.events import (
     AnswerWritten,
@@ -26,13 +25,14 @@ from specreason_sgl.events import (
     TextStreamed,
     ThinkingEnded,
 )
+from specreason_sgl.lang import loading
+from specreason_sgl.lang.solve import Pair, solve
 from specreason_sgl.pair.stories import story
-from specreason_sgl.prompts import EMBEDDED
-from specreason_sgl.scoring import LEAST
+from specreason_sgl.runs.store import Problem, SolveRecord
 from specreason_sgl.settings import Settings
-from specreason_sgl.solve import Pair, solve
-from specreason_sgl.store import Problem, SolveRecord
 from specreason_sgl.testing import Reply, ScriptedBackend
+from specreason_sgl.text.prompts import EMBEDDED
+from specreason_sgl.text.scoring import LEAST
 
 PROBLEM = Problem(id="sum", question="What is 2 + 2?", answer="4")
 ANSWER = Reply("So \\boxed{4}.")
@@ -44,7 +44,7 @@ def run(
     servers = ScriptedBackend("small", small), ScriptedBackend("base", base)  # type: ignore[arg-type]
     record = solve(
         PROBLEM,
-        programs.load(program),
+        loading.load(program),
         Pair(servers[1], servers[0]),
         Settings(**settings),
     )
@@ -271,7 +271,7 @@ def test_a_judge_without_mass_on_the_digits_fails_the_solve() -> None:
 def test_text_streams_to_the_sink_and_stays_out_of_the_record() -> None:
     heard: list[Event] = []
     small, base = ScriptedBackend("small", [Reply("a", closes=True)]), ScriptedBackend("base", [9, ANSWER])
-    record = solve(PROBLEM, programs.load("specreason"), Pair(base, small), Settings(), sink=heard.append, stream=True)
+    record = solve(PROBLEM, loading.load("specreason"), Pair(base, small), Settings(), sink=heard.append, stream=True)
 
     streamed = [e for e in heard if isinstance(e, TextStreamed)]
     assert [("draft", 0, "a"), ("answer", None, "So \\boxed{4}.")] == [(e.kind, e.step, e.text) for e in streamed]
@@ -304,20 +304,20 @@ def test_only_the_last_step_of_a_chain_that_closed_the_thinking_closes() -> None
 
 def test_an_anchor_needs_only_its_own_model() -> None:
     base = ScriptedBackend("base", [Reply("a", closes=True), ANSWER])
-    record = solve(PROBLEM, programs.load("base-only"), Pair(base, None), Settings())
+    record = solve(PROBLEM, loading.load("base-only"), Pair(base, None), Settings())
 
     assert record.tally.correct
 
 
 def test_a_missing_model_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="needs a small model"):
-        solve(PROBLEM, programs.load("specreason"), Pair(ScriptedBackend("base", []), None), Settings())
+        solve(PROBLEM, loading.load("specreason"), Pair(ScriptedBackend("base", []), None), Settings())
 
 
 @pytest.mark.parametrize("question", ["", " \n"])
 def test_an_empty_question_is_a_usage_error(question: str) -> None:
     with pytest.raises(UsageError, match="empty"):
-        solve(Problem(id="x", question=question), programs.load("specreason"), Pair(None, None), Settings())
+        solve(Problem(id="x", question=question), loading.load("specreason"), Pair(None, None), Settings())
 
 
 def test_a_program_of_ones_own(tmp_path: Path) -> None:
@@ -344,7 +344,7 @@ def test_a_file_that_is_no_program_is_a_usage_error(tmp_path: Path, text: str, c
     path.write_text(text)
 
     with pytest.raises(UsageError, match=complaint):
-        programs.load(str(path))
+        loading.load(str(path))
 
 
 @pytest.mark.parametrize(
@@ -364,7 +364,7 @@ def test_a_program_that_cannot_be_loaded_is_told_with_its_line(tmp_path: Path, t
     modules = {*sys.modules}
 
     with pytest.raises(UsageError) as error:
-        programs.load(str(path))
+        loading.load(str(path))
 
     assert str(error.value) == f"`{path}` cannot be loaded: {told}"
     assert not [name for name in {*sys.modules} - modules if "mine" in name]
@@ -378,7 +378,7 @@ def test_a_fault_in_what_a_program_imports_is_told_with_the_line_that_imports(
     (tmp_path / "mine.py").write_text("\nimport beside_mine\n")
 
     with pytest.raises(UsageError, match=r"mine\.py:2: SyntaxError: .*\(beside_mine\.py, line 1\)"):
-        programs.load(str(tmp_path / "mine.py"))
+        loading.load(str(tmp_path / "mine.py"))
 
 
 RAISING = """\
@@ -416,7 +416,7 @@ def test_an_endless_traceback_is_kept_in_part(tmp_path: Path) -> None:
     path.write_text(RAISING.format(word="{'long' * 100_000}").replace('"{', 'f"{'))
     record, *_ = run([], [], program=str(path))
 
-    assert len(next(e for e in record.events if isinstance(e, SolveFailed)).traceback or "") == programs.MOST_TRACEBACK
+    assert len(next(e for e in record.events if isinstance(e, SolveFailed)).traceback or "") == loading.MOST_TRACEBACK
 
 
 def test_a_run_whose_program_raises_ends_with_a_line_and_is_stored(tmp_path: Path) -> None:
@@ -440,7 +440,7 @@ def test_programs_of_the_same_name_are_different_modules(tmp_path: Path) -> None
     for word in ("one", "two"):
         (tmp_path / word).mkdir()
         (tmp_path / word / "mine.py").write_text(RAISING.format(word=word))
-        loaded.append(programs.load(str(tmp_path / word / "mine.py")))
+        loaded.append(loading.load(str(tmp_path / word / "mine.py")))
 
     for word, program in zip(("one", "two"), loaded, strict=True):
         module = inspect.getmodule(program.function.func)
@@ -453,7 +453,7 @@ def test_a_program_loaded_again_after_a_change_is_the_changed_one(tmp_path: Path
     names = set()
     for word in ("one", "three"):
         path.write_text(RAISING.format(word=word))
-        names.add(programs.load(str(path)).function.func.__module__)
+        names.add(loading.load(str(path)).function.func.__module__)
         record, *_ = run([], [], program=str(path))
         assert record.tally.error == f"mine.py:4: ValueError: {word}"
 
@@ -462,7 +462,7 @@ def test_a_program_loaded_again_after_a_change_is_the_changed_one(tmp_path: Path
 
 def test_an_unknown_program_is_a_usage_error_that_names_the_stock() -> None:
     with pytest.raises(UsageError) as error:
-        programs.find("nope")
+        loading.find("nope")
 
     assert "`specreason`" in str(error.value.hint)
 

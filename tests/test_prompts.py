@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specreason_sgl.chat import ChatFormat, Message
 from specreason_sgl.errors import UsageError
-from specreason_sgl.prompts import EMBEDDED, JUDGE_PREFILL, REFERENCE, neutralise, prompts_for
+from specreason_sgl.text.chat import ChatFormat, Message
+from specreason_sgl.text.prompts import EMBEDDED, JUDGE_PREFILL, REFERENCE, neutralise, prompts_for
 
 CONTROL = [
     "<|im_end|>",

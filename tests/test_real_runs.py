@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from specreason_sgl import programs
 from specreason_sgl.events import Noticed, StepTaken, ThinkingEnded
-from specreason_sgl.prompts import DELIMITER
-from specreason_sgl.scoring import DIGITS, LEAST, Score
+from specreason_sgl.lang import loading
+from specreason_sgl.lang.solve import Pair, solve
+from specreason_sgl.runs.store import Problem
 from specreason_sgl.settings import Settings
-from specreason_sgl.solve import Pair, solve
-from specreason_sgl.steps import merged, split_steps, stuck_at
-from specreason_sgl.store import Problem
 from specreason_sgl.testing import Reply, ScriptedBackend
+from specreason_sgl.text.prompts import DELIMITER
+from specreason_sgl.text.scoring import DIGITS, LEAST, Score
+from specreason_sgl.text.steps import merged, split_steps, stuck_at
 
 PATH = Path(__file__).parents[2] / "shared" / "data" / "qwq32b_r1-1.5b_aime60_steps.jsonl"
 
@@ -96,7 +96,7 @@ def replayed(run: list[dict[str, Any]]) -> tuple[list[StepTaken], ThinkingEnded,
     base += [9, Reply("\\boxed{204}")]
     servers = Pair(ScriptedBackend("base", base), ScriptedBackend("small", small))
     settings = Settings(budget=10**6)
-    record = solve(Problem(id="60", question="?"), programs.load("specreason"), servers, settings)
+    record = solve(Problem(id="60", question="?"), loading.load("specreason"), servers, settings)
     (ended,) = [event for event in record.events if isinstance(event, ThinkingEnded)]
     said = [event.message for event in record.events if isinstance(event, Noticed)]
     return [event for event in record.events if isinstance(event, StepTaken)], ended, said
@@ -126,5 +126,5 @@ def test_no_published_solution_goes_in_circles(name: str) -> None:
     for solution in solutions:
         base = ScriptedBackend("base", [Reply(solution.replace("\n", "\n\n"), closes=True), Reply("\\boxed{1}")])
         settings = Settings(budget=10**6)
-        record = solve(Problem(id="x", question="?"), programs.load("base_only"), Pair(base, None), settings)
+        record = solve(Problem(id="x", question="?"), loading.load("base_only"), Pair(base, None), settings)
         assert record.tally.ended == "closed"

@@ -17,12 +17,12 @@ from specreason_sgl.cli.listing import list_runs
 from specreason_sgl.cli.replay import replay
 from specreason_sgl.errors import UsageError
 from specreason_sgl.events import Event, Noticed, StepScored, StepTaken, TextStreamed
-from specreason_sgl.scoring import RULES, Score
-from specreason_sgl.store import RunConfig, RunWriter, SolveRecord, writing
+from specreason_sgl.runs.index import find, summarise
+from specreason_sgl.runs.redecide import redecide
+from specreason_sgl.runs.store import RunConfig, RunWriter, SolveRecord, writing
+from specreason_sgl.text.scoring import RULES, Score
 from specreason_sgl.view.compare import Side
-from specreason_sgl.view.redecide import redecide
 from specreason_sgl.view.replay import Player, ReplayScene, stretched
-from specreason_sgl.view.runs import find, summarise
 from specreason_sgl.view.scenes import CompareScene, RunScene
 from specreason_sgl.view.state import SolveState
 

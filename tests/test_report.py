@@ -21,7 +21,7 @@ from specreason_sgl.evaluation import plots
 from specreason_sgl.evaluation.report import Report, as_json, markdown, provenance, report_run, tables, terminal
 from specreason_sgl.events import CallMade
 from specreason_sgl.pair.stories import story
-from specreason_sgl.store import Run, RunConfig, RunWriter, SolveRecord, read_run
+from specreason_sgl.runs.store import Run, RunConfig, RunWriter, SolveRecord, read_run
 from specreason_sgl.view.grid import Grid
 
 JOB = """
@@ -45,7 +45,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     @contextmanager
     def opened(*_: Any) -> Iterator[Any]:
-        from specreason_sgl.solve import Pair
+        from specreason_sgl.lang.solve import Pair
         from specreason_sgl.testing import StoryBackend
 
         known = [story(seed) for seed in range(10)]

@@ -14,15 +14,15 @@ import pytest
 import sglang as sgl
 
 from specreason_sgl.cli.pair import embedded_models
-from specreason_sgl.endpoint import Endpoint
+from specreason_sgl.engine.endpoint import Endpoint
 from specreason_sgl.errors import ServerUnreachable
 from specreason_sgl.evaluation.job import Job
 from specreason_sgl.evaluation.modes import fitting
-from specreason_sgl.programs import load
-from specreason_sgl.runtime import pairs
+from specreason_sgl.lang.loading import load
+from specreason_sgl.lang.solve import Pair, solve
+from specreason_sgl.runs.store import Problem
+from specreason_sgl.servers import pairs
 from specreason_sgl.settings import Settings
-from specreason_sgl.solve import Pair, solve
-from specreason_sgl.store import Problem
 
 META = {"prompt_tokens": 3, "cached_tokens": 2, "completion_tokens": 1, "finish_reason": {"type": "stop"}}
 

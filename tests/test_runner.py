@@ -25,9 +25,9 @@ from specreason_sgl.evaluation.job import Job
 from specreason_sgl.evaluation.modes import acceptance
 from specreason_sgl.evaluation.runner import Runner, TooManyFailures, done, known, stretches
 from specreason_sgl.events import AnswerWritten, SolveFailed, StepTaken
+from specreason_sgl.lang.solve import Pair
 from specreason_sgl.pair.stories import story
-from specreason_sgl.solve import Pair
-from specreason_sgl.store import Done, Problem, RunConfig, RunWriter, SolveRecord, closing, read_run
+from specreason_sgl.runs.store import Done, Problem, RunConfig, RunWriter, SolveRecord, closing, read_run
 from specreason_sgl.testing import StoryBackend
 from specreason_sgl.view.batch_sinks import SilentBatch
 

@@ -23,15 +23,15 @@ import urllib3
 
 from specreason_sgl.cli import app
 from specreason_sgl.errors import SpecReasonError
-from specreason_sgl.runtime import pairs, servers
-from specreason_sgl.runtime.plugin import ATTENTION
-from specreason_sgl.runtime.serve import STAND_IN
-from specreason_sgl.runtime.servers import PortTaken, ServerDied
+from specreason_sgl.servers import pairs, processes
+from specreason_sgl.servers.plugin import ATTENTION
+from specreason_sgl.servers.processes import PortTaken, ServerDied
+from specreason_sgl.servers.tree import STAND_IN
 
 SMALL = Path(pairs.__file__).parents[1] / "pair" / "small"
 
 
-def processes(group: int) -> list[Path]:
+def alive(group: int) -> list[Path]:
     """The living processes of a process group."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
@@ -45,7 +45,7 @@ def processes(group: int) -> list[Path]:
 
 
 def named(group: int, title: str) -> int:
-    return next(int(one.name) for one in processes(group) if title in (one / "cmdline").read_text())
+    return next(int(one.name) for one in alive(group) if title in (one / "cmdline").read_text())
 
 
 def until(holds: Callable[[], bool], limit_s: float = 10) -> bool:
@@ -56,14 +56,16 @@ def until(holds: Callable[[], bool], limit_s: float = 10) -> bool:
 
 
 def ended(group: int) -> bool:
-    return until(lambda: not processes(group))
+    return until(lambda: not alive(group))
 
 
 # What a server is told
 
 
 def test_a_server_is_told_its_model_port_and_log(tmp_path: Path) -> None:
-    planned = servers.plan("small", Path("/models/m"), port=20001, core=1, logs=tmp_path, extra=["--dtype", "float32"])
+    planned = processes.plan(
+        "small", Path("/models/m"), port=20001, core=1, logs=tmp_path, extra=["--dtype", "float32"]
+    )
     said = planned.arguments
     options = dict(pairwise(said))
 
@@ -80,7 +82,7 @@ def test_a_server_is_told_its_model_port_and_log(tmp_path: Path) -> None:
 
 def test_weights_are_safetensors_and_no_code_comes_with_a_model(tmp_path: Path) -> None:
     for role in ("base", "small"):
-        said = servers.plan(role, Path("/models/m"), port=1, core=0, logs=tmp_path).arguments
+        said = processes.plan(role, Path("/models/m"), port=1, core=0, logs=tmp_path).arguments
 
         assert dict(pairwise(said))["--load-format"] == "safetensors"
         assert "--trust-remote-code" not in said
@@ -101,19 +103,19 @@ def test_weights_are_safetensors_and_no_code_comes_with_a_model(tmp_path: Path) 
 def test_the_environment_is_ours_over_the_inherited(name: str, value: str) -> None:
     inherited = {"HOME": "/home/me", "OMP_NUM_THREADS": "8", "NO_PROXY": "example.org", "CUDA_VISIBLE_DEVICES": "0"}
 
-    assert servers.environment(inherited)[name] == value
+    assert processes.environment(inherited)[name] == value
 
 
 @pytest.mark.parametrize(("usable", "expected"), [([0], (0, 0)), ([0, 1], (0, 1)), ([3, 5, 7], (3, 5))])
 def test_each_server_has_a_core_of_its_own_where_there_are_two(usable: list[int], expected: tuple[int, int]) -> None:
-    assert servers.cores(usable) == expected
+    assert processes.cores(usable) == expected
 
 
 def test_ports_are_different_and_free() -> None:
-    first, second = servers.free_ports(2)
+    first, second = processes.free_ports(2)
 
     assert first != second
-    assert {first, second} <= set(servers.PORTS)
+    assert {first, second} <= set(processes.PORTS)
 
 
 # What is said of a server that died
@@ -122,13 +124,13 @@ def test_ports_are_different_and_free() -> None:
 def test_the_tail_of_a_log_has_neither_colours_nor_progress_bars() -> None:
     log = "one\n\x1b[1;33mtwo\x1b[0m\nLoading:  0%\rLoading: 100%\n\n" + "more\n" * 3
 
-    assert servers.tail(log) == "  one\n  two\n  Loading: 100%\n  more\n  more\n  more"
-    assert len(servers.tail("line\n" * 100).splitlines()) == servers.TAIL_LINES
+    assert processes.tail(log) == "  one\n  two\n  Loading: 100%\n  more\n  more\n  more"
+    assert len(processes.tail("line\n" * 100).splitlines()) == processes.TAIL_LINES
 
 
 @pytest.mark.parametrize("shown", ["{'port': 1, 'api_key': 'secret', 'x': 2}", "ServerArgs(api_key='secret', x=2)"])
 def test_the_tail_of_a_log_has_no_key(shown: str) -> None:
-    told = servers.tail(f"server_args={shown}\n")
+    told = processes.tail(f"server_args={shown}\n")
 
     assert "secret" not in told
     assert "api_key" in told
@@ -148,7 +150,7 @@ def test_the_tail_of_a_log_has_no_key(shown: str) -> None:
     ],
 )
 def test_a_hint_says_what_to_do(log: str, expected: str) -> None:
-    assert expected in servers.hint(log, Path("x.log"))
+    assert expected in processes.hint(log, Path("x.log"))
 
 
 class Dying:
@@ -179,8 +181,8 @@ class Dying:
         pass
 
 
-def servers_of_nothing(logs: Path) -> list[servers.Plan]:
-    return [servers.plan(name, SMALL, port=9, core=0, logs=logs) for name in ("base", "small")]
+def servers_of_nothing(logs: Path) -> list[processes.Plan]:
+    return [processes.plan(name, SMALL, port=9, core=0, logs=logs) for name in ("base", "small")]
 
 
 @pytest.mark.parametrize(("taken", "starts"), [(0, 1), (1, 2), (2, 3)])
@@ -510,7 +512,7 @@ def test_the_stand_in_does_not_claim_to_have_a_version(stand_in: ModuleType) -> 
 
 def test_neither_torch_nor_sglang_is_imported() -> None:
     script = (
-        "import sys, specreason_sgl.runtime.pairs; sys.exit(bool({'torch', 'sglang', 'transformers'} & {*sys.modules}))"
+        "import sys, specreason_sgl.servers.pairs; sys.exit(bool({'torch', 'sglang', 'transformers'} & {*sys.modules}))"
     )
 
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
@@ -532,7 +534,7 @@ def test_a_pair_serves_who_has_its_key(servers: pairs.RunningPair) -> None:
 @pytest.mark.server
 def test_the_key_is_in_no_process_list_and_no_log(servers: pairs.RunningPair) -> None:
     key = (servers.base.api_key or "").encode()
-    shown = [(one / name).read_bytes() for one in processes(servers.pid) for name in ("cmdline", "environ")]
+    shown = [(one / name).read_bytes() for one in alive(servers.pid) for name in ("cmdline", "environ")]
     logs = sorted(servers.logs.iterdir())
 
     assert len(key) > 20
@@ -544,14 +546,14 @@ def test_the_key_is_in_no_process_list_and_no_log(servers: pairs.RunningPair) ->
 OWNER = """
 import sys, time
 from pathlib import Path
-from specreason_sgl.runtime import pairs, servers
-from specreason_sgl.runtime.plugin import ATTENTION
-start = servers.Servers.start
+from specreason_sgl.servers import pairs, processes
+from specreason_sgl.servers.plugin import ATTENTION
+start = processes.Servers.start
 def starting(*given, **named):
     started = start(*given, **named)
     print(started.process.pid, flush=True)
     return started
-servers.Servers.start = starting
+processes.Servers.start = starting
 model, logs = map(Path, sys.argv[1:])
 pairs.launch(model, model, logs)
 print("ready", flush=True)
@@ -569,7 +571,7 @@ def test_no_server_outlives_its_owner(moment: str, tmp_path: Path) -> None:
         group = int(owner.stdout.readline())
         if moment == "ready":
             assert owner.stdout.readline() == "ready\n"
-            assert len(processes(group)) == 7
+            assert len(alive(group)) == 7
         owner.kill()
 
     assert ended(group)
@@ -674,7 +676,7 @@ def test_commands_begin_at_once_behind_the_door_of_a_pair_that_is_up(state: Path
 @pytest.mark.server
 def test_a_pair_can_be_stopped_while_it_starts(state: Path) -> None:
     script = (
-        "import sys, pathlib; from specreason_sgl.runtime import pairs; "
+        "import sys, pathlib; from specreason_sgl.servers import pairs; "
         "pairs.up(pairs.embedded(*map(pathlib.Path, sys.argv[1:])))"
     )
     with subprocess.Popen([sys.executable, "-c", script, SMALL, SMALL], stderr=subprocess.PIPE, text=True) as starting:
@@ -683,7 +685,7 @@ def test_a_pair_can_be_stopped_while_it_starts(state: Path) -> None:
 
         assert pairs.running() is None
         assert pairs.down()
-        assert not processes(group)
+        assert not alive(group)
         assert starting.wait(10) != 0
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specreason_sgl.scoring import DIGITS, LEAST, RULES, Score, certain
+from specreason_sgl.text.scoring import DIGITS, LEAST, RULES, Score, certain
 
 logprobs = st.lists(st.floats(-30, 0), min_size=10, max_size=10).map(tuple)
 

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 import sglang as sgl
 
-from specreason_sgl import programs
 from specreason_sgl.errors import CallFailed, SpecReasonError
-from specreason_sgl.scoring import DIGITS
+from specreason_sgl.lang import loading
+from specreason_sgl.lang.solve import Pair, solve
+from specreason_sgl.runs.store import Problem, SolveRecord
 from specreason_sgl.settings import Settings
-from specreason_sgl.solve import Pair, solve
-from specreason_sgl.store import Problem, SolveRecord
 from specreason_sgl.testing import Reply, ScriptedBackend
+from specreason_sgl.text.scoring import DIGITS
 
 ROOT = Path(__file__).parents[1]
 REFUSED = "top_p=7.0"
@@ -122,7 +122,7 @@ def ends(work: Callable[[], SolveRecord]) -> SolveRecord:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_program_that_goes_on_after_a_failure_ends_with_it(tmp_path: Path, shape: str) -> None:
-    program = programs.load(write(tmp_path, shape))
+    program = loading.load(write(tmp_path, shape))
     base = ScriptedBackend("base", [CallFailed("refused"), *[Reply("hm")] * 99])
     small = ScriptedBackend("small", [Reply("hm")] * 9)
     record = ends(lambda: solve(Problem(id="q", question="?"), program, Pair(base, small), Settings()))
@@ -134,7 +134,7 @@ def test_a_program_that_goes_on_after_a_failure_ends_with_it(tmp_path: Path, sha
 @pytest.mark.server
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_same_on_real_servers(tmp_path: Path, pair: Pair, shape: str) -> None:
-    program = programs.load(write(tmp_path, shape))
+    program = loading.load(write(tmp_path, shape))
     record = ends(lambda: solve(Problem(id="q", question="?"), program, pair, Settings(temperature=0)))
 
     assert "top_p" in str(record.tally.error)

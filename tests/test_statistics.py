@@ -30,7 +30,7 @@ from specreason_sgl.evaluation.statistics import (
     summarise,
 )
 from specreason_sgl.events import AnswerWritten, CallMade, SolveEnded, StepScored, StepTaken, ThinkingEnded
-from specreason_sgl.store import Problem, SolveRecord
+from specreason_sgl.runs.store import Problem, SolveRecord
 from specreason_sgl.tally import Tally, tally
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specreason_sgl.steps import first_stop, is_counting, is_repeat, split_steps, stuck_at
+from specreason_sgl.text.steps import first_stop, is_counting, is_repeat, split_steps, stuck_at
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from faults import Listener, story_pair
 
 from specreason_sgl.errors import SpecReasonError
 from specreason_sgl.pair.stories import story
-from specreason_sgl.store import Done, RunConfig, RunWriter, SolveRecord, closing, read_run
+from specreason_sgl.runs.store import Done, RunConfig, RunWriter, SolveRecord, closing, read_run
 
 STORIES = [story(seed) for seed in range(60)]
 JOB = """

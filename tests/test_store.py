@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specreason_sgl import locks
 from specreason_sgl.errors import UsageError
 from specreason_sgl.events import Noticed, SolveEnded, StepTaken, TextStreamed, UnknownEvent
-from specreason_sgl.store import Done, Problem, RunConfig, RunWriter, SolveRecord, read_run, writing
-from specreason_sgl.view.runs import summarise
+from specreason_sgl.runs import locks
+from specreason_sgl.runs.index import summarise
+from specreason_sgl.runs.store import Done, Problem, RunConfig, RunWriter, SolveRecord, read_run, writing
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 CONFIG = RunConfig(created=NOW, program="specreason", pair="embedded")
@@ -196,7 +196,7 @@ def test_a_lock_that_fails_says_nothing_of_another_process(
 
 
 def test_somebody_elses_lock_is_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("specreason_sgl.store.LOCK_S", 0.0)
+    monkeypatch.setattr("specreason_sgl.runs.store.LOCK_S", 0.0)
     refuse_locks(monkeypatch, errno.EWOULDBLOCK)
 
     with pytest.raises(UsageError, match="another process is writing"):
@@ -284,7 +284,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
         "import resource, signal, sys\n"
         "from pathlib import Path\n"
         "from specreason_sgl.errors import SpecReasonError\n"
-        "from specreason_sgl.store import *\n"
+        "from specreason_sgl.runs.store import *\n"
         "from specreason_sgl.events import *\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "folder = Path(sys.argv[1])\n"

@@ -20,7 +20,7 @@ from typing import Self
 import pytest
 
 from specreason_sgl.evaluation.report import report_run, tables
-from specreason_sgl.store import read_run
+from specreason_sgl.runs.store import read_run
 
 ROOT = Path(__file__).parents[1]
 STORY = Path(__file__).parent / "data" / "story.jsonl"
@@ -33,7 +33,7 @@ PRELUDE = f"""
 import sys, time
 from pathlib import Path
 from specreason_sgl.errors import SpecReasonError
-from specreason_sgl.store import SolveRecord
+from specreason_sgl.runs.store import SolveRecord
 from specreason_sgl.view.display import open_batch_display, open_display
 records = [SolveRecord.model_validate_json(line) for line in Path({str(STORY)!r}).read_text().splitlines()]
 """

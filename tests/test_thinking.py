@@ -13,17 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_chat import family
 
-from specreason_sgl import programs
-from specreason_sgl.chat import ChatFormat, Message
-from specreason_sgl.endpoint import Endpoint
+from specreason_sgl.engine.endpoint import Endpoint
 from specreason_sgl.errors import CallFailed, UsageError
 from specreason_sgl.events import StepTaken, ThinkingEnded
-from specreason_sgl.prompts import REFERENCE, VERDICT
+from specreason_sgl.lang import loading
+from specreason_sgl.lang.solve import Pair, solve
+from specreason_sgl.runs.store import Problem
 from specreason_sgl.settings import Settings
-from specreason_sgl.solve import Pair, solve
-from specreason_sgl.store import Problem
 from specreason_sgl.testing import CHAT, Reply, ScriptedBackend
-from specreason_sgl.thinking import FORMATS, SWITCHES, THINK, UNSUPPORTED, Thinking, named, parsed_by, recognised
+from specreason_sgl.text.chat import ChatFormat, Message
+from specreason_sgl.text.prompts import REFERENCE, VERDICT
+from specreason_sgl.text.thinking import FORMATS, SWITCHES, THINK, UNSUPPORTED, Thinking, named, parsed_by, recognised
 
 ROOT = Path(__file__).parents[1]
 
@@ -188,7 +188,7 @@ def test_the_two_models_of_a_pair_may_think_differently() -> None:
     small.chat = ChatFormat("[user]", "[assistant]<|channel|>analysis<|message|>", "", (), thinking=named("harmony"))
     base = ScriptedBackend("base", [9, 9, Reply("So \\boxed{2}.")])
     base.chat = CHAT
-    record = solve(Problem(id="x", question="?"), programs.load("specreason"), Pair(base, small), Settings())
+    record = solve(Problem(id="x", question="?"), loading.load("specreason"), Pair(base, small), Settings())
 
     assert stops == [["\n\n", "</think>", "<|end|>"]] * 2
     assert small.prompts[1].endswith("<|channel|>analysis<|message|>One.\n\n")
@@ -202,7 +202,7 @@ def test_an_anchor_closes_the_thinking_as_its_model_does(program: str) -> None:
     server = ScriptedBackend("base", [Reply("One.\n\nTwo.", closes=True), Reply("\\boxed{1}")])
     server.chat = ChatFormat("[user]", "[assistant][THINK]", "", (), thinking=named("mistral"))
     pair = Pair(server, None) if program == "base_only" else Pair(None, server)
-    record = solve(Problem(id="x", question="?"), programs.load(program), pair, Settings())
+    record = solve(Problem(id="x", question="?"), loading.load(program), pair, Settings())
 
     assert server.prompts[-1].endswith("[THINK]One.\n\nTwo.[/THINK]")
     assert record.tally.ended == "closed"

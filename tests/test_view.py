@@ -31,8 +31,10 @@ from specreason_sgl.events import (
     ThinkingEnded,
     UnknownEvent,
 )
-from specreason_sgl.scoring import Score
-from specreason_sgl.store import Done, SolveRecord
+from specreason_sgl.runs.index import Count
+from specreason_sgl.runs.redecide import redecide
+from specreason_sgl.runs.store import Done, SolveRecord
+from specreason_sgl.text.scoring import Score
 from specreason_sgl.view import figures
 from specreason_sgl.view.batch_sinks import JsonBatch, PlainBatch
 from specreason_sgl.view.batch_view import BatchLook, BatchState, Estimate, SolveKey, batch_frame
@@ -44,8 +46,6 @@ from specreason_sgl.view.listing import Solved, accuracies, solves_page
 from specreason_sgl.view.live import decode_keys
 from specreason_sgl.view.output import Output
 from specreason_sgl.view.plain import PlainSink
-from specreason_sgl.view.redecide import redecide
-from specreason_sgl.view.runs import Count
 from specreason_sgl.view.scenes import BatchScene, SolveScene
 from specreason_sgl.view.solve_view import FOLDED, Look, frame, report
 from specreason_sgl.view.state import SolveState

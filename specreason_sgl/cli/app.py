@@ -108,8 +108,8 @@ def _told(error: OSError) -> SpecReasonError:
 
 def _knock() -> int | None:
     """Have a process that has everything imported run this, while `up` keeps one; in that process, nobody is asked."""
-    from specreason_sgl.runtime import door
-    from specreason_sgl.runtime.pairs import door_path
+    from specreason_sgl.servers import door
+    from specreason_sgl.servers.pairs import door_path
 
     path = door_path()
     return door.knock(path, sys.argv[1:]) if path.exists() and not door.inside else None

@@ -13,7 +13,7 @@ from specreason_sgl.view.output import note, say
 
 if TYPE_CHECKING:
     from specreason_sgl.evaluation.audit import Audit, Judged
-    from specreason_sgl.store import SolveRecord
+    from specreason_sgl.runs.store import SolveRecord
 
 
 def audit(
@@ -46,10 +46,10 @@ def audit(
 ) -> None:
     """Compare the judge's scores with the truth: AUROC, calibration, stability, and the base model's own steps."""
     from specreason_sgl.evaluation import audit as audits
-    from specreason_sgl.scoring import RULES
+    from specreason_sgl.runs import index as shelf
+    from specreason_sgl.runs.store import read_run
     from specreason_sgl.settings import Settings
-    from specreason_sgl.store import read_run
-    from specreason_sgl.view import runs as shelf
+    from specreason_sgl.text.scoring import RULES
 
     known = next((name for name in ("steps", "answers") if name == truth), None)
     if truth is not None and known is None:

@@ -46,13 +46,13 @@ def bench(
     from specreason_sgl.cli.evaluate import job_config
     from specreason_sgl.cli.listing import tell_remarks
     from specreason_sgl.cli.pair import open_pair
-    from specreason_sgl.evaluation import bench as benches
     from specreason_sgl.evaluation.datasets import load as load_problems
     from specreason_sgl.evaluation.grading import Grader
     from specreason_sgl.evaluation.job import read_job
     from specreason_sgl.evaluation.report import provenance, report_run
-    from specreason_sgl.programs import load as load_program
-    from specreason_sgl.store import RunWriter, closing, new_folder, read_run
+    from specreason_sgl.lang.loading import load as load_program
+    from specreason_sgl.measure import bench as benches
+    from specreason_sgl.runs.store import RunWriter, closing, new_folder, read_run
     from specreason_sgl.view.display import console, open_batch_display
 
     options = PairOptions(pair, base, small, api_key).or_kept_up()
@@ -98,9 +98,9 @@ def _measuring(line: str) -> None:
 def _calibrate(options: PairOptions, predict: str | None, out: Path | None, *, markdown: bool, json: bool) -> None:
     from specreason_sgl.cli.listing import RUNS, tell_remarks
     from specreason_sgl.cli.pair import open_pair
-    from specreason_sgl.evaluation import cost_model
-    from specreason_sgl.store import read_run
-    from specreason_sgl.view import runs as shelf
+    from specreason_sgl.measure import cost_model
+    from specreason_sgl.runs import index as shelf
+    from specreason_sgl.runs.store import read_run
     from specreason_sgl.view.display import console
 
     acceptances, step_tokens = list(cost_model.ACCEPTANCES), cost_model.STEP_TOKENS

@@ -10,8 +10,8 @@ from specreason_sgl.cli.listing import RUNS, RunsFolder
 from specreason_sgl.view.output import Output, say
 
 if TYPE_CHECKING:
-    from specreason_sgl.divergence import Comparison
-    from specreason_sgl.store import Run
+    from specreason_sgl.runs.diff import Comparison
+    from specreason_sgl.runs.store import Run
 
 DIFFERENT = 1
 
@@ -23,9 +23,9 @@ def diff(
     runs: RunsFolder = RUNS,
 ) -> None:
     """Show the first difference of every problem in two runs; exits with 0 if there is none, else with 1."""
-    from specreason_sgl.divergence import compare
-    from specreason_sgl.store import read_run
-    from specreason_sgl.view.runs import find
+    from specreason_sgl.runs.diff import compare
+    from specreason_sgl.runs.index import find
+    from specreason_sgl.runs.store import read_run
 
     stored = [read_run(find(name, runs)) for name in (left, right)]
     found = compare(stored[0].records, stored[1].records)

@@ -22,9 +22,9 @@ def doctor(
     json: Annotated[bool, typer.Option("--json", help="Only JSON on standard output")] = False,
 ) -> None:
     """Check driver, GPUs, versions, disk, ports and weights, and say what to do."""
-    from specreason_sgl.gpu.doctor import examine, gather
-    from specreason_sgl.gpu.pairfile import read
-    from specreason_sgl.runtime import EMBEDDED
+    from specreason_sgl.servers import EMBEDDED
+    from specreason_sgl.servers.gpu.doctor import examine, gather
+    from specreason_sgl.servers.gpu.pairfile import read
 
     named = {name: model for name, model in (("base.model", base), ("small.model", small)) if model}
     spec = None if pair in (None, EMBEDDED) and not named else read(pair, named)

@@ -17,10 +17,10 @@ from specreason_sgl.view.output import note, say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from specreason_sgl.endpoint import Endpoint
+    from specreason_sgl.engine.endpoint import Endpoint
     from specreason_sgl.evaluation.job import Job
-    from specreason_sgl.solve import Pair
-    from specreason_sgl.store import Done, Problem, RunConfig
+    from specreason_sgl.lang.solve import Pair
+    from specreason_sgl.runs.store import Done, Problem, RunConfig
 
 WHAT, RUN, OUTPUT = "What to run", "How to run it", "Output"
 EMBEDDED_BUDGET = 1024
@@ -185,7 +185,7 @@ def _resolve(path: Path, overrides: dict[str, Any], modes: str | None) -> Job:
 
 def _tell_of_code(job: Job) -> None:
     """Say which files a job has run that did not come with the package: a job may be somebody else's."""
-    from specreason_sgl.programs import find, is_stock
+    from specreason_sgl.lang.loading import find, is_stock
 
     for path in dict.fromkeys(find(mode.program) for mode in job.modes):
         if not is_stock(path):
@@ -222,8 +222,8 @@ def _run(
     from specreason_sgl.cli.pair import open_pair
     from specreason_sgl.evaluation.grading import Grader
     from specreason_sgl.evaluation.modes import fitting
-    from specreason_sgl.programs import load as load_program
-    from specreason_sgl.store import RunWriter, closing, new_folder
+    from specreason_sgl.lang.loading import load as load_program
+    from specreason_sgl.runs.store import RunWriter, closing, new_folder
     from specreason_sgl.view.display import DisplayMode, choose, console, is_screen, open_batch_display
 
     need("sglang", *(["math_verify"] if job.dataset.graded == "math" else []))
@@ -286,11 +286,11 @@ def job_config(
     from datetime import UTC, datetime
 
     from specreason_sgl.cli.session import are_deterministic, command_line, describe, judge_version, versions
-    from specreason_sgl.divergence import repeatability
-    from specreason_sgl.evaluation.hardware import hardware
     from specreason_sgl.evaluation.modes import load_programs, program_digests
-    from specreason_sgl.solve import Pair
-    from specreason_sgl.store import RunConfig
+    from specreason_sgl.lang.solve import Pair
+    from specreason_sgl.runs.diff import repeatability
+    from specreason_sgl.runs.store import RunConfig
+    from specreason_sgl.servers.hardware import hardware
 
     servers = describe(pair)
     programs = load_programs(job.modes).values()
@@ -328,8 +328,8 @@ def job_config(
 
 def _decoding(url: str | None, options: PairOptions, pair: Pair) -> Endpoint | None:
     """The base model's server with speculative decoding, as patient as the others."""
-    from specreason_sgl.endpoint import READ_S, Endpoint
-    from specreason_sgl.runtime.pairs import key_of
+    from specreason_sgl.engine.endpoint import READ_S, Endpoint
+    from specreason_sgl.servers.pairs import key_of
 
     if url is None:
         return None
@@ -349,7 +349,7 @@ def _tell(folder: Path, *, as_json: bool, quiet: bool) -> None:
     from specreason_sgl.cli.report import print_report
     from specreason_sgl.evaluation.report import as_json as figures
     from specreason_sgl.evaluation.report import report_run
-    from specreason_sgl.store import read_run
+    from specreason_sgl.runs.store import read_run
 
     made = report_run(read_run(folder))
     if as_json:

@@ -37,7 +37,7 @@ def import_trace(
 
     from specreason_sgl.cli.listing import tell_remarks
     from specreason_sgl.evaluation.grading import Grader
-    from specreason_sgl.importing import (
+    from specreason_sgl.evaluation.reference import (
         BUDGET,
         PROGRAM,
         convert,
@@ -47,7 +47,7 @@ def import_trace(
         rule_of,
         threshold_of,
     )
-    from specreason_sgl.store import RunConfig, writing
+    from specreason_sgl.runs.store import RunConfig, writing
 
     rows = read_rows(source, note)
     known = read_problems(problems) if problems else {}

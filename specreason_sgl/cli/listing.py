@@ -11,8 +11,8 @@ import typer
 from specreason_sgl.view.output import Output, note, say
 
 if TYPE_CHECKING:
-    from specreason_sgl.store import Run, RunWriter
-    from specreason_sgl.view.runs import Summary
+    from specreason_sgl.runs.index import Summary
+    from specreason_sgl.runs.store import Run, RunWriter
 
 RunsFolder = Annotated[Path, typer.Option("--runs", envvar="SPECREASON_RUNS", help="Where the runs are stored")]
 RUNS = Path("runs")
@@ -29,7 +29,7 @@ def list_runs(
     json: Annotated[bool, typer.Option("--json", help="Only JSON on standard output")] = False,
 ) -> None:
     """List the stored runs: how they ended, what they ran, what came out, when."""
-    from specreason_sgl.view.runs import folders, summarise
+    from specreason_sgl.runs.index import folders, summarise
 
     summaries = sorted((summarise(folder) for folder in folders(runs)), key=lambda summary: summary.when)
     if json:

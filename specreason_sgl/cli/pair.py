@@ -14,16 +14,16 @@ import typer
 
 from specreason_sgl.cli.packages import need
 from specreason_sgl.cli.stops import stoppable
+from specreason_sgl.engine.patience import WAIT_S, Patience
 from specreason_sgl.errors import UsageError
-from specreason_sgl.patience import WAIT_S, Patience
-from specreason_sgl.runtime import API_KEY, EMBEDDED
-from specreason_sgl.thinking import named
+from specreason_sgl.servers import API_KEY, EMBEDDED
+from specreason_sgl.text.thinking import named
 
 if TYPE_CHECKING:
-    from specreason_sgl.endpoint import Endpoint
+    from specreason_sgl.engine.endpoint import Endpoint
     from specreason_sgl.events import Model
-    from specreason_sgl.runtime.pairs import Address
-    from specreason_sgl.solve import Pair
+    from specreason_sgl.lang.solve import Pair
+    from specreason_sgl.servers.pairs import Address
 
 PANEL = "Pair"
 
@@ -119,7 +119,7 @@ class PairOptions:
 
     def or_kept_up(self) -> PairOptions:
         """Itself, or where it names nothing, the pair of other models than the embedded ones that is up."""
-        from specreason_sgl.runtime import pairs
+        from specreason_sgl.servers import pairs
 
         if self.pair or self.base or self.small:
             return self
@@ -152,7 +152,7 @@ def open_pair(options: PairOptions, say: Callable[[str], None] = lambda _: None)
 
 
 def _opened(options: PairOptions, patience: Patience, say: Callable[[str], None]) -> Iterator[Pair]:
-    from specreason_sgl.runtime import pairs
+    from specreason_sgl.servers import pairs
 
     if not options.is_embedded:
         yield _connect(
@@ -175,8 +175,8 @@ def _opened(options: PairOptions, patience: Patience, say: Callable[[str], None]
 
 
 def _connect(base: Address | None, small: Address | None, options: PairOptions, patience: Patience) -> Pair:
-    from specreason_sgl.endpoint import READ_S, Endpoint
-    from specreason_sgl.solve import Pair
+    from specreason_sgl.engine.endpoint import READ_S, Endpoint
+    from specreason_sgl.lang.solve import Pair
 
     read_s = options.call_limit_s or READ_S
 
@@ -190,4 +190,4 @@ def _connect(base: Address | None, small: Address | None, options: PairOptions, 
 
 
 def _import_frontend() -> None:
-    import specreason_sgl.endpoint  # noqa: F401
+    import specreason_sgl.engine.endpoint  # noqa: F401

@@ -15,11 +15,11 @@ from specreason_sgl.errors import UsageError
 from specreason_sgl.view.output import Output, say
 
 if TYPE_CHECKING:
-    from specreason_sgl.scoring import ScoreRule
-    from specreason_sgl.store import Run, SolveRecord
+    from specreason_sgl.runs.redecide import Redecision
+    from specreason_sgl.runs.store import Run, SolveRecord
+    from specreason_sgl.text.scoring import ScoreRule
     from specreason_sgl.view.compare import Side
     from specreason_sgl.view.live import Scene
-    from specreason_sgl.view.redecide import Redecision
 
 SPEEDS = {"1": 1.0, "4": 4.0, "instant": None}
 WHICH, AGAIN, OUTPUT = "Which solve", "Other decisions", "Output"
@@ -48,8 +48,8 @@ def replay(
     runs: RunsFolder = RUNS,
 ) -> None:
     """Watch a stored run again, decide it again at another threshold, compare it, or export it."""
-    from specreason_sgl.store import read_run
-    from specreason_sgl.view import runs as shelf
+    from specreason_sgl.runs import index as shelf
+    from specreason_sgl.runs.store import read_run
 
     if speed not in SPEEDS:
         raise UsageError(f"there is no speed `{speed}`", hint="use `1`, `4` or `instant`")
@@ -72,7 +72,7 @@ def replay(
 
 
 def _rule(score: str | None) -> ScoreRule | None:
-    from specreason_sgl.scoring import RULES
+    from specreason_sgl.text.scoring import RULES
 
     known = next((rule for rule in RULES if rule == score), None)
     if score is not None and known is None:
@@ -97,7 +97,7 @@ def _chosen(stored: Run, problem: str | None, mode: str | None, repeat: int | No
 
 def _redecided(record: SolveRecord, threshold: float | None, rule: ScoreRule | None) -> Redecision | None:
     """The decisions again; what is not named stays as it was."""
-    from specreason_sgl.view.redecide import redecide
+    from specreason_sgl.runs.redecide import redecide
     from specreason_sgl.view.state import SolveState
 
     if threshold is None and rule is None:

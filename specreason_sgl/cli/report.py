@@ -27,8 +27,8 @@ def report(
     """Show what stored runs came to, with intervals, and what it takes to repeat them."""
     from specreason_sgl.evaluation import plots as pictures
     from specreason_sgl.evaluation import report as reports
-    from specreason_sgl.store import read_run
-    from specreason_sgl.view import runs as shelf
+    from specreason_sgl.runs import index as shelf
+    from specreason_sgl.runs.store import read_run
 
     stored = [read_run(shelf.find(name, runs)) for name in run or ["latest"]]
     made = [reports.report_run(each) for each in stored]

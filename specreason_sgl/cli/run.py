@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from specreason_sgl.cli.pair import ApiKey, BaseUrl, PairName, PairOptions, SmallUrl, ThinkingFormat, WaitForServer
+from specreason_sgl.engine.patience import WAIT_S
 from specreason_sgl.errors import UsageError
-from specreason_sgl.patience import WAIT_S
 from specreason_sgl.view.output import note
 
 if TYPE_CHECKING:
-    from specreason_sgl.scoring import ScoreRule
-    from specreason_sgl.store import Problem
+    from specreason_sgl.runs.store import Problem
+    from specreason_sgl.text.scoring import ScoreRule
 
 SAMPLE_SEED = 20025
 """The held-out story that is solved when nobody asks anything."""
@@ -140,7 +140,7 @@ def run(
 
 def _problem(question: str | None, file: Path | None, answer: str | None, *, embedded: bool) -> Problem:
     from specreason_sgl.files import read_input, read_text
-    from specreason_sgl.store import Problem
+    from specreason_sgl.runs.store import Problem
 
     if question is not None and file is not None:
         raise UsageError("a question and `--file` exclude each other")

@@ -8,12 +8,12 @@ import typer
 
 from specreason_sgl.cli.packages import need
 from specreason_sgl.errors import UsageError
-from specreason_sgl.runtime import API_KEY
+from specreason_sgl.servers import API_KEY
 from specreason_sgl.view.output import note, say
 
 if TYPE_CHECKING:
-    from specreason_sgl.gpu.launch import Launch
-    from specreason_sgl.runtime.pairs import RunningPair, Wanted
+    from specreason_sgl.servers.gpu.launch import Launch
+    from specreason_sgl.servers.pairs import RunningPair, Wanted
 
 Json = Annotated[bool, typer.Option("--json", help="Only JSON on standard output")]
 
@@ -91,7 +91,7 @@ def up(
     json: Json = False,
 ) -> None:
     """Start a pair and keep it running, so that the next `run` starts at once: the embedded one, or models on GPUs."""
-    from specreason_sgl.runtime import EMBEDDED, pairs
+    from specreason_sgl.servers import EMBEDDED, pairs
     from specreason_sgl.tables import parse_override
 
     given = {
@@ -126,7 +126,7 @@ def up(
 
 def status(json: Json = False) -> None:
     """Say whether the pair is up, and where."""
-    from specreason_sgl.runtime import pairs
+    from specreason_sgl.servers import pairs
 
     pair = pairs.running()
     if pair is None:
@@ -138,7 +138,7 @@ def status(json: Json = False) -> None:
 
 def down(json: Json = False) -> None:
     """Stop the pair that `up` keeps running on this machine."""
-    from specreason_sgl.runtime import pairs
+    from specreason_sgl.servers import pairs
 
     was_up = pairs.down()
     if json:
@@ -151,7 +151,7 @@ def down(json: Json = False) -> None:
 
 def _tell_elsewhere() -> None:
     """Whoever shares a home between machines may have meant another one's pair."""
-    from specreason_sgl.runtime import pairs
+    from specreason_sgl.servers import pairs
 
     if hosts := pairs.elsewhere():
         note(f"a pair was started on {', '.join(f'`{name}`' for name in hosts)}: it is asked for and stopped there")
@@ -159,7 +159,7 @@ def _tell_elsewhere() -> None:
 
 def _embedded(replicas: int, not_for_it: list[str]) -> Wanted:
     from specreason_sgl.cli.pair import embedded_models
-    from specreason_sgl.runtime import pairs
+    from specreason_sgl.servers import pairs
 
     if not_for_it:
         raise UsageError(
@@ -174,9 +174,9 @@ def _launch(
 ) -> Launch:
     import os
 
-    from specreason_sgl.gpu import detect
-    from specreason_sgl.gpu.launch import prepare
-    from specreason_sgl.gpu.pairfile import read, risks
+    from specreason_sgl.servers.gpu import detect
+    from specreason_sgl.servers.gpu.launch import prepare
+    from specreason_sgl.servers.gpu.pairfile import read, risks
 
     spec = read(pair, overrides)
     found = risks(spec)

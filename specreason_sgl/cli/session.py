@@ -16,13 +16,13 @@ from typing import Any
 from specreason_sgl.cli.listing import tell_remarks
 from specreason_sgl.cli.packages import need
 from specreason_sgl.cli.pair import PairOptions, open_pair
-from specreason_sgl.divergence import repeatability
 from specreason_sgl.evaluation.choice import is_choice
 from specreason_sgl.evaluation.grading import Grader
 from specreason_sgl.events import Event, Noticed, SolveEnded, SolveFailed
-from specreason_sgl.programs import find, load
+from specreason_sgl.lang.loading import find, load
+from specreason_sgl.runs.diff import repeatability
+from specreason_sgl.runs.store import Problem, RunConfig, SolveRecord, new_folder, writing
 from specreason_sgl.settings import Settings
-from specreason_sgl.store import Problem, RunConfig, SolveRecord, new_folder, writing
 from specreason_sgl.view.display import choose, console, is_screen, open_display
 from specreason_sgl.view.output import say
 
@@ -124,7 +124,7 @@ def solve_one(
             run.note_servers(
                 config.model_copy(update={"repeatability": expected, "judge_version": judge_version(pair)}), servers
             )
-        from specreason_sgl.solve import solve
+        from specreason_sgl.lang.solve import solve
 
         grader = stack.enter_context(Grader("choice" if is_choice(problem.question, problem.answer) else "math"))
         with open_display(mode, title=loaded.name) as sink:

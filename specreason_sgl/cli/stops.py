@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from specreason_sgl.patience import Patience
+from specreason_sgl.engine.patience import Patience
 
 INTERRUPTED = 130
 LAST_S = 1.0

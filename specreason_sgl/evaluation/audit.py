@@ -20,12 +20,12 @@ from specreason_sgl.evaluation.grading import outcome
 from specreason_sgl.evaluation.statistics import Estimate, share
 from specreason_sgl.events import CallMade, Event, SolveStarted, StepDrafted, StepScored, StepTaken
 from specreason_sgl.pair import stories
-from specreason_sgl.scoring import DIGITS, LEAST, Score, ScoreRule
+from specreason_sgl.runs.store import Problem, SolveRecord
 from specreason_sgl.settings import Settings
-from specreason_sgl.store import Problem, SolveRecord
+from specreason_sgl.text.scoring import DIGITS, LEAST, Score, ScoreRule
 
 if TYPE_CHECKING:
-    from specreason_sgl.solve import Pair
+    from specreason_sgl.lang.solve import Pair
 
 QUANTUM = 0.125
 """A step of the log-probabilities of bfloat16 logits of usual size; no server promises to repeat it."""
@@ -319,7 +319,7 @@ def _scores(
     """What the judge gives to steps, each behind the reasoning before it."""
     import sglang as sgl
 
-    from specreason_sgl.trace import Step, Trace
+    from specreason_sgl.lang.trace import Step, Trace
 
     trace = Trace(problem.question, settings, program="audit", choice=problem.choice, base=pair.base, small=pair.small)
 

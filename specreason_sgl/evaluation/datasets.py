@@ -28,7 +28,7 @@ from specreason_sgl.errors import UsageError
 from specreason_sgl.evaluation.choice import LETTERS, option
 from specreason_sgl.files import decode, read_bytes
 from specreason_sgl.pair import stories
-from specreason_sgl.store import Problem
+from specreason_sgl.runs.store import Problem
 
 Name = Literal["aime24", "aime25", "math500", "gpqa-diamond", "gsm8k", "stories", "file"]
 Grading = Literal["math", "choice", "exact"]

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Literal, Self, get_args
 
-from specreason_sgl.answers import boxed, is_same
 from specreason_sgl.evaluation.choice import letter, offered, option
 from specreason_sgl.evaluation.mathematics import math_equal
 from specreason_sgl.events import AnswerWritten, Event, SolveEnded
-from specreason_sgl.store import SolveRecord
+from specreason_sgl.runs.store import SolveRecord
+from specreason_sgl.text.answers import boxed, is_same
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess

@@ -22,10 +22,10 @@ from typing import Any, Literal, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from specreason_sgl.engine.patience import WAIT_S
 from specreason_sgl.errors import UsageError
 from specreason_sgl.evaluation.datasets import DatasetSpec
 from specreason_sgl.files import read_toml
-from specreason_sgl.patience import WAIT_S
 from specreason_sgl.settings import Settings
 from specreason_sgl.tables import put, told
 

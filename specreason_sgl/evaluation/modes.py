@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from specreason_sgl.errors import UsageError
 from specreason_sgl.evaluation.datasets import step_checker
 from specreason_sgl.evaluation.job import Job, Kind, Mode
-from specreason_sgl.programs import Program, find, load
-from specreason_sgl.store import Problem
+from specreason_sgl.lang.loading import Program, find, load
+from specreason_sgl.runs.store import Problem
 
 if TYPE_CHECKING:
-    from specreason_sgl.endpoint import Endpoint
-    from specreason_sgl.solve import Pair
+    from specreason_sgl.engine.endpoint import Endpoint
+    from specreason_sgl.lang.solve import Pair
     from specreason_sgl.tally import Tally
 
 
@@ -102,7 +102,7 @@ def pair_for(mode: Mode, pair: Pair, decode: Endpoint | None) -> Pair:
     Raises:
         UsageError: it needs one that is not there.
     """
-    from specreason_sgl.solve import Pair
+    from specreason_sgl.lang.solve import Pair
 
     base = decode if mode.decodes else pair.base
     if mode.kind is not None and (

@@ -12,8 +12,8 @@ from specreason_sgl.errors import UsageError
 from specreason_sgl.evaluation.audit import judging_modes
 from specreason_sgl.evaluation.report import Report
 from specreason_sgl.events import StepScored
-from specreason_sgl.scoring import DIGITS
-from specreason_sgl.store import SolveRecord
+from specreason_sgl.runs.store import SolveRecord
+from specreason_sgl.text.scoring import DIGITS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

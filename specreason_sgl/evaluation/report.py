@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from specreason_sgl.evaluation.grading import OUTCOMES
 from specreason_sgl.evaluation.job import Job
 from specreason_sgl.evaluation.statistics import Comparison, Estimate, Statistics, Summary, analyse
-from specreason_sgl.store import Run, RunConfig
+from specreason_sgl.runs.store import Run, RunConfig
 from specreason_sgl.view.text import one_line, visible
 
 if TYPE_CHECKING:

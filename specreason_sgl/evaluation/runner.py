@@ -25,12 +25,12 @@ from specreason_sgl.evaluation import modes
 from specreason_sgl.evaluation.grading import Grader
 from specreason_sgl.evaluation.job import Job, Mode, filled_in
 from specreason_sgl.events import Event, SolveEnded, SolveFailed, TextStreamed
-from specreason_sgl.programs import Program
-from specreason_sgl.solve import Pair, solve
-from specreason_sgl.store import Done, Problem, RunWriter, SolveRecord, solve_key
+from specreason_sgl.lang.loading import Program
+from specreason_sgl.lang.solve import Pair, solve
+from specreason_sgl.runs.store import Done, Problem, RunWriter, SolveRecord, solve_key
 
 if TYPE_CHECKING:
-    from specreason_sgl.endpoint import Endpoint
+    from specreason_sgl.engine.endpoint import Endpoint
     from specreason_sgl.view.batch_sinks import BatchSink
 
 LOST = ServerUnreachable.exit_code

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from scipy import stats
 
 from specreason_sgl.evaluation.grading import OUTCOMES, Outcome, outcome
-from specreason_sgl.store import SolveRecord
+from specreason_sgl.runs.store import SolveRecord
 from specreason_sgl.tally import Span, Tally, apart
 
 LEVEL = 0.95

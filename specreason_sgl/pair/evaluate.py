@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFas
 from specreason_sgl.pair import stories
 from specreason_sgl.pair.samples import Candidate, Encoder, collate
 from specreason_sgl.pair.stories import Split, Story
-from specreason_sgl.prompts import DELIMITER
+from specreason_sgl.text.prompts import DELIMITER
 
 
 def generate(

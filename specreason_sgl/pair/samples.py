@@ -17,7 +17,7 @@ import torch
 from specreason_sgl.pair import stories
 from specreason_sgl.pair.stories import Story
 from specreason_sgl.pair.tokenizer import TURN_END, TURN_START
-from specreason_sgl.prompts import DELIMITER, EMBEDDED, JUDGE_PREFILL, THINK_CLOSE
+from specreason_sgl.text.prompts import DELIMITER, EMBEDDED, JUDGE_PREFILL, THINK_CLOSE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

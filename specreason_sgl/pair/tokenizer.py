@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from specreason_sgl.pair.stories import story
-from specreason_sgl.prompts import EMBEDDED, THINK_CLOSE, THINK_OPEN, VERDICT
+from specreason_sgl.text.prompts import EMBEDDED, THINK_CLOSE, THINK_OPEN, VERDICT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol, TextIO
 
 from specreason_sgl.events import Event
-from specreason_sgl.store import Done, SolveRecord
+from specreason_sgl.runs.store import Done, SolveRecord
 from specreason_sgl.view import figures
 from specreason_sgl.view.batch_view import BatchState, SolveKey, standing_lines
 from specreason_sgl.view.json_lines import json_line

@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from specreason_sgl.events import CallMade, Event
-from specreason_sgl.store import Done
+from specreason_sgl.runs.store import Done
 from specreason_sgl.tally import Tally
 from specreason_sgl.view import figures
 from specreason_sgl.view.lines import columns, fitting, flow, keys_help, label, legend, line, page, rule, spread

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from specreason_sgl.events import Event, Sink
-    from specreason_sgl.store import Done
+    from specreason_sgl.runs.store import Done
     from specreason_sgl.view.batch_sinks import BatchSink
 
 DisplayMode = Literal["auto", "rich", "plain", "json", "none"]

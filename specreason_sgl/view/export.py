@@ -13,8 +13,8 @@ from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 from specreason_sgl.errors import UsageError
+from specreason_sgl.runs.redecide import Redecision
 from specreason_sgl.view import figures
-from specreason_sgl.view.redecide import Redecision
 from specreason_sgl.view.solve_view import TIMED, Look, report, totals
 from specreason_sgl.view.state import SolveState, StepState, utility
 from specreason_sgl.view.text import one_line, visible

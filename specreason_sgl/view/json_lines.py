@@ -8,7 +8,7 @@ from typing import TextIO
 from pydantic_core import to_jsonable_python
 
 from specreason_sgl.events import Event, TextStreamed
-from specreason_sgl.prompts import whole
+from specreason_sgl.text.prompts import whole
 from specreason_sgl.view.output import Output
 
 

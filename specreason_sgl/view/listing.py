@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 from rich.text import Text
 
-from specreason_sgl.store import SolveRecord
+from specreason_sgl.runs.index import Count, Summary, Word
+from specreason_sgl.runs.store import SolveRecord
 from specreason_sgl.view import figures
 from specreason_sgl.view.lines import columns, fitting, keys_help, label, legend, line, page, rule, spread
-from specreason_sgl.view.runs import Count, Summary, Word
 from specreason_sgl.view.state import SolveState
 from specreason_sgl.view.text import one_line
 from specreason_sgl.view.theme import ROLES, RoleName

@@ -17,9 +17,9 @@ from specreason_sgl.events import (
     TextStreamed,
     ThinkingEnded,
 )
+from specreason_sgl.runs.redecide import Redecision
 from specreason_sgl.view import figures
 from specreason_sgl.view.output import Output
-from specreason_sgl.view.redecide import Redecision
 from specreason_sgl.view.scenes import SolveScene
 from specreason_sgl.view.solve_view import TIMED, totals
 from specreason_sgl.view.state import SolveState, StepState, utility

@@ -19,10 +19,10 @@ from specreason_sgl.events import (
     StepTaken,
     TextStreamed,
 )
+from specreason_sgl.runs.redecide import Redecision
 from specreason_sgl.view import figures
 from specreason_sgl.view.browse import KEYS as BROWSE
 from specreason_sgl.view.browse import Browser
-from specreason_sgl.view.redecide import Redecision
 from specreason_sgl.view.solve_view import Look, frame
 from specreason_sgl.view.state import SolveState
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 from rich.text import Text
 
 from specreason_sgl.events import Event, SolveStarted, TextStreamed
-from specreason_sgl.store import Done, SolveRecord
+from specreason_sgl.runs.store import Done, SolveRecord
 from specreason_sgl.view.batch_view import BatchLook, BatchState, SolveKey, batch_frame
 from specreason_sgl.view.browse import KEYS, Browser
 from specreason_sgl.view.compare import Side, compare_frame

@@ -13,9 +13,9 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from specreason_sgl.events import AnswerWritten, CallKind, Model
+from specreason_sgl.runs.redecide import Redecision
 from specreason_sgl.view import figures
 from specreason_sgl.view.lines import Part, flow, keys_help, label, legend, line, page, rule, spread
-from specreason_sgl.view.redecide import Redecision
 from specreason_sgl.view.state import SolveState, StepState, utility
 from specreason_sgl.view.text import head, one_line, shorten, wrap
 from specreason_sgl.view.theme import FINAL_LEGEND, GUTTERS, LEGEND, ROLES, RoleName

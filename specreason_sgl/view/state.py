@@ -22,8 +22,8 @@ from specreason_sgl.events import (
     TextStreamed,
     ThinkingEnded,
 )
-from specreason_sgl.scoring import RULES, ScoreRule
 from specreason_sgl.tally import Tally
+from specreason_sgl.text.scoring import RULES, ScoreRule
 from specreason_sgl.view.theme import RoleName
 
 

@@ -1,0 +1,1 @@
+"""A model server as an SGLang backend, and the patience with one that fails."""

@@ -1,0 +1,1 @@
+"""What things cost: calls, methods and frames of the view, measured."""

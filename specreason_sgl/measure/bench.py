@@ -1,0 +1,363 @@
+"""What the orchestration is worth: ratios that are measured side by side on a running pair, never bare times.
+
+The variants of the method are modes of a job (``eval/bench.toml``), solved in turn. The probes here measure the parts:
+a judgement in base-token times, what the radix cache serves on a long trace, problems per second under concurrency.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict
+
+from specreason_sgl.evaluation.report import NOTHING, Table
+from specreason_sgl.evaluation.statistics import Comparison, Estimate, analyse, mean, summarise
+from specreason_sgl.evaluation.statistics import rows as as_rows
+from specreason_sgl.evaluation.statistics import throughput as solved
+from specreason_sgl.lang.solve import Pair, solve
+from specreason_sgl.pair import stories
+from specreason_sgl.text.prompts import DELIMITER
+from specreason_sgl.text.scoring import DIGITS
+
+if TYPE_CHECKING:
+    from specreason_sgl.engine.endpoint import Endpoint
+    from specreason_sgl.lang.loading import Program
+    from specreason_sgl.runs.store import Problem, SolveRecord
+    from specreason_sgl.settings import Settings
+
+CONTEXTS = (300, 600)
+"""Tokens of reasoning before the step that is judged."""
+ROUNDS = 15
+FEW, DRAFT_TOKENS = 4, 24
+LONG, LONGEST = 1000, 1600
+"""In tokens: from where to where a trace grows while the caches are looked at."""
+LEVELS = (1, 8, 32)
+"""Problems in flight."""
+
+
+class JudgeCost(BaseModel):
+    """What a judgement takes, in times of one token of the base model."""
+
+    model_config = ConfigDict(frozen=True)
+
+    context: int
+    """Tokens that the cache holds already."""
+    one_request: Estimate
+    stock: Estimate
+
+
+class CacheUse(BaseModel):
+    """What the radix cache serves of the prompts on a long trace."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    calls: int
+    cached_share: float
+    most_recomputed: int
+    """The most prompt tokens of a call that were neither cached nor text which the model had not seen."""
+
+
+class Load(BaseModel):
+    """Many problems at once."""
+
+    model_config = ConfigDict(frozen=True)
+
+    concurrency: int
+    problems_per_second: float
+    """Failed solves do not count."""
+    against_one: float | None
+    """As a multiple of one at a time; None where none was solved so."""
+    failed: int
+
+
+class Bench(BaseModel):
+    """Everything that was measured."""
+
+    model_config = ConfigDict(frozen=True)
+
+    variants: dict[str, dict[str, Any]]
+    against_base: list[Comparison]
+    against_sequential: list[Comparison]
+    outside: Estimate
+    """Share of the sequential program's time in which no engine works."""
+    profile: dict[str, float]
+    """Where the sequential program's time goes, by kind of call, as shares."""
+    judge: list[JudgeCost]
+    caches: list[CacheUse]
+    load: list[Load]
+
+
+def measure(
+    pair: Pair,
+    records: Sequence[SolveRecord],
+    program: Program,
+    settings: Settings,
+    problems: Sequence[Problem],
+    say: Callable[[str], None],
+) -> Bench:
+    """Work out the variants and run the probes.
+
+    Args:
+        pair: the servers, with nothing else to do.
+        records: of the variants.
+        program: for the load.
+        settings: for the load.
+        problems: for the load.
+        say: told what is being measured.
+    """
+    base, small = pair.base, pair.small
+    if base is None or small is None:
+        msg = "a pair has two models"
+        raise ValueError(msg)
+    names = list(dict.fromkeys(record.mode for record in records))
+    by_mode = {name: as_rows(r for r in records if r.mode == name) for name in names}
+    figures = {name: summarise(name, rows) for name, rows in by_mode.items()}
+    compared = {
+        against: analyse(records, [(name, against) for name in names if name != against]).comparisons
+        for against in ("base", "sequential")
+    }
+    sequential = [record for record in records if record.mode == "sequential"]
+    say("the judge")
+    judge = [judge_cost(base, context) for context in CONTEXTS]
+    say("the caches")
+    caches = [cache_use(endpoint) for endpoint in (base, small)]
+    load = []
+    for level in LEVELS:
+        say(f"{level} at once")
+        load.append(throughput(pair, program, settings, problems, level))
+    alone = load[0][0]
+    return Bench(
+        variants={
+            name: {
+                "accuracy": figure.accuracy and figure.accuracy.value,
+                "acceptance": figure.acceptance,
+                "wasted_tokens": figure.wasted_tokens,
+                "problems": figure.problems,
+                "lost_s": figure.lost_s,
+            }
+            for name, figure in figures.items()
+        },
+        against_base=compared["base"],
+        against_sequential=compared["sequential"],
+        outside=mean({record.problem.id: outside(record) for record in sequential}),
+        profile=profile(sequential),
+        judge=judge,
+        caches=caches,
+        load=[
+            Load(
+                concurrency=level, problems_per_second=rate, against_one=rate / alone if alone else None, failed=failed
+            )
+            for level, (rate, failed) in zip(LEVELS, load, strict=True)
+        ],
+    )
+
+
+def outside(record: SolveRecord) -> float:
+    """The share of a sequential solve in which neither engine was at work, by the engines' own clocks."""
+    from specreason_sgl.events import CallMade
+
+    busy = sum(event.engine_s or 0.0 for event in record.events if isinstance(event, CallMade))
+    return 1 - busy / record.tally.latency
+
+
+def profile(records: Iterable[SolveRecord]) -> dict[str, float]:
+    """Where latency comes from, as shares: the kinds of calls, and what is between them."""
+    spent: dict[str, float] = {}
+    whole = 0.0
+    for totals in (record.tally for record in records):
+        whole += totals.latency
+        for kind, seconds in totals.seconds.items():
+            spent[kind] = spent.get(kind, 0.0) + seconds
+    return {
+        **{kind: seconds / whole for kind, seconds in spent.items()},
+        "between calls": 1 - sum(spent.values()) / whole,
+    }
+
+
+def judge_cost(base: Endpoint, context: int, rounds: int = ROUNDS) -> JudgeCost:
+    """Time judgements of fresh drafts behind a cached context, both ways, in turn with plain generation."""
+    opening = _context(base, context)
+    drafts = [DELIMITER + text + DELIMITER + base.chat.judge_turn for text in _drafts(2 * rounds + 2)]
+    stock = base.plain()
+    asked = iter(drafts)
+    per_token, ours, theirs = [], [], []
+    for number in range(rounds + 1):
+        short = _timed(base, lambda: _generate(base, opening, FEW))
+        long = _timed(base, lambda: _generate(base, opening, FEW + DRAFT_TOKENS))
+        one = _timed(base, lambda: _select(base, opening + next(asked)))
+        other = _timed(stock, lambda: _select(stock, opening + next(asked)))
+        if number:  # the first one warms up
+            per_token.append((long - short) / DRAFT_TOKENS)
+            ours.append(one)
+            theirs.append(other)
+    token = statistics.median(per_token)
+    return JudgeCost(context=context, one_request=_ratios(ours, token), stock=_ratios(theirs, token))
+
+
+def cache_use(endpoint: Endpoint, length: int = LONGEST) -> CacheUse:
+    """Grow a trace step by step as the program does, and see what each call has to compute beyond a thousand tokens.
+
+    New text is what the model has not processed yet: for a draft the last token of what it wrote itself, for the base
+    model the step that somebody else wrote.
+    """
+    opening = endpoint.chat.opening(stories.story(0).question)
+    steps = _drafts(200)
+    text, before = opening, 0
+    shares, extra = [], []
+    for step in steps:
+        fresh = len(endpoint.tokens(step + DELIMITER))
+        meta = _generate(endpoint, text, 1)
+        prompt, cached = meta["prompt_tokens"], meta["cached_tokens"]
+        if prompt > LONG:
+            shares.append(cached / prompt)
+            extra.append(prompt - cached - before)
+        if prompt > length:
+            break
+        before = fresh
+        text += step + DELIMITER
+    return CacheUse(
+        model=endpoint.role,
+        calls=len(shares),
+        cached_share=statistics.mean(shares),
+        most_recomputed=max(extra),
+    )
+
+
+def throughput(
+    pair: Pair, program: Program, settings: Settings, problems: Sequence[Problem], level: int
+) -> tuple[float, int]:
+    """Problems solved in a second with so many in flight, from empty caches, and how many failed."""
+    for endpoint in (pair.base, pair.small):
+        if endpoint is not None:
+            endpoint.flush_cache()
+    with ThreadPoolExecutor(level) as pool:
+        made = as_rows(pool.map(lambda problem: solve(problem, program, pair, settings), problems))
+    found = solved(made, level)
+    return found.solves_per_minute / 60 if found else 0.0, sum(row.outcome == "failed" for row in made)
+
+
+def tables(bench: Bench) -> list[Table]:
+    """The figures as tables."""
+    sequential = {c.mode: c for c in bench.against_sequential}
+    base = {c.mode: c for c in bench.against_base}
+    count = max(int(v["problems"]) for v in bench.variants.values())
+    lost = max(float(v["lost_s"]) for v in bench.variants.values())
+    left_out = f"; up to {lost:.1f} s a solve were lost to servers that failed, and are in none" if lost else ""
+    return [
+        Table(
+            "Variants, solved in turn on the same problems",
+            ("variant", "against base", "against sequential", "pass@1", "acceptance", "wasted tokens"),
+            tuple(
+                (
+                    name,
+                    _speed(base.get(name)),
+                    _speed(sequential.get(name)),
+                    _share(v["accuracy"]),
+                    _share(v["acceptance"]),
+                    f"{v['wasted_tokens']:.0f}",
+                )
+                for name, v in bench.variants.items()
+            ),
+            f"Speed-ups are ratios of mean latencies with 95 % bootstrap intervals over {count} problems{left_out}.",
+        ),
+        Table(
+            "Where the time of the sequential program goes",
+            ("part", "share"),
+            (
+                *((kind, _share(value)) for kind, value in bench.profile.items()),
+                ("outside both engines", f"{bench.outside.value:.1%}"),
+            ),
+        ),
+        Table(
+            "A judgement, in base-token times",
+            ("cached context", "one request", "stock selection"),
+            tuple((f"{j.context} tok", _times(j.one_request), _times(j.stock)) for j in bench.judge),
+        ),
+        Table(
+            "Prompt tokens from the radix cache, on traces beyond 1,000 tokens",
+            ("model", "calls", "cached", "most recomputed"),
+            tuple((c.model, str(c.calls), f"{c.cached_share:.1%}", f"{c.most_recomputed} tok") for c in bench.caches),
+        ),
+        load_table(bench.load),
+    ]
+
+
+def load_table(loads: Sequence[Load]) -> Table:
+    """What comes of many problems at once."""
+    failed = [f"{load.failed} of those with {load.concurrency} in flight" for load in loads if load.failed]
+    return Table(
+        "Many problems at once",
+        ("in flight", "problems per second, against one at a time"),
+        tuple(
+            (str(load.concurrency), NOTHING if load.against_one is None else f"{load.against_one:.2f}x")
+            for load in loads
+        ),
+        f"Solves that failed and do not count: {', '.join(failed)}." if failed else "",
+    )
+
+
+def _context(endpoint: Endpoint, tokens: int) -> str:
+    text = endpoint.chat.opening(stories.story(0).question)
+    for step in _drafts(100):
+        if len(endpoint.tokens(text + step)) > tokens:
+            break
+        text += step + DELIMITER
+    return text.removesuffix(DELIMITER)
+
+
+def _drafts(count: int) -> list[str]:
+    """Different steps of about the same length."""
+    found = (step for seed in range(10**6) for step in stories.story(seed, "dev").steps if ":" in step)
+    return [next(found) for _ in range(count)]
+
+
+def _generate(endpoint: Endpoint, text: str, tokens: int) -> dict[str, Any]:
+    meta: dict[str, Any] = endpoint.complete(text, {"max_new_tokens": tokens, "temperature": 0, "ignore_eos": True})[
+        "meta_info"
+    ]
+    return meta
+
+
+def _select(endpoint: Endpoint, text: str) -> None:
+    import sglang as sgl
+
+    def ask(s: Any) -> None:
+        s += text
+        s += sgl.select("score", choices=list(DIGITS))
+
+    state = sgl.function(ask).run(backend=endpoint)
+    if error := state.error():
+        raise error
+
+
+def _timed(endpoint: Endpoint, call: Callable[[], object]) -> float:
+    """The seconds that a call takes, less those in which its server was waited for."""
+    began, paused = time.perf_counter(), endpoint.patience.paused_s
+    call()
+    return time.perf_counter() - began - (endpoint.patience.paused_s - paused)
+
+
+def _ratios(seconds: Sequence[float], token: float) -> Estimate:
+    return mean({str(number): value / token for number, value in enumerate(seconds)})
+
+
+def _times(estimate: Estimate) -> str:
+    interval = "" if estimate.low is None or estimate.high is None else f" [{estimate.low:.1f}, {estimate.high:.1f}]"
+    return f"{estimate.value:.1f}{interval}"
+
+
+def _speed(comparison: Comparison | None) -> str:
+    if comparison is None or comparison.speed_up is None:
+        return NOTHING
+    estimate = comparison.speed_up
+    interval = "" if estimate.low is None or estimate.high is None else f" [{estimate.low:.2f}, {estimate.high:.2f}]"
+    return f"{estimate.value:.2f}x{interval}"
+
+
+def _share(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.0%}"

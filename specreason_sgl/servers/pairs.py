@@ -1,0 +1,480 @@
+"""A pair of servers: started for one command, or kept up for many.
+
+A pair that is kept up is found again by two files in the state folder: the lock that it holds as long as it lives, and
+a note of where it is, which only its owner can read. Machines that share a home have a folder each in it. The number of
+a process says little by itself, so no signal goes to one that is not the very process of the note.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from threading import Thread
+from types import TracebackType
+from typing import Self
+
+import urllib3
+
+from specreason_sgl.errors import SpecReasonError
+from specreason_sgl.servers import EMBEDDED
+from specreason_sgl.servers.processes import (
+    HEALTH_S,
+    POLL_S,
+    START_S,
+    STOP_S,
+    Plan,
+    PortTaken,
+    Say,
+    Servers,
+    answers,
+    cores,
+    free_ports,
+    plan,
+    private,
+    router,
+)
+
+ATTEMPTS = 3
+
+NOTE = "pair.json"
+_ON = "on-"
+"""Before a machine's name, its folder."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server is, and what it wants to be shown."""
+
+    url: str
+    api_key: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A pair that is to be started."""
+
+    label: str
+    lay_out: Callable[[Path], list[Plan]]
+    """From the folder for logs to the servers, on ports that are free at the moment."""
+    api_key: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
+    attempts: int = ATTEMPTS
+    """How often it is laid out anew because somebody else took a port."""
+    limit_s: float = START_S
+
+
+@dataclass(frozen=True)
+class RunningPair:
+    """Two servers that can be used.
+
+    As a context manager it stops them at the end where this process started them for itself (`launch`), and leaves
+    them alone where they are kept up (`up`, `running`).
+    """
+
+    base: Address
+    small: Address
+    logs: Path
+    pid: int
+    """The process that both servers belong to, which leads their process group."""
+    label: str = EMBEDDED
+    """What a run on it is filed under."""
+    _owned: Servers | None = field(default=None, repr=False, compare=False)
+
+    def __enter__(self) -> Self:
+        """The pair itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop the servers if they are owned."""
+        self.close()
+
+    def close(self) -> None:
+        """Stop the servers if they are owned."""
+        if self._owned:
+            self._owned.stop()
+
+    def is_healthy(self) -> bool:
+        """Whether both servers answer."""
+        return answers(self.base.url) and answers(self.small.url)
+
+
+@dataclass(frozen=True)
+class _Note:
+    """What is written down of a pair that is kept up."""
+
+    pair: RunningPair
+    host: str | None
+    """Where its process has that number; None in a note of the first version."""
+    started: int | None
+    """When its process began: who gets its number later did not begin at that time."""
+
+    def is_of(self, folder: Path) -> bool:
+        """Whether the process is on this machine, and is the one that was noted in this folder."""
+        if self.host is None:
+            return _has_open(self.pair.pid, folder / "lock")
+        return self.host == host() and self.started is not None and self.started == _began(self.pair.pid)
+
+
+def embedded(base_model: Path, small_model: Path, replicas: int = 1) -> Wanted:
+    """A pair on this machine's processor.
+
+    Args:
+        base_model: the base model's folder.
+        small_model: the small model's folder.
+        replicas: servers of each model, behind a router of its own if there are several.
+
+    Raises:
+        SpecReasonError: there is no such model.
+    """
+    models = {"base": base_model, "small": small_model}
+    for model in models.values():
+        if not (model / "config.json").is_file():
+            raise SpecReasonError(f"there is no model in `{model}`")
+
+    def lay_out(logs: Path) -> list[Plan]:
+        usable = dict(zip(models, cores(sorted(os.sched_getaffinity(0))), strict=True))
+        ports = iter(free_ports(2 * replicas + 4))
+        servers = [
+            plan(numbered(role, replica), model.resolve(), port=next(ports), core=usable[role], logs=logs)
+            for replica in range(replicas)
+            for role, model in models.items()
+        ]
+        return [*servers, *routers(servers, ports, logs)]
+
+    return Wanted(EMBEDDED, lay_out)
+
+
+def numbered(role: str, replica: int) -> str:
+    """The name of a server among several of its role."""
+    return f"{role}-{replica + 1}" if replica else role
+
+
+def routers(servers: Sequence[Plan], ports: Iterator[int], logs: Path) -> list[Plan]:
+    """A router for each role that has several servers."""
+    found = []
+    for role in ("base", "small"):
+        own = [one for one in servers if one.name.partition("-")[0] == role]
+        if len(own) > 1:
+            found.append(router(f"{role}-router", own, port=next(ports), metrics_port=next(ports), logs=logs))
+    return found
+
+
+def launch(
+    base_model: Path, small_model: Path, logs: Path, on_progress: Say = lambda _: None, *, replicas: int = 1
+) -> RunningPair:
+    """Start the embedded kind of pair for this process; it ends with it, however it ends.
+
+    Args:
+        base_model: the base model's folder.
+        small_model: the small model's folder.
+        logs: the folder for the servers' logs.
+        on_progress: told in a line what happens.
+        replicas: servers of each model, behind a router of its own if there are several.
+
+    Raises:
+        SpecReasonError: there is no such model.
+        ServerDied: a server does not start; the message ends with its last log lines.
+    """
+    return _start(embedded(base_model, small_model, replicas), logs, on_progress, owned=True)
+
+
+def up(wanted: Wanted, on_progress: Say = lambda _: None) -> tuple[RunningPair, bool]:
+    """A pair that stays up after this process: the one that is up already, or else a new one.
+
+    Args:
+        wanted: the pair.
+        on_progress: told in a line what happens.
+
+    Returns:
+        The pair, and whether it was started now.
+
+    Raises:
+        SpecReasonError: another pair is up, or one that does not answer, or a server serves another model.
+        ServerDied: a server does not start; the message ends with its last log lines.
+    """
+    folder = own_folder()
+    with _usable(folder):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    deadline = time.monotonic() + wanted.limit_s
+    is_waiting = False
+    while time.monotonic() < deadline:
+        if found := _found():
+            pair = found[1].pair
+            if pair.label != wanted.label:
+                raise SpecReasonError(f"another pair is up: {pair.label}", hint="`specreason down` stops it")
+            if pair.is_healthy():
+                return pair, False
+        else:
+            _refuse_namesake(folder)
+            with _lock(folder) as lock:
+                if lock is not None:
+                    return _start_noted(wanted, folder, lock, on_progress), True
+        if not is_waiting:
+            on_progress("waiting for the pair that another command starts")
+        is_waiting = True
+        time.sleep(POLL_S)
+    raise SpecReasonError("the pair that is up does not answer", hint="`specreason down` stops it")
+
+
+def running() -> RunningPair | None:
+    """The pair that `up` keeps up, once both servers answer; what a dead one left behind is cleared away."""
+    found = _found()
+    return found[1].pair if found and found[1].pair.is_healthy() else None
+
+
+def key_of(url: str) -> str | None:
+    """The key that the pair that is up wants to be shown at an address, if it is one of its own."""
+    found = _found()
+    own = (found[1].pair.base, found[1].pair.small) if found else ()
+    return next((address.api_key for address in own if address.url == url.rstrip("/")), None)
+
+
+def down() -> bool:
+    """Stop the pair that `up` keeps up, or is starting; returns whether there was one.
+
+    Raises:
+        SpecReasonError: it does not end, or was started on another machine that has the same name.
+    """
+    found = _found()
+    if found is None:
+        _refuse_namesake(own_folder())
+        return False
+    folder, note = found
+    killed_at = time.monotonic() + STOP_S
+    while time.monotonic() < killed_at + STOP_S:
+        with _lock(folder) as lock:
+            if lock is not None:
+                _forget(folder)
+                return True
+        note = _noted(folder) or note
+        with suppress(ProcessLookupError):
+            if note.is_of(folder):
+                if time.monotonic() < killed_at:
+                    os.kill(note.pair.pid, signal.SIGTERM)
+                elif os.getpgid(note.pair.pid) == note.pair.pid:
+                    os.killpg(note.pair.pid, signal.SIGKILL)
+        time.sleep(POLL_S)
+    raise SpecReasonError(f"the pair of process {note.pair.pid} does not end")
+
+
+def elsewhere() -> list[str]:
+    """The other machines on which a pair was started, by the notes in a state folder that they share with this one."""
+    notes = state_folder().glob(f"{_ON}*/{NOTE}")
+    return sorted(note.parent.name.removeprefix(_ON) for note in notes if note.parent != own_folder())
+
+
+def state_folder() -> Path:
+    """Where pairs that are up are noted: ``$SPECREASON_HOME``, else a folder in the user's state folder."""
+    if home := os.environ.get("SPECREASON_HOME"):
+        return Path(home)
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "specreason"
+
+
+def own_folder() -> Path:
+    """This machine's part of it."""
+    return state_folder() / (_ON + re.sub(r"[^.\w-]", "_", socket.gethostname()))
+
+
+def host() -> str:
+    """Where a process number means something: this machine until it boots again, as seen from this container."""
+    seen = [socket.gethostname()]
+    with suppress(OSError):
+        seen.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
+        seen.append(str(Path("/proc/self/ns/pid").readlink()))
+    return " ".join(seen)
+
+
+def door_path() -> Path:
+    """Where commands can knock while a pair is kept up."""
+    return own_folder() / "door"
+
+
+def _start_noted(wanted: Wanted, folder: Path, lock: int, say: Say) -> RunningPair:
+    """Start a pair that holds the lock and is noted as soon as it has a process."""
+    _forget(folder)
+    try:
+        return _start(
+            wanted, folder / "logs", say, owned=False, keep=(lock,), note=lambda pair: _write_note(folder, pair)
+        )
+    except BaseException:
+        _forget(folder)
+        raise
+
+
+def _start(
+    wanted: Wanted,
+    logs: Path,
+    say: Say,
+    *,
+    owned: bool,
+    keep: Sequence[int] = (),
+    note: Callable[[RunningPair], None] = lambda _: None,
+) -> RunningPair:
+    """Start a pair, on other ports if somebody takes one first; a pair that does not get ready is stopped."""
+    logs.mkdir(parents=True, exist_ok=True, mode=0o700)
+    logs = logs.resolve()
+    attempts = 0
+    while True:
+        attempts += 1
+        plans = wanted.lay_out(logs)
+        door = None if owned else door_path()
+        servers = Servers.start(plans, wanted.api_key, logs, owned=owned, keep=keep, door=door)
+        try:
+            base, small = (Address(_entrance(plans, role).url, wanted.api_key) for role in ("base", "small"))
+            pair = RunningPair(base, small, logs, servers.process.pid, wanted.label, servers if owned else None)
+            note(pair)
+            servers.wait_until_ready(say, wanted.limit_s)
+            for one in plans:
+                _check(one, wanted.api_key)
+        except BaseException as error:
+            servers.stop()
+            if not isinstance(error, PortTaken) or attempts == wanted.attempts:
+                raise
+        else:
+            if not owned:
+                # Should the pair end before this process does, somebody has to take note of it.
+                Thread(target=servers.process.wait, daemon=True).start()
+            return pair
+
+
+def _entrance(plans: Sequence[Plan], role: str) -> Plan:
+    """Where requests for a model go: its router if it has one, else its server."""
+    names = {one.name: one for one in plans}
+    return names.get(f"{role}-router") or names[role]
+
+
+def _check(server: Plan, api_key: str) -> None:
+    """Make sure that a server serves what it was told to, and is no other that had the port already."""
+    if server.is_router:
+        return
+    headers = {"Authorization": f"Bearer {api_key}"}
+    try:
+        told = urllib3.request("GET", f"{server.url}/model_info", headers=headers, timeout=HEALTH_S, retries=False)
+        serves = told.json().get("model_path")
+    except (urllib3.exceptions.HTTPError, ValueError) as error:
+        raise SpecReasonError(f"the {server.name} server does not say what it serves: {error}") from error
+    if serves != server.model:
+        raise SpecReasonError(f"the {server.name} server serves `{serves}` instead of `{server.model}`")
+
+
+def _found() -> tuple[Path, _Note] | None:
+    """The note of the pair that is up or starting on this machine, and its folder: the own one or the first version's.
+
+    What a dead pair left behind in the own folder is cleared away. In the first version's it is left alone, because
+    there the pair may be another machine's, whose lock cannot be seen from here.
+    """
+    own = own_folder()
+    for folder in (own, state_folder()):
+        if not (folder / NOTE).is_file():
+            continue
+        with _lock(folder) as lock:
+            if lock is None and (note := _noted(folder)) and note.is_of(folder):
+                return folder, note
+            if lock is not None and folder == own:
+                _forget(own)
+    return None
+
+
+def _refuse_namesake(folder: Path) -> None:
+    """Leave a pair alone that lives where its process number means something else."""
+    note = _noted(folder)
+    if note and note.host not in (None, host()):
+        name = folder.name.removeprefix(_ON)
+        raise SpecReasonError(
+            f"the pair was started on another machine, or in another container, that is called `{name}` too",
+            hint="stop it there, or name a folder for this one in `SPECREASON_HOME`",
+        )
+
+
+@contextmanager
+def _usable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SpecReasonError(
+            f"cannot use the state folder `{folder}`: {error.strerror or error}",
+            hint="name a folder on a disk of this machine in `SPECREASON_HOME`",
+        ) from error
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[int | None]:
+    """The lock's file descriptor while nobody else holds it, else None; who inherits it goes on holding the lock."""
+    with _usable(folder):
+        lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        with _usable(folder):
+            is_free = _take(lock)
+        yield lock if is_free else None
+    finally:
+        os.close(lock)
+
+
+def _take(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _write_note(folder: Path, pair: RunningPair) -> None:
+    row = {
+        "label": pair.label,
+        "base": asdict(pair.base),
+        "small": asdict(pair.small),
+        "logs": str(pair.logs),
+        "pid": pair.pid,
+        "host": host(),
+        "started": _began(pair.pid),
+    }
+    new = folder / f"{NOTE}.new"
+    with _usable(folder):
+        with private(new) as file:
+            file.write(json.dumps(row).encode())
+        new.replace(folder / NOTE)
+
+
+def _noted(folder: Path) -> _Note | None:
+    """The note in a folder, if there is one and it can be understood."""
+    try:
+        row = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+        base, small = (Address(row[role]["url"], row[role].get("api_key")) for role in ("base", "small"))
+        pair = RunningPair(base, small, Path(row["logs"]), int(row["pid"]), str(row.get("label", EMBEDDED)))
+        return _Note(pair, row.get("host"), row.get("started"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        return None
+
+
+def _began(pid: int) -> int | None:
+    """When a process began, in the kernel's ticks since it booted; None if it has ended."""
+    try:
+        told = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    state, *rest = told.rpartition(")")[2].split()  # the name in brackets may hold anything
+    return None if state in "ZX" else int(rest[18])
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    """Whether a process has a file open, as far as that can be seen."""
+    try:
+        return any(each.samefile(path) for each in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return False
+
+
+def _forget(folder: Path) -> None:
+    (folder / NOTE).unlink(missing_ok=True)
+    (folder / "door").unlink(missing_ok=True)

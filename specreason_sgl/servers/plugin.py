@@ -1,0 +1,27 @@
+"""What this package adds to SGLang, through the entry point group ``sglang.srt.plugins``.
+
+SGLang loads it in each of its processes, so nothing heavy is imported before it is wanted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+ATTENTION = "torch_incremental"
+"""Name of the attention backend, for ``--attention-backend``."""
+
+
+def register() -> None:
+    """Make the attention backend known to SGLang; once or more often is the same."""
+    from sglang.srt.layers.attention.attention_registry import register_attention_backend
+    from sglang.srt.server_args import ATTENTION_BACKEND_CHOICES, add_attention_backend_choices
+
+    if ATTENTION not in ATTENTION_BACKEND_CHOICES:
+        add_attention_backend_choices([ATTENTION])
+    register_attention_backend(ATTENTION)(_create)
+
+
+def _create(runner: Any) -> Any:
+    from specreason_sgl.servers.cpu.attention import IncrementalAttention
+
+    return IncrementalAttention(runner)

@@ -1,0 +1,352 @@
+"""The two SGLang servers of a pair as one process tree: what they are told, their start, their end.
+
+Nothing here imports SGLang. The tree's root is `specreason_sgl.servers.tree`, which loads SGLang once for both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import urllib3
+
+from specreason_sgl.errors import SpecReasonError
+from specreason_sgl.servers.plugin import ATTENTION
+
+CONTEXT_TOKENS = 4096
+POOL_TOKENS = 32768
+PORTS = range(20000, 30000)
+"""Below the ports that the kernel hands out by itself, so that one stays free between choosing and binding it."""
+
+START_S = 300.0
+STOP_S = 5.0
+POLL_S = 0.1
+HEALTH_S = 5.0
+TAIL_LINES = 12
+SERVER_ENDED = 64
+"""Exit code of the process tree when its first server ended; the next one's is one more."""
+
+_TAKEN = "address already in use"
+
+Say = Callable[[str], None]
+
+
+class ServerDied(SpecReasonError):
+    """A server ended before it was ready, or was not ready in time; the message ends with its last log lines."""
+
+
+class PortTaken(ServerDied):
+    """Another program listens on the port that was free when it was chosen."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one server is to be."""
+
+    name: str
+    """Its role, and its number where there are several: ``base``, ``base-2``, ``base-router``."""
+    arguments: list[str]
+    """SGLang's server arguments, or its router's."""
+    port: int
+    log: str
+    """The file for its output."""
+    core: int | None = None
+    """The processor core that it is bound to; None on a GPU."""
+    stage: int = 0
+    """It is started when all of earlier stages answer."""
+    is_router: bool = False
+
+    @property
+    def url(self) -> str:
+        """Where it will answer."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it answers; a router, whether one of its servers does."""
+        return answers(self.url, "/readiness" if self.is_router else "/health")
+
+    @property
+    def model(self) -> str:
+        """The model that it is to serve."""
+        return self.arguments[self.arguments.index("--model-path") + 1]
+
+
+def plan(name: str, model: Path, *, port: int, core: int, logs: Path, extra: Sequence[str] = ()) -> Plan:
+    """Plan a server of a model on one processor core.
+
+    Args:
+        name: the server's name.
+        model: the folder with weights and tokenizer.
+        port: a free port of 127.0.0.1.
+        core: the core it is bound to, on processors for which SGLang can bind.
+        logs: the folder its log goes to.
+        extra: more of SGLang's server arguments; they win over ours.
+    """
+    arguments = [
+        "--model-path", str(model),
+        "--served-model-name", name,
+        # Nothing that could run code when it is loaded; SGLang trusts no remote code unless it is told to.
+        "--load-format", "safetensors",
+        "--host", "127.0.0.1",
+        "--port", str(port),
+        "--device", "cpu",
+        "--attention-backend", ATTENTION,
+        "--dtype", "bfloat16",
+        "--context-length", str(CONTEXT_TOKENS),
+        # Without a bound the token pool takes most of the memory and half a minute to allocate.
+        "--max-total-tokens", str(POOL_TOKENS),
+        "--cuda-graph-backend-decode", "disabled",
+        "--cuda-graph-backend-prefill", "disabled",
+        "--grammar-backend", "none",
+        # An idle scheduler would spin on the core that the other server needs.
+        "--sleep-on-idle",
+        "--log-level", "warning",
+    ]  # fmt: skip
+    return Plan(name, [*arguments, *extra], port, str(logs / f"{name}.log"), core)
+
+
+def router(name: str, servers: Sequence[Plan], *, port: int, metrics_port: int, logs: Path) -> Plan:
+    """Plan a router over servers of the same model, which keeps requests with the same beginning on the same server.
+
+    Args:
+        name: the router's name.
+        servers: what it routes to.
+        port: a free port of 127.0.0.1.
+        metrics_port: another one, for the figures that it offers to Prometheus whether anybody wants them or not.
+        logs: the folder its log goes to.
+    """
+    arguments = [
+        "--host", "127.0.0.1",
+        "--port", str(port),
+        "--prometheus-host", "127.0.0.1",
+        "--prometheus-port", str(metrics_port),
+        "--policy", "cache_aware",
+        # A call that failed is the caller's to repeat, who counts it.
+        "--disable-retries",
+        "--log-level", "warn",
+        "--worker-urls", *(one.url for one in servers),
+    ]  # fmt: skip
+    stage = max(one.stage for one in servers) + 1
+    return Plan(name, arguments, port, str(logs / f"{name}.log"), stage=stage, is_router=True)
+
+
+def environment(inherited: Mapping[str, str]) -> dict[str, str]:
+    """The environment of both servers: one thread each, no GPU, and no way out to the network."""
+    return {
+        **inherited,
+        "SGLANG_USE_CPU_ENGINE": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+        # Threads of a pool that BLAS starts while it is imported would not survive the fork into two servers.
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "TOKENIZERS_PARALLELISM": "false",
+        # Importing every model that SGLang knows takes seconds; others than these are still found, later.
+        "SGLANG_EXTERNAL_MODEL_PACKAGE": "specreason_sgl.servers.cpu.models",
+        # Otherwise being asked for its health makes a server generate, which disturbs what it serves.
+        "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0",
+        # A server that has lost a part of itself ends at once, not after 65 s of waiting for a GPU to dump its memory.
+        "SGLANG_PYSPY_DUMP_BEFORE_CRASH": "0",
+        "SGLANG_CUDA_COREDUMP_BEFORE_CRASH": "0",
+        "GLOO_SOCKET_IFNAME": "lo",
+        "HF_HUB_OFFLINE": "1",
+        "no_proxy": "*",
+        "NO_PROXY": "*",
+    }
+
+
+def gpu_environment(inherited: Mapping[str, str]) -> dict[str, str]:
+    """The environment of servers on GPUs: the inherited one, but for what disturbs a server or its start."""
+    outside = inherited.get("no_proxy") or inherited.get("NO_PROXY") or ""
+    local = f"{outside},127.0.0.1,localhost".strip(",")
+    return {
+        # A server that has lost a part of itself otherwise waits a minute for a dump that nobody has switched on.
+        "SGLANG_CUDA_COREDUMP_BEFORE_CRASH": inherited.get("CUDA_ENABLE_USER_TRIGGERED_COREDUMP", "0"),
+        **inherited,
+        "TOKENIZERS_PARALLELISM": "false",
+        "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0",
+        "no_proxy": local,
+        "NO_PROXY": local,
+    }
+
+
+def cores(usable: Sequence[int]) -> tuple[int, int]:
+    """The cores of the base and the small model: two different ones where there are two."""
+    return usable[0], usable[1 % len(usable)]
+
+
+def free_ports(count: int) -> list[int]:
+    """So many ports of 127.0.0.1 that nobody listens on."""
+    found: list[int] = []
+    for port in random.sample(PORTS, len(PORTS)):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise SpecReasonError(f"no free port between {PORTS.start} and {PORTS.stop}")
+
+
+def tail(log: str) -> str:
+    """The last lines of a server's log, indented, without colours, progress bars and SGLang's keys."""
+    plain = re.sub(r"\x1b\[[0-9;]*m|[^\n]*\r", "", log)
+    plain = re.sub(r"(api_key'?[=:] ?)('[^']*'|\"[^\"]*\")", r"\1***", plain)
+    return "\n".join(f"  {line}" for line in plain.splitlines()[-TAIL_LINES:] if line.strip())
+
+
+def hint(log: str, path: Path) -> str:
+    """What to do about a server whose log ends like this."""
+    said = log.lower()
+    if re.search(r"cuda out of memory|not enough memory|leave no gpu memory", said):
+        return "the GPU's memory ran out: plan with less, by `--context`, `--concurrency` or `--gpus`"
+    if "no space left on device" in said:
+        return "the disk is full"
+    killed = "signal 9" in said and "traceback" not in said  # with one, SGLang killed itself
+    if killed or re.search(r"out of memory|cannot allocate memory|memoryerror|exit code:? -9", said):
+        return "it probably ran out of memory: the pair needs 2 GB"
+    if "no module named" in said:
+        return "a package is missing; install the project again"
+    return f"the whole log is in `{path}`"
+
+
+def answers(url: str, path: str = "/health") -> bool:
+    """Whether a healthy server is there."""
+    try:
+        return urllib3.request("GET", url + path, timeout=HEALTH_S, retries=False).status == 200  # noqa: PLR2004
+    except urllib3.exceptions.HTTPError:
+        return False
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Both servers, running or starting; their process leads a session and a process group of its own."""
+
+    process: subprocess.Popen[bytes]
+    plans: Sequence[Plan]
+    log: Path
+    """What the process says before it becomes the servers."""
+
+    @classmethod
+    def start(
+        cls,
+        plans: Sequence[Plan],
+        api_key: str,
+        logs: Path,
+        *,
+        owned: bool,
+        keep: Sequence[int] = (),
+        door: Path | None = None,
+    ) -> Servers:
+        """Start the servers, stage by stage; `wait_until_ready` says when they can be used.
+
+        Args:
+            plans: the servers.
+            api_key: what callers have to show; it goes through a pipe and so is in no process list.
+            logs: the folder for the logs.
+            owned: whether they end when this process ends, however that happens.
+            keep: open file descriptors that live as long as the servers.
+            door: where commands can knock that want to begin at once.
+        """
+        told = {
+            "servers": [asdict(one) for one in plans],
+            "api_key": api_key,
+            "owner": os.getpid() if owned else None,
+            "door": str(door) if door else None,
+        }
+        for one in plans:
+            Path(one.log).unlink(missing_ok=True)  # what an earlier server said is not to be taken for this one's
+        log = logs / "pair.log"
+        with _spoken(json.dumps(told)) as orders, private(log) as output:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "specreason_sgl.servers.tree"],
+                stdin=orders,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=(gpu_environment if _on_gpus(plans) else environment)(os.environ),
+                cwd="/",
+                start_new_session=True,
+                pass_fds=keep,
+            )
+        return cls(process, plans, log)
+
+    def wait_until_ready(self, say: Say, limit_s: float = START_S) -> None:
+        """Wait until both servers answer.
+
+        Raises:
+            ServerDied: one has ended, or is not ready within ``limit_s`` seconds.
+        """
+        began = time.monotonic()
+        waiting = list(self.plans)
+        say("loading SGLang")
+        while waiting:
+            if self.process.poll() is not None:
+                raise self._death()
+            if time.monotonic() - began > limit_s:
+                raise _died(waiting[0], f"was not ready after {limit_s:.0f} s")
+            for one in waiting:
+                if _TAKEN in _said(one).lower():  # SGLang itself would go on for minutes
+                    raise PortTaken(
+                        f"port {one.port} of the {one.name} server was taken by another program", hint="try again"
+                    )
+            for one in [one for one in waiting if one.is_ready]:
+                waiting.remove(one)
+                say(f"the {one.name} {'' if one.is_router else 'model '}is ready")
+            time.sleep(POLL_S if waiting else 0)
+        say(f"both models were ready after {time.monotonic() - began:.0f} s")
+
+    def stop(self) -> None:
+        """End both servers and all their processes; what does not end by itself is killed."""
+        self.process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(STOP_S)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def _death(self) -> ServerDied:
+        which = self.process.returncode - SERVER_ENDED
+        if which in range(len(self.plans)):
+            return _died(self.plans[which], "ended while it was starting")
+        said = self.log.read_text(encoding="utf-8", errors="replace")
+        how = f"the servers ended with exit code {self.process.returncode} while they were starting"
+        return ServerDied(f"{how}\n{tail(said)}".rstrip(), hint=hint(f"{said}\n{how}", self.log))
+
+
+def private(path: Path) -> BinaryIO:
+    """A file to write that only its owner can read."""
+    return os.fdopen(os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb")
+
+
+def _on_gpus(plans: Sequence[Plan]) -> bool:
+    return all(one.core is None for one in plans)
+
+
+def _spoken(text: str) -> BinaryIO:
+    """A pipe to read a short text from."""
+    read, write = os.pipe()
+    os.write(write, text.encode())
+    os.close(write)
+    return os.fdopen(read, "rb")
+
+
+def _said(server: Plan) -> str:
+    path = Path(server.log)
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+
+def _died(server: Plan, how: str) -> ServerDied:
+    said = _said(server)
+    return ServerDied(f"the {server.name} server {how}\n{tail(said)}".rstrip(), hint=hint(said, Path(server.log)))

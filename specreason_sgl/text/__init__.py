@@ -1,0 +1,1 @@
+"""Pure functions over text: prompts, chat templates, thinking formats, steps, answers and utility scores."""
