@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -16,9 +16,14 @@ from specreason_sgl.text.scoring import Score
 
 SCHEMA_VERSION = 1
 
-Model = Literal["small", "base"]
-CallKind = Literal["draft", "judge", "regenerate", "think", "answer"]
-EndOfThinking = Literal["closed", "budget", "context", "repeat", "no-progress"]
+Role: TypeAlias = str
+"""A model by what it is to the program: ``base`` and ``small``, or a word of the program's own such as ``verifier``."""
+Author: TypeAlias = str
+"""Who wrote a piece of text: a role, or a word of the program's own such as ``hint`` or ``tool``."""
+CallKind: TypeAlias = str
+"""What a call was made for: ``draft``, ``judge``, ``regenerate``, ``think``, ``answer``, or the program's own word."""
+EndOfThinking: TypeAlias = str
+"""Why a chain ended: ``closed``, ``budget``, ``context``, ``repeat``, ``no-progress``, or the program's own word."""
 
 
 class Event(BaseModel):
@@ -28,6 +33,8 @@ class Event(BaseModel):
 
     at: float = 0.0
     """Seconds since the solve began."""
+    chain: int = Field(0, exclude_if=lambda chain: chain == 0)
+    """Which of the solve's chains, from 0."""
 
 
 class SolveStarted(Event):
@@ -41,6 +48,18 @@ class SolveStarted(Event):
     threshold: float | None = None
     """None for programs that judge nothing."""
     score_rule: str | None = None
+    parameters: dict[str, Any] = Field(default_factory=dict, exclude_if=lambda parameters: not parameters)
+    """The program's knobs, as they were for this solve."""
+
+
+class ChainOpened(Event):
+    """A further chain begins; the first one is there from the start."""
+
+    type: Literal["chain_opened"] = "chain_opened"
+    parent: int | None = None
+    """The chain that it was forked from."""
+    steps: int = 0
+    """So many steps it has from there."""
 
 
 class TextStreamed(Event):
@@ -48,7 +67,7 @@ class TextStreamed(Event):
 
     type: Literal["text_streamed"] = "text_streamed"
     step: int | None
-    model: Model
+    model: Role
     kind: CallKind
     text: str
 
@@ -59,7 +78,7 @@ class CallMade(Event):
     type: Literal["call_made"] = "call_made"
     step: int | None = None
     """The step it was made for; None for whole chains and the answer."""
-    model: Model
+    model: Role
     kind: CallKind
     prompt_tokens: int
     cached_tokens: int
@@ -119,11 +138,32 @@ class StepTaken(Event):
 
     type: Literal["step_taken"] = "step_taken"
     step: int
-    author: Model
+    author: Author
     """``small``: an accepted draft (or the small model alone). ``base``: written by the base model."""
     text: str
     tokens: int
     closes: bool = False
+
+
+class TextAdded(Event):
+    """Text that is no step has entered the reasoning, as it is: a hint, what a tool gave, part of a sentence."""
+
+    type: Literal["text_added"] = "text_added"
+    step: int
+    """The number of steps before it."""
+    author: Author
+    text: str
+    tokens: int = 0
+    """Thinking tokens it counts as; 0 for what no model of the solve wrote."""
+
+
+class StepsCut(Event):
+    """The last steps of a chain were taken back."""
+
+    type: Literal["steps_cut"] = "steps_cut"
+    keep: int
+    """So many steps stay, with what was added between them."""
+    reason: str
 
 
 class Dropped(Event):
@@ -131,7 +171,7 @@ class Dropped(Event):
 
     type: Literal["dropped"] = "dropped"
     step: int
-    model: Model
+    model: Role
     """``small``: a draft on top of a rejected one. ``base``: its own version of a step whose draft was accepted."""
     tokens: int
 
@@ -163,7 +203,7 @@ class AnswerWritten(Event):
     """The answer phase is over."""
 
     type: Literal["answer_written"] = "answer_written"
-    author: Model
+    author: Author
     text: str
     answer: str | None
     r"""What the last ``\boxed{}`` holds, or those that stand side by side."""
@@ -208,11 +248,14 @@ class UnknownEvent(Event):
 
 KnownEvent = (
     SolveStarted
+    | ChainOpened
     | TextStreamed
     | CallMade
     | StepDrafted
     | StepScored
     | StepTaken
+    | TextAdded
+    | StepsCut
     | Dropped
     | DraftingChanged
     | ThinkingEnded

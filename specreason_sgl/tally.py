@@ -8,18 +8,21 @@ from dataclasses import dataclass, field
 
 from specreason_sgl.events import (
     AnswerWritten,
+    Author,
     CallKind,
     CallMade,
     Dropped,
     EndOfThinking,
     Event,
-    Model,
+    Role,
     SolveEnded,
     SolveFailed,
     SolveStarted,
     StepDrafted,
     StepScored,
+    StepsCut,
     StepTaken,
+    TextAdded,
     ThinkingEnded,
 )
 
@@ -27,29 +30,39 @@ Span = tuple[float, float]
 """From when to when, in seconds."""
 
 
+@dataclass(frozen=True)
+class _Piece:
+    """Something in a chain: a step by its number, or text behind so many steps."""
+
+    step: int
+    author: Author
+    tokens: int
+    is_step: bool
+
+
 @dataclass
 class Tally:
     """What a solve came to so far; feed it every event in order."""
 
     budget: int = 0
-    steps: Counter[Model] = field(default_factory=Counter)
-    """Steps in the reasoning, by author."""
-    kept: Counter[Model] = field(default_factory=Counter)
+    steps: Counter[Author] = field(default_factory=Counter)
+    """Steps in the reasoning, by author; of all chains together."""
+    kept: Counter[Author] = field(default_factory=Counter)
     """Thinking tokens in the reasoning, by author."""
     judged: int = 0
     accepted: int = 0
     drafted_tokens: int = 0
-    dropped: Counter[Model] = field(default_factory=Counter)
+    dropped: Counter[Role] = field(default_factory=Counter)
     """Tokens begun on a chance and thrown away, by model."""
     calls: Counter[CallKind] = field(default_factory=Counter)
     tokens: Counter[CallKind] = field(default_factory=Counter)
     """Tokens generated, by what the call was for."""
     seconds: Counter[CallKind] = field(default_factory=Counter)
     """Client wall time of the calls, by what they were for."""
-    prompt_tokens: Counter[Model] = field(default_factory=Counter)
-    cached_tokens: Counter[Model] = field(default_factory=Counter)
-    generated: Counter[Model] = field(default_factory=Counter)
-    model_seconds: Counter[Model] = field(default_factory=Counter)
+    prompt_tokens: Counter[Role] = field(default_factory=Counter)
+    cached_tokens: Counter[Role] = field(default_factory=Counter)
+    generated: Counter[Role] = field(default_factory=Counter)
+    model_seconds: Counter[Role] = field(default_factory=Counter)
     retries: int = 0
     outages: list[Span] = field(default_factory=list)
     """When a call was lost to a server that failed or was away, in order; calls at the same time count once."""
@@ -63,8 +76,10 @@ class Tally:
     correct: bool | None = None
     outcome: str | None = None
     error: str | None = None
+    _pieces: dict[int, list[_Piece]] = field(default_factory=dict)
+    """What each chain was made of, so that it can be taken back."""
 
-    def add(self, event: Event) -> None:  # noqa: C901 - one case for each event
+    def add(self, event: Event) -> None:  # noqa: C901, PLR0912 - one case for each event
         """Count one event."""
         self.elapsed = max(self.elapsed, event.at)
         match event:
@@ -79,7 +94,11 @@ class Tally:
                 self.accepted += event.accepted
             case StepTaken():
                 self.steps[event.author] += 1
-                self.kept[event.author] += event.tokens
+                self._keep(event.chain, _Piece(event.step, event.author, event.tokens, is_step=True))
+            case TextAdded():
+                self._keep(event.chain, _Piece(event.step, event.author, event.tokens, is_step=False))
+            case StepsCut():
+                self._cut(event)
             case Dropped():
                 self.dropped[event.model] += event.tokens
             case ThinkingEnded():
@@ -107,6 +126,19 @@ class Tally:
             # It is told of when it is waited for, which can be a little after it came back.
             sent = max(0.0, call.at - call.wall_s)
             self.outages = apart([*self.outages, (max(0.0, sent - call.lost_s), sent)])
+
+    def _keep(self, chain: int, piece: _Piece) -> None:
+        self.kept[piece.author] += piece.tokens
+        self._pieces.setdefault(chain, []).append(piece)
+
+    def _cut(self, cut: StepsCut) -> None:
+        pieces = self._pieces.get(cut.chain, [])
+        while pieces and pieces[-1].step >= cut.keep:
+            piece = pieces.pop()
+            self.steps[piece.author] -= piece.is_step
+            self.kept[piece.author] -= piece.tokens
+            if not (self.judged and piece.author == "small"):  # a draft that is not kept is wasted anyway
+                self.dropped[piece.author] += piece.tokens
 
     @property
     def lost_s(self) -> float:

@@ -27,7 +27,7 @@ from sglang.lang.ir import SglSamplingParams
 from specreason_sgl.engine.endpoint import GIVEN_UP, Draws, Listen
 from specreason_sgl.engine.patience import Patience
 from specreason_sgl.errors import CallFailed
-from specreason_sgl.events import Model
+from specreason_sgl.events import Role
 from specreason_sgl.pair import stories
 from specreason_sgl.text.chat import ChatFormat
 from specreason_sgl.text.prompts import DELIMITER, EMBEDDED, JUDGE_PREFILL, THINK_CLOSE
@@ -55,7 +55,7 @@ class ScriptedBackend(BaseBackend):  # type: ignore[misc]  # SGLang is untyped
     A `Reply` is for a generation, a digit or ten log-probabilities for a selection, an exception is to fail with.
     """
 
-    def __init__(self, role: Model, script: Sequence[Reply | int | Sequence[float] | Exception]) -> None:
+    def __init__(self, role: Role, script: Sequence[Reply | int | Sequence[float] | Exception]) -> None:
         """Keep the script; ``prompts`` collects what was asked."""
         super().__init__()
         self.role = role
@@ -149,7 +149,7 @@ class StoryBackend(BaseBackend):  # type: ignore[misc]  # SGLang is untyped
     """Solves quantity stories without a model: every step is right with a given probability, and the judge knows."""
 
     def __init__(
-        self, role: Model, told: Iterable[stories.Story], *, skill: float = 1.0, seconds_per_call: float = 0.0
+        self, role: Role, told: Iterable[stories.Story], *, skill: float = 1.0, seconds_per_call: float = 0.0
     ) -> None:
         """Know these stories.
 

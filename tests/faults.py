@@ -24,7 +24,7 @@ import urllib3
 
 from specreason_sgl.engine.endpoint import Endpoint
 from specreason_sgl.engine.patience import ATTEMPTS, Patience
-from specreason_sgl.events import Model
+from specreason_sgl.events import Role
 from specreason_sgl.lang.solve import Pair
 from specreason_sgl.pair.stories import Story
 from specreason_sgl.testing import StoryBackend
@@ -266,7 +266,7 @@ class Proxy(Listener):
 class StoryServer(Listener):
     """Talks like an SGLang server and solves stories; the same question always gets the same text."""
 
-    def __init__(self, role: Model, told: Iterable[Story], *, skill: float = 1.0, seconds: float = 0.0) -> None:
+    def __init__(self, role: Role, told: Iterable[Story], *, skill: float = 1.0, seconds: float = 0.0) -> None:
         """Know these stories; answer after so many seconds."""
         self._stories = StoryBackend(role, told, skill=skill)
         self.seconds = seconds

@@ -19,8 +19,8 @@ from specreason_sgl.events import (
     CallKind,
     CallMade,
     Event,
-    Model,
     Noticed,
+    Role,
     SolveEnded,
     SolveFailed,
     SolveStarted,
@@ -90,7 +90,7 @@ def score(step: int, logprobs: tuple[float, ...], *, accepted: bool) -> StepScor
     )
 
 
-def call(model: Model, kind: CallKind, tokens: int, step: int | None = None) -> CallMade:
+def call(model: Role, kind: CallKind, tokens: int, step: int | None = None) -> CallMade:
     return CallMade(
         step=step,
         model=model,

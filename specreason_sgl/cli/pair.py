@@ -21,7 +21,7 @@ from specreason_sgl.text.thinking import named
 
 if TYPE_CHECKING:
     from specreason_sgl.engine.endpoint import Endpoint
-    from specreason_sgl.events import Model
+    from specreason_sgl.events import Role
     from specreason_sgl.lang.solve import Pair
     from specreason_sgl.servers.pairs import Address
 
@@ -100,7 +100,7 @@ class PairOptions:
                 f"there is no pair `{self.pair}`", hint="use `--pair embedded`, or `--base URL --small URL`"
             )
 
-    def thinks(self, role: Model) -> str | None:
+    def thinks(self, role: Role) -> str | None:
         """How one of the models thinks, if that is said."""
         base, comma, small = (self.thinking or "").partition(",")
         return (small if comma and role == "small" else base).strip() or None
@@ -180,7 +180,7 @@ def _connect(base: Address | None, small: Address | None, options: PairOptions, 
 
     read_s = options.call_limit_s or READ_S
 
-    def endpoint(address: Address | None, role: Model) -> Endpoint | None:
+    def endpoint(address: Address | None, role: Role) -> Endpoint | None:
         if address is None:
             return None
         thinking = options.thinks(role)

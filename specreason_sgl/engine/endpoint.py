@@ -29,7 +29,7 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionErro
 
 from specreason_sgl.engine.patience import ABANDONED, ATTEMPTS, Patience, abort_all
 from specreason_sgl.errors import CallFailed, ServerUnreachable, SpecReasonError, UsageError
-from specreason_sgl.events import Model
+from specreason_sgl.events import Role
 from specreason_sgl.lang import states  # noqa: F401 - puts its states in place of SGLang's
 from specreason_sgl.text.chat import ChatFormat, Message
 from specreason_sgl.text.prompts import prompts_for, whole
@@ -52,7 +52,7 @@ NO_SINGLE_TOKENS = "the model has no single token for some choice, so each was r
 GREEDY = 1e-5
 """Temperatures up to here are none, for SGLang."""
 
-Listen = Callable[[Model, str], None]
+Listen = Callable[[Role, str], None]
 """Told of text as it is generated: by which model, and the new piece."""
 
 
@@ -78,7 +78,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # SGLang is untyped
     def __init__(
         self,
         url: str,
-        role: Model,
+        role: Role,
         *,
         api_key: str | None = None,
         read_s: float = READ_S,

@@ -40,8 +40,8 @@ from specreason_sgl.events import (
     CallMade,
     EndOfThinking,
     Event,
-    Model,
     Noticed,
+    Role,
     SolveEnded,
     SolveFailed,
     SolveStarted,
@@ -482,7 +482,7 @@ def _events(problem: Problem, rows: list[Row], threshold: float | None, limits: 
         clock.tell(SolveEnded(outcome="unanswered", correct=None if problem.answer is None else False))
         return clock.events
     answer = boxed(holder.text)
-    author: Model = "small" if holder.base is None else "base"
+    author: Role = "small" if holder.base is None else "base"
     clock.tell(AnswerWritten(author=author, text=holder.text.strip(), answer=answer, truncated=False))
     correct = True if problem.answer is not None and is_same(answer, problem.answer) else None
     clock.tell(SolveEnded(outcome="answered", correct=correct))
@@ -499,7 +499,7 @@ class _Clock:
     def tell(self, event: Event) -> None:
         self.events.append(event.model_copy(update={"at": round(self.now, 6)}))
 
-    def call(self, step: int, model: Model, kind: CallKind, tokens: int, seconds: float | None) -> None:
+    def call(self, step: int, model: Role, kind: CallKind, tokens: int, seconds: float | None) -> None:
         self.now += seconds or 0.0
         self.tell(
             CallMade(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from specreason_sgl.errors import UsageError
-from specreason_sgl.events import Model
+from specreason_sgl.events import Role
 from specreason_sgl.text.prompts import CLOSE_THINKING, THINK_CLOSE
 from specreason_sgl.text.scoring import DIGITS as _DIGITS
 
@@ -35,7 +35,7 @@ class Program:
     name: str
     function: Any
     """An `sglang.SglFunction` over ``(s, trace)``."""
-    model: Model
+    model: Role
     """Whose state ``s`` is."""
     path: Path
     overlaps: bool = False

@@ -21,8 +21,8 @@ from specreason_sgl.events import (
     Dropped,
     EndOfThinking,
     Event,
-    Model,
     Noticed,
+    Role,
     Sink,
     SolveStarted,
     StepDrafted,
@@ -95,7 +95,7 @@ class Step:
 class Written:
     """What a model wrote for a step."""
 
-    author: Model
+    author: Role
     text: str
     """Without delimiters; empty if there is not a word in it."""
     tokens: int
@@ -173,7 +173,7 @@ class Trace:
         """The small model's server, as a backend."""
         return _needed(self._small, "small")
 
-    def _server(self, model: Model) -> Endpoint | None:
+    def _server(self, model: Role) -> Endpoint | None:
         return self._base if model == "base" else self._small
 
     @property
@@ -193,7 +193,7 @@ class Trace:
         """What ends a step."""
         return self.settings.delimiter
 
-    def prefix(self, model: Model, steps: Sequence[str] | None = None) -> str:
+    def prefix(self, model: Role, steps: Sequence[str] | None = None) -> str:
         """The conversation so far, rendered for a model: its own template, the same reasoning.
 
         Args:
@@ -218,14 +218,14 @@ class Trace:
         most = min(self.settings.max_step_tokens, left)
         return Step(number, most, self.delimiter, self._closes, self._stalled > 0) if left > 0 else None
 
-    def most(self, model: Model) -> int:
+    def most(self, model: Role) -> int:
         """The most tokens of a whole chain of thought by one model: the budget, or what its context has room for.
 
         At least one, so that a server can say itself what does not fit.
         """
         return max(1, min(self.settings.budget, self._room(model)))
 
-    def _room(self, *models: Model) -> int:
+    def _room(self, *models: Role) -> int:
         """How much longer the thinking may get so that the answer still fits into these models' contexts."""
         servers = [(model, one, one.context) for model in models if (one := self._server(model)) and one.context]
         if not servers:
@@ -457,7 +457,7 @@ class Trace:
             )
         )
 
-    def _hear(self, model: Model, text: str) -> None:
+    def _hear(self, model: Role, text: str) -> None:
         """Text on its way to the display; it is not part of the trace."""
         if self._sink:
             kind: CallKind = "answer" if self.ended else "draft" if model == "small" else "regenerate"
@@ -475,7 +475,7 @@ def _finish(meta: dict[str, Any]) -> tuple[str, Any]:
     return reason.get("type", "stop"), reason.get("matched")
 
 
-def _needed(endpoint: Endpoint | None, model: Model) -> Endpoint:
+def _needed(endpoint: Endpoint | None, model: Role) -> Endpoint:
     if endpoint is None:
         msg = f"this program needs a {model} model"
         raise UsageError(msg, hint=f"name its server with `--{model} URL`, or use `--pair embedded`")

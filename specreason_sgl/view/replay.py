@@ -13,7 +13,7 @@ from specreason_sgl.events import (
     CallKind,
     CallMade,
     Event,
-    Model,
+    Role,
     StepDrafted,
     StepScored,
     StepTaken,
@@ -80,7 +80,7 @@ def _chain(steps: Sequence[StepTaken], call: CallMade) -> Iterator[Event]:
         yield step.model_copy(update={"at": call.at - call.wall_s * (1 - done / total)})
 
 
-def _pieces(text: str, step: int | None, model: Model, kind: CallKind, call: CallMade) -> Iterator[Event]:
+def _pieces(text: str, step: int | None, model: Role, kind: CallKind, call: CallMade) -> Iterator[Event]:
     count = min(PIECES, len(text))
     places = [len(text) * place // count for place in range(count + 1)] if count else []
     for one, (start, end) in enumerate(pairwise(places)):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 from rich.text import Text
 
-from specreason_sgl.events import AnswerWritten, CallKind, Model
+from specreason_sgl.events import AnswerWritten, CallKind, Role
 from specreason_sgl.runs.redecide import Redecision
 from specreason_sgl.view import figures
 from specreason_sgl.view.lines import Part, flow, keys_help, label, legend, line, page, rule, spread
@@ -348,7 +348,7 @@ def _wrapped(role: RoleName, words: str, look: Look) -> list[Text]:
 def totals(state: SolveState, width: int) -> list[Text]:
     """What the solve came to, in a few lines."""
     tally = state.tally
-    models: tuple[tuple[Model, RoleName], ...] = (("small", "small"), ("base", "base"))
+    models: tuple[tuple[Role, RoleName], ...] = (("small", "small"), ("base", "base"))
     lines = [
         row
         for model, role in models

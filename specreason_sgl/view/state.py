@@ -11,8 +11,8 @@ from specreason_sgl.events import (
     CallKind,
     CallMade,
     Event,
-    Model,
     Noticed,
+    Role,
     SolveEnded,
     SolveFailed,
     SolveStarted,
@@ -37,7 +37,7 @@ class StepState:
     score: StepScored | None = None
     text: str | None = None
     """What entered the reasoning; None while it has not."""
-    author: Model | None = None
+    author: Role | None = None
     tokens: int = 0
     seconds: Counter[CallKind] = field(default_factory=Counter)
     streamed: dict[CallKind, list[str]] = field(default_factory=dict)
