@@ -1,4 +1,4 @@
-r"""A scripted model server, for tests of programs: what a real one cannot be made to say.
+r"""A scripted model server for tests of programs: it answers what a real server cannot be made to answer.
 
 ::
 
@@ -6,7 +6,7 @@ r"""A scripted model server, for tests of programs: what a real one cannot be ma
     base = ScriptedBackend("base", [8, Reply("The answer is \\boxed{4}.")])
     record = solve(problem, programs.load("specreason"), Pair(base, small), Settings())
 
-`StoryBackend` is one that really solves quantity stories, as well as it is told to.
+`StoryBackend` is a backend that really solves quantity stories, with a given rate of right steps.
 """
 
 from __future__ import annotations
@@ -17,50 +17,61 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import Any, Self
 
-from sglang.lang.backend.base_backend import BaseBackend
 from sglang.lang.choices import ChoicesDecision, ChoicesSamplingMethod
 from sglang.lang.interpreter import StreamExecutor
 from sglang.lang.ir import SglSamplingParams
 
-from specreason_sgl.engine.endpoint import GIVEN_UP, Draws, Listen
-from specreason_sgl.engine.patience import Patience
-from specreason_sgl.errors import CallFailed
-from specreason_sgl.events import Role
-from specreason_sgl.pair import stories
-from specreason_sgl.text.chat import ChatFormat
+from specreason_sgl.embedded import stories
+from specreason_sgl.engine.watch import Watch
+from specreason_sgl.lang.backend import Listen, SglBackend
+from specreason_sgl.lang.scope import Scope
+from specreason_sgl.lang.seeds import Draws
+from specreason_sgl.text.chat import ChatFormat, Message
 from specreason_sgl.text.prompts import DELIMITER, EMBEDDED, JUDGE_PREFILL, THINK_CLOSE
 from specreason_sgl.text.scoring import DIGITS, LEAST
 
-CHAT = ChatFormat("[user]", "[assistant]<think>\n", f"[user]{EMBEDDED.judge}[assistant]{JUDGE_PREFILL}", (), EMBEDDED)
+
+def _rendered(messages: Sequence[Message]) -> str:
+    return "".join(f"[{turn['role']}]{turn['content']}" for turn in messages) + "[assistant]"
+
+
+CHAT = ChatFormat(
+    "[user]",
+    "[assistant]<think>\n",
+    f"[user]{EMBEDDED.judge}[assistant]{JUDGE_PREFILL}",
+    (),
+    EMBEDDED,
+    render=_rendered,
+)
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What the model generates next."""
+    """A scripted generation."""
 
     text: str
     closes: bool = False
-    """Whether it ends at ``</think>``."""
+    """Whether the model ends its thinking with ``</think>`` after the text."""
     length: bool = False
-    """Whether it runs into the token limit."""
+    """Whether the generation reaches the token limit."""
     tokens: int | None = None
-    """Tokens it counts as; a word each if not given."""
+    """How many tokens it counts as; the number of words if not given."""
 
 
-class ScriptedBackend(BaseBackend):  # type: ignore[misc]  # SGLang is untyped
+class ScriptedBackend(SglBackend):
     """Answers calls from a list, in order.
 
-    A `Reply` is for a generation, a digit or ten log-probabilities for a selection, an exception is to fail with.
+    A `Reply` answers a generation, a digit or ten log-probabilities answer a selection, an exception is raised.
     """
 
-    def __init__(self, role: Role, script: Sequence[Reply | int | Sequence[float] | Exception]) -> None:
-        """Keep the script; ``prompts`` collects what was asked."""
+    def __init__(self, role: str, script: Sequence[Reply | int | Sequence[float] | Exception]) -> None:
+        """Keep the script; the attribute ``prompts`` collects the prompts of all calls."""
         super().__init__()
         self.role = role
         self.chat = CHAT
-        self.patience = Patience(0)
+        self.scope = Scope()
         self.context: int | None = None
         self.prompts: list[str] = []
         self._script = list(script)
@@ -72,27 +83,21 @@ class ScriptedBackend(BaseBackend):  # type: ignore[misc]  # SGLang is untyped
         """Entries of the script not yet used."""
         return len(self._script)
 
-    def for_solve(self, listen: Listen | None, seed: int | None) -> ScriptedBackend:  # noqa: ARG002 - as an endpoint
-        """Itself, telling the listener of every generated text at once."""
-        self._listen = listen
-        return self
-
-    def until(self, deadline: float) -> ScriptedBackend:  # noqa: ARG002 - as an endpoint
-        """Itself; a script takes no time."""
-        return self
-
-    def on_a_chance(self) -> ScriptedBackend:
-        """Itself; what is given up was answered at once."""
-        return self
-
-    def count(self, prompt: str) -> None:
-        """A script draws nothing."""
-
-    def give_up(self) -> None:
-        """Nothing is in flight."""
+    def within(
+        self,
+        scope: Scope,
+        *,
+        role: str | None = None,
+        listen: Listen | None = None,
+        seed: int | None = None,  # noqa: ARG002 - a script draws nothing
+    ) -> Self:
+        """The same script for the calls of one scope; the listener gets every generated text in one piece."""
+        mine = copy.copy(self)
+        mine.scope, mine.role, mine._listen = scope, role or self.role, listen
+        return mine
 
     def tokens(self, text: str) -> list[int]:
-        """A word is a token."""
+        """The ids of a text's tokens; every word is a token."""
         return list(range(len(text.split())))
 
     def generate(self, s: StreamExecutor, sampling_params: SglSamplingParams) -> tuple[str, dict[str, Any]]:
@@ -131,6 +136,8 @@ class ScriptedBackend(BaseBackend):  # type: ignore[misc]  # SGLang is untyped
         )
 
     def _next(self, prompt: str) -> Reply | int | Sequence[float]:
+        self.scope.check()
+        self.scope.left()
         with self._lock:
             self.prompts.append(prompt)
             if not self._script:
@@ -145,59 +152,55 @@ class ScriptedBackend(BaseBackend):  # type: ignore[misc]  # SGLang is untyped
         return {"role": self.role, "wall_s": 0.0, "prompt_tokens": len(prompt.split()), "cached_tokens": 0}
 
 
-class StoryBackend(BaseBackend):  # type: ignore[misc]  # SGLang is untyped
-    """Solves quantity stories without a model: every step is right with a given probability, and the judge knows."""
+class StoryBackend(SglBackend):
+    """Solves quantity stories without a model: a step is right with a given probability, and the judge always knows."""
 
     def __init__(
-        self, role: Role, told: Iterable[stories.Story], *, skill: float = 1.0, seconds_per_call: float = 0.0
+        self, role: str, told: Iterable[stories.Story], *, skill: float = 1.0, seconds_per_call: float = 0.0
     ) -> None:
-        """Know these stories.
+        """Keep the stories.
 
         Args:
-            role: which of the two models it stands for.
-            told: the stories it will be asked about.
+            role: the model that it stands for, base or small.
+            told: the stories that it will be asked about.
             skill: the probability of a right step.
-            seconds_per_call: how long it really takes to answer.
+            seconds_per_call: seconds that every call really takes.
         """
         super().__init__()
         self.role = role
         self.chat = CHAT
-        self.patience = Patience(0)
+        self.scope = Scope()
+        self.watch = Watch(f"the {role} stories", lambda: True)
         self.context: int | None = None
         self._told = {EMBEDDED.user_content(story.question): story for story in told}
         self._skill = skill
         self._seconds = seconds_per_call
         self._draws: Draws | None = None
-        self._given_up = threading.Event()
 
-    def for_solve(self, listen: Listen | None, seed: int | None) -> StoryBackend:  # noqa: ARG002 - as an endpoint
-        """The same one, with a random stream of its own."""
+    def within(
+        self,
+        scope: Scope,
+        *,
+        role: str | None = None,
+        listen: Listen | None = None,  # noqa: ARG002 - it has said everything at once
+        seed: int | None = None,
+    ) -> Self:
+        """The same backend for the calls of one scope, with a random stream of its own."""
         mine = copy.copy(self)
-        mine._draws = None if seed is None else Draws(seed)
+        mine.scope, mine.role = scope, role or self.role
+        mine._draws = self._draws and self._draws.anew() if seed is None else Draws(seed)
         return mine
 
-    def until(self, deadline: float) -> StoryBackend:  # noqa: ARG002 - as an endpoint
-        """Itself; it is never late."""
+    def tokens(self, text: str) -> list[int]:
+        """The ids of a text's tokens; every word is a token."""
+        return list(range(len(text.split())))
+
+    def plain(self) -> Self:
+        """Return itself; it has no connections."""
         return self
 
-    def on_a_chance(self) -> StoryBackend:
-        """The same one, for calls that `give_up` ends."""
-        mine = copy.copy(self)
-        mine._given_up = threading.Event()
-        mine._draws = self._draws and self._draws.branch()
-        return mine
-
-    def count(self, prompt: str) -> None:
-        """Count a call on a chance that came to use."""
-        if self._draws:
-            self._draws.next(prompt)
-
-    def give_up(self) -> None:
-        """End its calls, those in flight with what they have."""
-        self._given_up.set()
-
     def server_info(self) -> dict[str, Any]:
-        """What a server would tell."""
+        """What a server would report about itself."""
         return {"model_path": f"stories-{self.role}"}
 
     def generate(self, s: StreamExecutor, sampling_params: SglSamplingParams) -> tuple[str, dict[str, Any]]:
@@ -210,7 +213,7 @@ class StoryBackend(BaseBackend):  # type: ignore[misc]  # SGLang is untyped
             return self._reply(s, f"The answer is \\boxed{{{''.join(number)}}}.", None, began)
         whole = DELIMITER not in sampling_params.stop
         places = range(len(steps), max(len(steps) + 1, len(told.steps)) if whole else len(steps) + 1)
-        draw = self._draws.next(s.text_) if self._draws else 0
+        draw = self._draws.next(s) if self._draws else 0
         written = [self._step(told, place, draw) for place in places]
         closes = places[-1] + 1 >= len(told.steps)
         return self._reply(s, DELIMITER.join(written), THINK_CLOSE if closes else DELIMITER, began)
@@ -232,9 +235,9 @@ class StoryBackend(BaseBackend):  # type: ignore[misc]  # SGLang is untyped
         return ChoicesDecision(str(digit), meta | {"digit_logprobs": logprobs})
 
     def _take_time(self) -> None:
-        if self._given_up.is_set():
-            raise CallFailed(GIVEN_UP)
-        self._given_up.wait(self._seconds)
+        self.scope.check()
+        self.scope.left()
+        self.scope.wait(self._seconds)
 
     def _asked(self, prompt: str) -> tuple[stories.Story, list[str], bool]:
         turn, _, thinking = prompt.partition(CHAT.after)

@@ -22,11 +22,11 @@ from typing import Any, Literal, Self
 
 import urllib3
 
-from specreason_sgl.engine.endpoint import Endpoint
-from specreason_sgl.engine.patience import ATTEMPTS, Patience
+from specreason_sgl.embedded.stories import Story
+from specreason_sgl.engine.backend import Endpoint
+from specreason_sgl.engine.transport import ATTEMPTS
 from specreason_sgl.events import Role
-from specreason_sgl.lang.solve import Pair
-from specreason_sgl.pair.stories import Story
+from specreason_sgl.lang.pair import Pair
 from specreason_sgl.testing import StoryBackend
 from specreason_sgl.text.scoring import DIGITS
 
@@ -112,6 +112,7 @@ class Listener:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # or every reply waits 40 ms between its head and its body
 
             def do_GET(self) -> None:
                 owner.handle(self, b"")
@@ -279,7 +280,7 @@ class StoryServer(Listener):
         asked = json.loads(body or b"{}")
         match handler.path:
             case "/model_info" | "/server_info":
-                reply(handler, {"model_path": f"specreason_sgl/pair/{self._stories.role}", "version": "0"})
+                reply(handler, {"model_path": f"specreason_sgl/embedded/{self._stories.role}", "version": "0"})
             case "/tokenize":
                 text = asked["prompt"] if "prompt" in asked else _rendered(asked["messages"])
                 reply(handler, {"tokens": [ord(char) for char in text]})
@@ -343,7 +344,7 @@ def story_pair(
     read_s: float = 1.0,
     wait_s: float = 20.0,
     faults: tuple[Fault, ...] = FAULTS,
-) -> Iterator[tuple[Pair, list[Proxy], list[StoryServer]]]:
+) -> Iterator[tuple[Pair[Endpoint], list[Proxy], list[StoryServer]]]:
     """Two story servers behind proxies, and a pair of endpoints that only sees the proxies; base first."""
     known = list(told)
     with ExitStack() as stack:
@@ -355,9 +356,8 @@ def story_pair(
             stack.enter_context(Proxy(server.url, Plan(seed + place, 0.0, faults, in_a_row=SURVIVED)))
             for place, server in enumerate(servers)
         ]
-        patience = Patience(wait_s)
-        base = Endpoint(proxies[0].url, "base", read_s=read_s, patience=patience)
-        small = Endpoint(proxies[1].url, "small", read_s=read_s, patience=patience)
+        base = Endpoint(proxies[0].url, "base", read_s=read_s, wait_s=wait_s)
+        small = Endpoint(proxies[1].url, "small", read_s=read_s, wait_s=wait_s)
         for proxy in proxies:
             proxy.plan.share = share
         yield Pair(base, small), proxies, servers

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -16,9 +17,14 @@ import sglang as sgl
 from sglang.lang.choices import greedy_token_selection, unconditional_likelihood_normalized
 from sglang.lang.interpreter import StreamExecutor
 
-from specreason_sgl.engine.endpoint import Endpoint
-from specreason_sgl.engine.patience import Patience
+from specreason_sgl.engine import selection
+from specreason_sgl.engine.backend import Endpoint
+from specreason_sgl.engine.connections import Call, _Used
 from specreason_sgl.errors import CallFailed, ServerUnreachable, SpecReasonError, UsageError
+from specreason_sgl.evaluation.modes import Server
+from specreason_sgl.lang.backend import Backend
+from specreason_sgl.lang.scope import CANCELLED, Scope
+from specreason_sgl.testing import ScriptedBackend, StoryBackend
 from specreason_sgl.text.scoring import DIGITS
 
 Handler = Callable[[BaseHTTPRequestHandler, dict[str, Any]], None]
@@ -36,6 +42,7 @@ class Fake:
 
         class Served(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # or every reply waits 40 ms between its head and its body
 
             def do_GET(self) -> None:
                 reply(self, {"model_path": "m"} if self.path == "/model_info" else fake.told)
@@ -51,7 +58,7 @@ class Fake:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Served)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
-        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True)
         self.thread.start()
 
     def answer(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
@@ -69,6 +76,10 @@ class Fake:
         else:
             self.generate(handler, body)
 
+
+# What mypy checks: the real server and the scripted ones are what a solve needs, and what a run does.
+BACKENDS: tuple[type[Backend], ...] = (Endpoint, ScriptedBackend, StoryBackend)
+SERVERS: tuple[type[Server], ...] = (Endpoint, StoryBackend)
 
 META = {
     "prompt_tokens": 3,
@@ -95,16 +106,16 @@ def fake() -> Iterator[Fake]:
     served.thread.join()
 
 
-def generate(endpoint: Endpoint, prompt: str = "text", **options: Any) -> tuple[Any, dict[str, Any]]:
+def generate(endpoint: Endpoint, prompt: str = "text", name: str = "out", **options: Any) -> tuple[Any, dict[str, Any]]:
     @sgl.function
     def program(s: Any) -> None:
         s += prompt
-        s += sgl.gen("out", max_tokens=4, temperature=0, **options)
+        s += sgl.gen(name, max_tokens=4, temperature=0, **options)
 
     state = program.run(backend=endpoint)
     if error := state.error():
         raise error
-    return state["out"], state.get_meta_info("out")
+    return state[name], state.get_meta_info(name)
 
 
 def test_a_call_is_timed_and_connections_are_kept(fake: Fake) -> None:
@@ -151,7 +162,7 @@ def test_a_silent_server_is_given_up(fake: Fake) -> None:
 
 
 def test_a_call_ends_with_the_time_of_its_solve(fake: Fake) -> None:
-    late = Endpoint(fake.url, "base").until(time.monotonic() + 0.3)
+    late = Endpoint(fake.url, "base").within(Scope(0.3))
     gone = threading.Event()
 
     def silent(*_: object) -> None:
@@ -173,14 +184,14 @@ def test_the_control_tokens_of_a_template_are_learned_and_broken_up_in_a_questio
 
 
 def test_only_connecting_has_to_be_quick(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("specreason_sgl.engine.endpoint.CONNECT_S", 0.2)
+    monkeypatch.setattr("specreason_sgl.engine.transport.CONNECT_S", 0.2)
 
     def slow(handler: BaseHTTPRequestHandler, _: dict[str, Any]) -> None:
         time.sleep(0.5)
         reply(handler, {"text": "hi", "meta_info": META})
 
     fake.generate = slow
-    assert generate(Endpoint(fake.url, "base").until(time.monotonic() + 10))[0] == "hi"
+    assert generate(Endpoint(fake.url, "base").within(Scope(10)))[0] == "hi"
 
 
 def wait(event: threading.Event) -> None:
@@ -238,7 +249,7 @@ def test_streamed_text_is_heard_piece_by_piece_and_whole_at_the_end(fake: Fake) 
 
     fake.generate = stream
     heard: list[tuple[str, str]] = []
-    text, _ = generate(Endpoint(fake.url, "small").for_solve(lambda *piece: heard.append(piece), None))
+    text, _ = generate(Endpoint(fake.url, "small").within(Scope(), listen=lambda *piece: heard.append(piece)))
 
     assert text == "abc"
     assert [("small", "a"), ("small", "b"), ("small", "c")] == heard
@@ -248,13 +259,13 @@ def test_a_stream_that_ends_before_it_begins_is_an_error(fake: Fake) -> None:
     fake.generate = lambda h, _: reply(h, b"data: [DONE]\n\n")
 
     with pytest.raises(CallFailed, match="before it began"):
-        generate(Endpoint(fake.url, "small").for_solve(lambda *_: None, None))
+        generate(Endpoint(fake.url, "small").within(Scope(), listen=lambda *_: None))
 
 
 def test_every_call_of_a_seeded_solve_draws_numbers_of_its_own(fake: Fake) -> None:
     endpoint = Endpoint(fake.url, "base")
     for _ in range(2):
-        mine = endpoint.for_solve(None, 7)
+        mine = endpoint.within(Scope(), seed=7)
         generate(mine)
         generate(mine)
     seeds = [body["sampling_params"]["sampling_seed"] for path, body in fake.requests if path == "/generate"]
@@ -345,7 +356,7 @@ def test_a_choice_that_merges_with_the_prompt_is_scored_from_where_it_does(
         reads(handler, body)
 
     fake.generate = keep
-    monkeypatch.setattr(Endpoint, "_ids", lambda _, text: list(map(ord, text.replace(": 5", "\u2085"))))
+    monkeypatch.setattr(selection, "tokens_of", lambda _, text, **__: list(map(ord, text.replace(": 5", "\u2085"))))
     _, meta = select(endpoint, ["5a", "7a"])
 
     assert asked[-1]["logprob_start_len"] == len("score") - 1
@@ -375,7 +386,7 @@ def test_several_texts_at_once_are_a_list_and_are_counted_together(fake: Fake) -
             reply(handler, [{"text": f"{n}", "meta_info": META} for n, _ in enumerate(body["text"])])
 
     fake.generate = answer
-    texts, meta = generate(Endpoint(fake.url, "base").for_solve(None, 7), n=3)
+    texts, meta = generate(Endpoint(fake.url, "base").within(Scope(), seed=7), n=3)
     first, last = [body for path, body in fake.requests if path == "/generate"]
 
     assert texts == ["0", "1", "2"]
@@ -398,8 +409,8 @@ def test_several_texts_at_once_are_aborted_each_by_its_name(fake: Fake) -> None:
         reply(handler, [{"text": "", "meta_info": META}] * 3)
 
     fake.generate = answer
-    patience = Patience()
-    endpoint = Endpoint(fake.url, "base", patience=patience)
+    scope = Scope()
+    endpoint = Endpoint(fake.url, "base").within(scope)
 
     def work() -> None:
         with suppress(SpecReasonError):
@@ -408,7 +419,7 @@ def test_several_texts_at_once_are_aborted_each_by_its_name(fake: Fake) -> None:
     worker = threading.Thread(target=work, daemon=True)
     worker.start()
     assert asked.wait(30)
-    patience.abandon()
+    scope.cancel()
     aborted.set()
     worker.join(30)
 
@@ -447,7 +458,7 @@ def test_a_text_ends_at_its_first_stop_whichever_is_reported(
     fake.generate = lambda h, _: reply(h, sse([told]) if streams else told)
     heard: list[str] = []
     listen = (lambda _, new: heard.append(new)) if streams else None
-    came, meta = generate(Endpoint(fake.url, "base").for_solve(listen, None), stop=["\n\n", "</think>"])
+    came, meta = generate(Endpoint(fake.url, "base").within(Scope(), listen=listen), stop=["\n\n", "</think>"])
 
     assert (came, meta["finish_reason"]) == (cut, {"type": "stop", "matched": matched})
     assert "".join(heard) == (cut if streams else "")
@@ -472,7 +483,7 @@ def test_a_server_that_streams_pieces_is_understood(fake: Fake) -> None:
     fake.told = {"incremental_streaming_output": True}
     fake.generate = lambda h, _: reply(h, sse(pieces))
     heard: list[str] = []
-    text, meta = generate(Endpoint(fake.url, "small").for_solve(lambda _, new: heard.append(new), None))
+    text, meta = generate(Endpoint(fake.url, "small").within(Scope(), listen=lambda _, new: heard.append(new)))
 
     assert text == "aab"
     assert heard == ["a", "a", "b"]
@@ -498,7 +509,7 @@ def test_a_phrase_over_and_over_is_ended_while_it_streams(fake: Fake) -> None:
         handler.close_connection = True
 
     fake.generate = stream
-    text, meta = generate(Endpoint(fake.url, "small").for_solve(lambda *_: None, None))
+    text, meta = generate(Endpoint(fake.url, "small").within(Scope(), listen=lambda *_: None))
 
     assert 1000 <= len(text) < 2000
     assert meta["finish_reason"] == {"type": "repeat"}
@@ -521,53 +532,92 @@ def seeds(fake: Fake) -> list[int]:
 
 
 def test_what_is_asked_on_a_chance_draws_what_it_would_draw_otherwise(fake: Fake) -> None:
-    endpoint = Endpoint(fake.url, "small")
-    plain = endpoint.for_solve(None, 7)
-    for prompt in ("one", "two", "three", "three"):
-        generate(plain, prompt)
+    endpoint, scope = Endpoint(fake.url, "small"), Scope()
+    plain = endpoint.within(scope, seed=7)
+    for name in ("one", "two", "three"):
+        generate(plain, name=name)
     expected = seeds(fake)
-    ahead = endpoint.for_solve(None, 7)
-    first = ahead.on_a_chance()
-    generate(first, "one")
-    generate(first, "two")
-    for prompt in ("one", "two"):
-        ahead.count(prompt)
-    second = ahead.on_a_chance()
-    generate(second, "three")
-    ahead.count("three")
-    generate(ahead.on_a_chance(), "three")
+    ahead = endpoint.within(Scope(), seed=7)
+    first = ahead.within(Scope().child())
+    generate(first, "as was to be expected", name="one")
+    generate(first, "or otherwise", name="two")
+    generate(ahead.within(Scope().child()), name="three")
 
     assert seeds(fake) == expected
-    assert len(set(expected)) == 4
+    assert len(set(expected)) == 3
 
 
 def test_a_chance_that_came_to_nothing_has_drawn_nothing(fake: Fake) -> None:
-    mine = Endpoint(fake.url, "small").for_solve(None, 7)
+    mine = Endpoint(fake.url, "small").within(Scope(), seed=7)
     for _ in range(2):
-        generate(mine.on_a_chance(), "one")
-    generate(mine, "one")
+        generate(mine.within(Scope().child()))
+    generate(mine)
 
     assert len(set(seeds(fake))) == 1
 
 
-def test_abandoning_breaks_what_is_being_opened_and_asks_all_servers_at_once() -> None:
+def test_cancelling_breaks_what_is_being_opened() -> None:
     for _ in range(20):
-        patience = Patience(0)
+        scope, over = Scope(), threading.Event()
         ours, theirs = zip(*(socket.socketpair() for _ in range(60)), strict=True)
-        more = threading.Thread(target=lambda those, watch: list(map(watch, those)), args=(ours, patience.watch))
-        more.start()
-        patience.abandon()
-        more.join(10)
-        assert not more.is_alive()
+        started = threading.Barrier(61)
+
+        def work(
+            one: socket.socket, scope: Scope = scope, started: threading.Barrier = started, over: threading.Event = over
+        ) -> None:
+            call = Call()
+            with scope.waiting(call.break_off):
+                started.wait(10)
+                with call.making():
+                    _Opened(one).connect()
+                over.wait(10)
+
+        workers = [threading.Thread(target=work, args=(one,)) for one in ours]
+        for worker in workers:
+            worker.start()
+        started.wait(10)
+        scope.cancel()
         for one in theirs:
             one.settimeout(10)
             assert one.recv(1) == b"", "its connection was left open"
+        over.set()
+        for worker in workers:
+            worker.join(10)
         for one in (*ours, *theirs):
             one.close()
 
 
+class _Base:
+    def connect(self) -> None:
+        pass
+
+
+class _Opened(_Used, _Base):
+    """A connection that is there once it has been opened."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__()
+        self.sock = sock
+
+
+def test_a_connection_that_went_to_another_call_is_left_to_it() -> None:
+    ours, theirs = socket.socketpair()
+    first, second, connection = Call(), Call(), _Opened(ours)
+    for call in (first, second):
+        with call.making():
+            connection.connect()
+    first.break_off()
+    ours.send(b"x")
+
+    assert theirs.recv(1) == b"x"
+    second.break_off()
+    assert theirs.recv(1) == b""
+    for one in (ours, theirs):
+        one.close()
+
+
 def test_aborts_do_not_wait_for_each_other() -> None:
-    patience, together = Patience(0), threading.Barrier(8)
+    scope, together = Scope(), threading.Barrier(8)
     aborted: list[str] = []
 
     def abort(rid: str) -> None:
@@ -576,28 +626,30 @@ def test_aborts_do_not_wait_for_each_other() -> None:
 
     with ExitStack() as stack:
         for number in range(8):
-            stack.enter_context(patience.flying(f"{number}", abort))
-        patience.abandon()
-        patience.abandon()
+            part = (scope, Scope(parent=scope), scope.child(), Scope(parent=scope).child())[number % 4]
+            stack.enter_context(part.flying(f"{number}", abort))
+        scope.cancel()
+        scope.cancel()
 
     assert sorted(aborted) == [f"{number}" for number in range(8)]
 
 
-def test_nothing_takes_off_once_everything_is_abandoned(fake: Fake) -> None:
-    patience = Patience(0)
-    endpoint = Endpoint(fake.url, "base", patience=patience)
-    patience.abandon()
+def test_nothing_takes_off_once_everything_is_cancelled(fake: Fake) -> None:
+    scope = Scope()
+    endpoint = Endpoint(fake.url, "base").within(scope)
+    scope.cancel()
 
-    with pytest.raises(ServerUnreachable, match="abandoned"), patience.flying("late", print):
+    with pytest.raises(CallFailed, match=CANCELLED), scope.flying("late", print):
         pytest.fail("it took off")
-    with pytest.raises(ServerUnreachable, match="abandoned"):
-        generate(endpoint)
+    for late in (endpoint, endpoint.within(Scope(parent=scope)), endpoint.within(scope.child())):
+        with pytest.raises(CallFailed, match=CANCELLED):
+            generate(late)
+    assert generate(endpoint.within(Scope()))[0] == "hi"
 
 
 def test_an_abort_reaches_the_other_servers_where_one_is_dead(fake: Fake) -> None:
     endpoint = Endpoint(fake.url, "base")
-    endpoint._servers = ["http://127.0.0.1:1", fake.url]
-    endpoint.abort("x")
+    replace(endpoint._transport, replicas=("http://127.0.0.1:1", fake.url)).abort("x")
 
     assert fake.requests[-1] == ("/abort_request", {"rid": "x"})
 

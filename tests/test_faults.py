@@ -12,14 +12,16 @@ import pytest
 from batches import execute, make_job, stored_lines, wait_for
 from faults import FAULTS, SURVIVED, EveryOther, Fault, Plan, Proxy, story_pair
 
-from specreason_sgl.engine.endpoint import Endpoint
-from specreason_sgl.engine.patience import Patience
+from specreason_sgl.embedded.stories import story
+from specreason_sgl.engine.backend import Endpoint
+from specreason_sgl.engine.watch import Watch
 from specreason_sgl.errors import ServerUnreachable
 from specreason_sgl.evaluation.datasets import load
 from specreason_sgl.events import CallMade, Event, Noticed, StepTaken, TextStreamed
 from specreason_sgl.lang.loading import load as load_program
-from specreason_sgl.lang.solve import Pair, solve
-from specreason_sgl.pair.stories import story
+from specreason_sgl.lang.pair import Pair
+from specreason_sgl.lang.scope import Scope
+from specreason_sgl.lang.solving import solve
 from specreason_sgl.runs.store import Problem, SolveRecord, read_run
 from specreason_sgl.servers.pairs import RunningPair
 from specreason_sgl.settings import Settings
@@ -113,7 +115,8 @@ def test_a_call_that_always_fails_is_an_error_row_and_the_others_go_on(tmp_path:
 def test_a_server_that_comes_back_only_costs_time(tmp_path: Path, calm: dict[str, tuple[object, ...]]) -> None:
     with story_pair(STORIES, seconds=0.01) as (pair, _, servers):
         said: list[str] = []
-        pair.base.patience.say = said.append  # type: ignore[union-attr]
+        for end in (pair.base, pair.small):
+            end.watch.say = said.append  # type: ignore[union-attr]
 
         def outage() -> None:
             for server, enough in zip(servers, (8, 16), strict=True):
@@ -160,12 +163,13 @@ def test_a_server_that_stays_away_ends_the_run_and_the_rest_is_owed(
 def test_a_pause_counts_against_nobodys_time_limit() -> None:
     with story_pair(STORIES) as (pair, _, servers):
         assert pair.base is not None
-        late = pair.base.until(time.monotonic() + 0.6)
+        scope = Scope(0.6)
+        late = pair.base.within(scope)
         servers[0].close()
         threading.Timer(1.0, servers[0].open).start()
 
         assert late.tokens("abc") == [97, 98, 99]
-        assert late.patience.paused_s > 0.5
+        assert scope.paused_s > 0.5
 
 
 def test_a_pause_is_lost_time_and_no_latency() -> None:
@@ -178,10 +182,11 @@ def test_a_pause_is_lost_time_and_no_latency() -> None:
                 servers[0].close()
                 threading.Timer(1.0, servers[0].open).start()
 
-        totals = solve(problem, load_program("specreason"), pair, SETTINGS, sink=away).tally
+        scope = Scope()
+        totals = solve(problem, load_program("specreason"), pair, SETTINGS, sink=away, scope=scope).tally
 
         assert totals.outcome == "answered"
-        assert totals.lost_s >= pair.base.patience.paused_s > 0.5
+        assert totals.lost_s >= scope.paused_s > 0.5
         assert totals.latency == totals.elapsed - totals.lost_s
 
 
@@ -193,9 +198,9 @@ def test_one_caller_asks_and_all_others_wait() -> None:
         asked += 1
         return asked > 2
 
-    patience, said = Patience(10), list[str]()
-    patience.say = said.append
-    callers = [threading.Thread(target=patience.await_server, args=("it", is_there)) for _ in range(20)]
+    said: list[str] = []
+    watch = Watch("it", is_there, 10, said.append)
+    callers = [threading.Thread(target=watch.wait, args=(Scope(),)) for _ in range(20)]
     for caller in callers:
         caller.start()
     for caller in callers:
@@ -205,18 +210,19 @@ def test_one_caller_asks_and_all_others_wait() -> None:
     assert asked == 3 + 19
 
 
-def test_what_is_abandoned_is_aborted_on_its_server() -> None:
+def test_what_is_cancelled_is_aborted_on_its_server() -> None:
     with story_pair(STORIES, seconds=30, read_s=60) as (pair, _, servers):
         problem = Problem(id="0", question=STORIES[0].question)
         done: list[SolveRecord] = []
+        scope = Scope()
         solving = threading.Thread(
-            target=lambda: done.append(solve(problem, load_program("specreason"), pair, SETTINGS))
+            target=lambda: done.append(solve(problem, load_program("specreason"), pair, SETTINGS, scope=scope))
         )
         solving.start()
         while not servers[1].in_flight:
             time.sleep(0.01)
         (rid,) = servers[1].in_flight
-        pair.small.patience.abandon()  # type: ignore[union-attr]
+        scope.cancel()
         solving.join(5)
 
         assert not solving.is_alive()
@@ -225,17 +231,18 @@ def test_what_is_abandoned_is_aborted_on_its_server() -> None:
 
 
 @pytest.mark.server
-def test_real_servers_behind_faults_give_the_same_answers(tmp_path: Path, pair: Pair, servers: RunningPair) -> None:
+def test_real_servers_behind_faults_give_the_same_answers(
+    tmp_path: Path, pair: Pair[Endpoint], servers: RunningPair
+) -> None:
     what = make_job(6, concurrency=1, seed=40, flush_cache=True)
     calm = execute(tmp_path / "calm", what, pair)
-    patience = Patience(20)
     with (
         Proxy(servers.base.url, Plan(5, 0.0, in_a_row=SURVIVED), servers.base.api_key) as base,
         Proxy(servers.small.url, Plan(6, 0.0, in_a_row=SURVIVED), servers.small.api_key) as small,
     ):
         shaky = Pair(
-            Endpoint(base.url, "base", read_s=3, patience=patience),
-            Endpoint(small.url, "small", read_s=3, patience=patience),
+            Endpoint(base.url, "base", read_s=3, wait_s=20),
+            Endpoint(small.url, "small", read_s=3, wait_s=20),
         )
         base.plan.share = small.plan.share = 0.2
         records = execute(tmp_path / "run", what, shaky)

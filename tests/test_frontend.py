@@ -11,11 +11,13 @@ import pytest
 import sglang as sgl
 from sglang.lang.choices import greedy_token_selection, unconditional_likelihood_normalized
 
-from specreason_sgl.cli.pair import embedded_models
-from specreason_sgl.engine.endpoint import Endpoint
+from specreason_sgl.engine.backend import Endpoint
+from specreason_sgl.engine.handshake import tokens_of
 from specreason_sgl.errors import SpecReasonError
-from specreason_sgl.lang.solve import Pair
-from specreason_sgl.servers.processes import Servers, cores, free_ports, plan
+from specreason_sgl.lang.pair import Pair
+from specreason_sgl.lang.scope import Scope
+from specreason_sgl.servers.opening import embedded_models
+from specreason_sgl.servers.processes import Servers, cores, free_ports, model_server
 from specreason_sgl.text.prompts import DELIMITER, THINK_CLOSE
 
 pytestmark = pytest.mark.server
@@ -28,7 +30,7 @@ STEPS = [
 
 
 @pytest.fixture
-def base(pair: Pair) -> Endpoint:
+def base(pair: Pair[Endpoint]) -> Endpoint:
     assert pair.base is not None
     return pair.base
 
@@ -48,9 +50,9 @@ def run(backend: Endpoint, prompt: str, *expressions: Any) -> Any:
 
 def truth(backend: Endpoint, prompt: str, choice: str) -> float:
     """The log-probability of a text behind a prompt, read off the whole of both."""
-    before, ids = backend._ids(prompt), backend._ids(prompt + choice)
+    before, ids = (tokens_of(backend._transport, text, in_front=True) for text in (prompt, prompt + choice))
     assert ids[: len(before)] == before
-    told = backend._post(
+    told = backend._transport.post(
         "/generate",
         {"input_ids": ids, "sampling_params": {"max_new_tokens": 0}, "return_logprob": True, "logprob_start_len": 0},
     )
@@ -121,7 +123,7 @@ def piecemeal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     logs = tmp_path_factory.mktemp("piecemeal")
     model, core = embedded_models()[1], cores(sorted(os.sched_getaffinity(0)))[1]
     (port,) = free_ports(1)
-    one = plan(
+    one = model_server(
         "small",
         Path(model),
         port=port,
@@ -142,7 +144,7 @@ def test_pieces_are_put_together(piecemeal: Endpoint) -> None:
     gen = sgl.gen("step", max_tokens=40, temperature=0, stop=[DELIMITER, THINK_CLOSE], return_logprob=True)
     whole = run(piecemeal, prompt, gen)
     heard: list[str] = []
-    streamed = run(piecemeal.for_solve(lambda _, new: heard.append(new), None), prompt, gen)
+    streamed = run(piecemeal.within(Scope(), listen=lambda _, new: heard.append(new)), prompt, gen)
 
     assert streamed["step"] == whole["step"] == "".join(heard)
     assert len(heard) > 3

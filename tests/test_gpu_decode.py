@@ -6,12 +6,13 @@ import argparse
 import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 
 from specreason_sgl.errors import UsageError
 from specreason_sgl.servers.gpu import detect
-from specreason_sgl.servers.gpu.decode import METHODS, Method, choose
+from specreason_sgl.servers.gpu.decode import Method, choose
 from specreason_sgl.servers.gpu.plan import GIB
 from specreason_sgl.servers.gpu.shapes import Shape, find
 
@@ -66,7 +67,7 @@ def test_eagle_wants_a_head() -> None:
         choose("eagle3", QWQ, R1_SMALL)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", get_args(Method))
 def test_sglang_knows_every_flag(method: Method) -> None:
     from sglang.srt.server_args import ServerArgs
 

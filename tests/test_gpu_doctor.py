@@ -63,6 +63,7 @@ def test_a_machine_with_a_gpu_and_the_weights_is_fine() -> None:
     [
         (replace(CPU, python=(3, 10)), "python", "3.11 or newer"),
         (replace(CPU, system="Darwin"), "python", "run on Linux"),
+        (replace(CPU, python=(3, 13), packages={}), "python", "use Python 3.11 or 3.12"),
         (replace(CPU, packages={}), "torch", "install the project again"),
         (replace(CPU, wanted_sglang="0.6.0"), "sglang", "pip install sglang==0.6.0"),
         (replace(CPU, memory=GIB), "memory", "stop something else"),

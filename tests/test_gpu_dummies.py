@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from specreason_sgl.engine.endpoint import Endpoint
+from specreason_sgl.engine.backend import Endpoint
 from specreason_sgl.errors import UsageError
 from specreason_sgl.measure import cost_model
 from specreason_sgl.servers import pairs, processes
@@ -78,10 +78,10 @@ def tiny(folder: Path, layers: int) -> str:
 def served(tmp_path: Path) -> Iterator[pairs.RunningPair]:
     folders = {role: dummy(tiny(tmp_path / role, layers)) for role, layers in (("base", 8), ("small", 1))}
 
-    def lay_out(logs: Path) -> list[processes.Plan]:
+    def lay_out(logs: Path) -> list[processes.ServerSpec]:
         ports = processes.free_ports(2)
         return [
-            processes.plan(role, folder, port=port, core=core, logs=logs, extra=ARGUMENTS)
+            processes.model_server(role, folder, port=port, core=core, logs=logs, extra=ARGUMENTS)
             for core, ((role, folder), port) in enumerate(zip(folders.items(), ports, strict=True))
         ]
 

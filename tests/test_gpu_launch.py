@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 
 from specreason_sgl.cli import app
-from specreason_sgl.cli.pair import PairOptions
 from specreason_sgl.errors import SpecReasonError, UsageError
 from specreason_sgl.servers import pairs, processes
 from specreason_sgl.servers.gpu import attention, detect
@@ -26,6 +25,7 @@ from specreason_sgl.servers.gpu.launch import Launch, prepare
 from specreason_sgl.servers.gpu.pairfile import PairSpec, read, risks, stock
 from specreason_sgl.servers.gpu.plan import GIB
 from specreason_sgl.servers.gpu.shapes import configuration, find
+from specreason_sgl.servers.opening import PairOptions
 
 PAIR = {"base.model": "Qwen/Qwen3-32B", "small.model": "Qwen/Qwen3-1.7B"}
 
@@ -327,7 +327,7 @@ def test_the_base_model_takes_the_larger_of_two_cards() -> None:
 def test_cards_of_unequal_size_are_shared_as_one_asks() -> None:
     planned = prepare(read("qwq", {"base.cards": 2}), detect.describe("1x80,1x48"))
 
-    assert planned.plan.base.side.cards == 2
+    assert planned.plan.base.served.cards == 2
 
 
 # Attention

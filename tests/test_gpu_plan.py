@@ -13,7 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specreason_sgl.errors import UsageError
-from specreason_sgl.servers.gpu.plan import CONTEXT_BYTES, GIB, Card, DoesNotFit, Plan, Share, Side, fit, spread
+from specreason_sgl.servers.gpu.plan import (
+    CONTEXT_BYTES,
+    GIB,
+    Card,
+    DoesNotFit,
+    Plan,
+    ServedModel,
+    Share,
+    fit,
+    most_cards,
+)
 from specreason_sgl.servers.gpu.shapes import Shape, find, has_weights, hub_cache
 
 QWQ = "Qwen/QwQ-32B"
@@ -566,7 +576,7 @@ def test_what_is_no_language_model_is_refused() -> None:
     ],
 )
 def test_pairs_that_fit(base: str, spread_over: int, count: int, gib: float, context: int, concurrency: int) -> None:
-    plan = fit(Side(find(base), spread_over), Side(find(R1_SMALL)), cards(count, gib), context=context)
+    plan = fit(ServedModel(find(base), spread_over), ServedModel(find(R1_SMALL)), cards(count, gib), context=context)
 
     assert plan.concurrency == concurrency
     assert plan.small.first_card == spread_over - 1
@@ -594,7 +604,13 @@ def test_what_does_not_fit_is_told_with_the_nearest_that_does(
     base: str, count: int, gib: float, context: int, concurrency: int | None, nearest: str
 ) -> None:
     with pytest.raises(DoesNotFit, match="GiB of weights") as told:
-        fit(Side(find(base)), Side(find(R1_SMALL)), cards(count, gib), context=context, concurrency=concurrency)
+        fit(
+            ServedModel(find(base)),
+            ServedModel(find(R1_SMALL)),
+            cards(count, gib),
+            context=context,
+            concurrency=concurrency,
+        )
 
     assert told.value.hint == nearest
 
@@ -613,10 +629,10 @@ def test_cards_of_unequal_size_are_shared_so_that_there_is_most_room(
     sizes: tuple[float, ...], base: str, spread_over: int, first: int, small_first: int
 ) -> None:
     found = [Card("a card", int(gib * GIB), int(gib * GIB), index) for index, gib in enumerate(sizes)]
-    most = spread(find(base), len(found))
-    plan = fit(Side(find(base), most), Side(find(R1_SMALL)), found, context=10240, fewer=True)
+    most = most_cards(find(base), len(found))
+    plan = fit(ServedModel(find(base), most), ServedModel(find(R1_SMALL)), found, context=10240, fewer=True)
 
-    assert (plan.base.side.cards, plan.base.first_card, plan.small.first_card) == (spread_over, first, small_first)
+    assert (plan.base.served.cards, plan.base.first_card, plan.small.first_card) == (spread_over, first, small_first)
     for place, card in enumerate(found):
         shares = [share for share in (plan.base, plan.small) if place in share.places]
         assert sum(CONTEXT_BYTES + share.weights + share.cache + share.reserve for share in shares) <= card.free
@@ -625,9 +641,9 @@ def test_cards_of_unequal_size_are_shared_so_that_there_is_most_room(
 @given(sizes=st.lists(st.floats(20, 200), min_size=1, max_size=5), fewer=st.booleans())
 def test_no_card_is_promised_twice(sizes: list[float], fewer: bool) -> None:
     found = [Card("a card", int(gib * GIB), int(gib * GIB), index) for index, gib in enumerate(sizes)]
-    base = Side(find(QWQ), spread(find(QWQ), len(found)))
+    base = ServedModel(find(QWQ), most_cards(find(QWQ), len(found)))
     try:
-        plan = fit(base, Side(find(R1_SMALL)), found, context=8192, fewer=fewer)
+        plan = fit(base, ServedModel(find(R1_SMALL)), found, context=8192, fewer=fewer)
     except DoesNotFit:
         return
     for place, card in enumerate(found):
@@ -639,7 +655,7 @@ def test_no_card_is_promised_twice(sizes: list[float], fewer: bool) -> None:
 def test_what_does_not_fit_on_unequal_cards_is_told_with_the_larger_ones() -> None:
     found = [Card("a card", int(gib * GIB), int(gib * GIB), index) for index, gib in enumerate((79.1, 23.6))]
     with pytest.raises(DoesNotFit, match=r"a card has 79\.1 GiB free") as told:
-        fit(Side(find(R1_LLAMA)), Side(find(R1_SMALL)), found, context=10240, fewer=True)
+        fit(ServedModel(find(R1_LLAMA)), ServedModel(find(R1_SMALL)), found, context=10240, fewer=True)
 
     assert told.value.hint == "what fits: a base model in 8 bits (`--set base.quantization=fp8`)"
 
@@ -647,14 +663,17 @@ def test_what_does_not_fit_on_unequal_cards_is_told_with_the_larger_ones() -> No
 def test_cards_that_are_nearly_equal_are_taken_for_equal() -> None:
     found = [Card("a card", int(gib * GIB), int(gib * GIB), index) for index, gib in enumerate((79.1, 78.0))]
 
-    assert fit(Side(find(QWQ), 2), Side(find(R1_SMALL)), found, context=10240, fewer=True).base.side.cards == 2
+    assert (
+        fit(ServedModel(find(QWQ), 2), ServedModel(find(R1_SMALL)), found, context=10240, fewer=True).base.served.cards
+        == 2
+    )
 
 
 def test_states_of_linear_attention_have_their_room() -> None:
     model = "Qwen/Qwen3.6-27B-FP8"
-    side = Side(Shape.read(model, published(model)))
-    plan = fit(side, Side(find("Qwen/Qwen3-0.6B")), cards(1, 47.3), context=10240)
-    many = fit(side, Side(find("Qwen/Qwen3-0.6B")), cards(1, 79.1), context=10240, concurrency=12)
+    side = ServedModel(Shape.read(model, published(model)))
+    plan = fit(side, ServedModel(find("Qwen/Qwen3-0.6B")), cards(1, 47.3), context=10240)
+    many = fit(side, ServedModel(find("Qwen/Qwen3-0.6B")), cards(1, 79.1), context=10240, concurrency=12)
 
     assert (plan.requests, plan.base.states, plan.small.states) == (4, 20, 0)
     assert plan.base.cache == plan.base.tokens * side.token + 21 * side.shape.state_bytes()
@@ -666,7 +685,7 @@ def test_states_of_linear_attention_have_their_room() -> None:
 
 
 def test_with_a_card_to_spare_the_small_model_has_it_alone() -> None:
-    plan = fit(Side(find(QWQ)), Side(find(R1_SMALL)), cards(2, 79.1), context=10240)
+    plan = fit(ServedModel(find(QWQ)), ServedModel(find(R1_SMALL)), cards(2, 79.1), context=10240)
 
     assert (plan.base.first_card, plan.small.first_card) == (0, 1)
     assert plan.small.tokens > plan.base.tokens
@@ -675,32 +694,32 @@ def test_with_a_card_to_spare_the_small_model_has_it_alone() -> None:
 @pytest.mark.parametrize(
     ("side", "context", "complaint"),
     [
-        (Side(find(QWQ), 2), 10240, "spread over 2 cards, and there are 1"),
-        (Side(find(QWQ)), 50000, "reads 40960 tokens at most"),
+        (ServedModel(find(QWQ), 2), 10240, "spread over 2 cards, and there are 1"),
+        (ServedModel(find(QWQ)), 50000, "reads 40960 tokens at most"),
     ],
 )
-def test_what_cannot_be_is_refused(side: Side, context: int, complaint: str) -> None:
+def test_what_cannot_be_is_refused(side: ServedModel, context: int, complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint):
-        fit(side, Side(find(R1_SMALL)), cards(1, 139.8), context=context)
+        fit(side, ServedModel(find(R1_SMALL)), cards(1, 139.8), context=context)
 
 
 def test_heads_that_cannot_be_spread_are_told() -> None:
     with pytest.raises(UsageError, match="12 heads and 2 key-value heads"):
-        fit(Side(find(QWQ)), Side(find(R1_SMALL), 8), cards(8, 79.1), context=10240)
+        fit(ServedModel(find(QWQ)), ServedModel(find(R1_SMALL), 8), cards(8, 79.1), context=10240)
 
 
 @pytest.mark.parametrize(
     ("model", "count", "expected"), [(QWQ, 1, 1), (QWQ, 3, 2), (QWQ, 8, 8), (R1_SMALL, 8, 4), (R1_LLAMA, 6, 4)]
 )
 def test_heads_are_spread_over_as_many_cards_as_can_be(model: str, count: int, expected: int) -> None:
-    assert spread(find(model), count) == expected
+    assert most_cards(find(model), count) == expected
 
 
 def served(share: Share, free: int) -> tuple[int, int]:
     """Tokens that SGLang's own formula gives to the cache where so much is free, and what is free afterwards."""
     cache = int(free * share.fraction) - share.weights
-    tokens = min(cache // share.side.token, share.tokens)
-    return tokens, free - share.weights - tokens * share.side.token
+    tokens = min(cache // share.served.token, share.tokens)
+    return tokens, free - share.weights - tokens * share.served.token
 
 
 @given(
@@ -713,9 +732,9 @@ def served(share: Share, free: int) -> tuple[int, int]:
 def test_started_one_after_the_other_both_get_what_was_planned(
     gib: float, count: int, context: int, cache: str, unforeseen: float
 ) -> None:
-    base = Side(find(QWQ), count, cache_dtype=cache)
+    base = ServedModel(find(QWQ), count, cache_dtype=cache)
     try:
-        plan: Plan = fit(base, Side(find(R1_SMALL), cache_dtype=cache), cards(count, gib), context=context)
+        plan: Plan = fit(base, ServedModel(find(R1_SMALL), cache_dtype=cache), cards(count, gib), context=context)
     except DoesNotFit:
         return
     # SGLang may find more free memory than was foreseen, which changes nothing.

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from batches import execute, footprint, holds, make_job
 
-from specreason_sgl.lang.solve import Pair
-from specreason_sgl.runs.diff import compare
+from specreason_sgl.engine.backend import Endpoint
+from specreason_sgl.lang.pair import Pair
+from specreason_sgl.runs.diff import diff_runs
 from specreason_sgl.servers.pairs import RunningPair
 
 pytestmark = pytest.mark.server
@@ -23,7 +24,7 @@ ROOM_FDS = 16
 
 
 def test_sixty_four_in_flight_leave_neither_memory_nor_descriptors_nor_threads_behind(
-    tmp_path: Path, pair: Pair, servers: RunningPair
+    tmp_path: Path, pair: Pair[Endpoint], servers: RunningPair
 ) -> None:
     what = make_job(IN_FLIGHT, concurrency=IN_FLIGHT, budget=320, seed=9000)
     left = []
@@ -42,9 +43,11 @@ def test_sixty_four_in_flight_leave_neither_memory_nor_descriptors_nor_threads_b
     assert holds(lambda: threading.active_count() <= threads)
 
 
-def test_one_at_a_time_at_temperature_zero_two_runs_tell_the_same_to_the_last_bit(tmp_path: Path, pair: Pair) -> None:
+def test_one_at_a_time_at_temperature_zero_two_runs_tell_the_same_to_the_last_bit(
+    tmp_path: Path, pair: Pair[Endpoint]
+) -> None:
     what = make_job(6, concurrency=1, seed=7000, flush_cache=True)
     first, second = (execute(tmp_path / name, what, pair) for name in ("first", "second"))
 
-    assert compare(first, second).different == []
+    assert diff_runs(first, second).different == []
     assert len(first) == len(second) == 6

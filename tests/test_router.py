@@ -13,15 +13,17 @@ from typing import Any
 import pytest
 import sglang as sgl
 
-from specreason_sgl.cli.pair import embedded_models
-from specreason_sgl.engine.endpoint import Endpoint
+from specreason_sgl.engine.backend import Endpoint
 from specreason_sgl.errors import ServerUnreachable
 from specreason_sgl.evaluation.job import Job
-from specreason_sgl.evaluation.modes import fitting
+from specreason_sgl.evaluation.modes import concurrency_that_fits
 from specreason_sgl.lang.loading import load
-from specreason_sgl.lang.solve import Pair, solve
+from specreason_sgl.lang.pair import Pair
+from specreason_sgl.lang.scope import Scope
+from specreason_sgl.lang.solving import solve
 from specreason_sgl.runs.store import Problem
 from specreason_sgl.servers import pairs
+from specreason_sgl.servers.opening import embedded_models
 from specreason_sgl.settings import Settings
 
 META = {"prompt_tokens": 3, "cached_tokens": 2, "completion_tokens": 1, "finish_reason": {"type": "stop"}}
@@ -37,6 +39,7 @@ class Fake:
 
         class Served(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # or every reply waits 40 ms between its head and its body
 
             def do_GET(self) -> None:
                 length = int(self.headers.get("Content-Length") or 0)
@@ -56,7 +59,7 @@ class Fake:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Served)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     def stop(self) -> None:
         self.server.shutdown()
@@ -110,10 +113,11 @@ def test_what_the_router_does_not_pass_on_is_asked_of_a_server(replicas: tuple[F
 
 def test_a_call_is_given_up_on_all_servers_since_one_of_them_has_it(replicas: tuple[Fake, Fake, Fake]) -> None:
     router, first, second = replicas
-    speculating = Endpoint(router.url, "base").on_a_chance()
+    chance = Scope().child()
+    speculating = Endpoint(router.url, "base").within(chance)
 
     def give_up(_: object) -> dict[str, Any]:
-        speculating.give_up()
+        chance.cancel()
         return {"text": "hi", "meta_info": META}
 
     router.answers["/generate"] = give_up
@@ -135,11 +139,11 @@ def test_replicas_hold_as_many_solves_more(replicas: tuple[Fake, Fake, Fake]) ->
     job = Job.model_validate(
         {"name": "j", "dataset": {"name": "stories"}, "settings": {"budget": 512}, "modes": [{"kind": "base"}]}
     )
-    alone = fitting([Endpoint(first.url, "base").server_info()], job)
+    alone = concurrency_that_fits([Endpoint(first.url, "base").server_info()], job)
     told = Endpoint(router.url, "base").server_info()
 
     assert told["replicas"] == 2
-    assert fitting([told], job) == 2 * alone
+    assert concurrency_that_fits([told], job) == 2 * alone
 
 
 def test_a_router_without_servers_is_told() -> None:
@@ -173,7 +177,7 @@ def routed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pairs.RunningPa
 
 @pytest.mark.server
 def test_a_story_is_solved_through_routers(routed: pairs.RunningPair) -> None:
-    from specreason_sgl.pair.stories import story
+    from specreason_sgl.embedded.stories import story
 
     told = story(17)
     pair = Pair(
@@ -200,13 +204,11 @@ def test_what_begins_alike_stays_on_one_replica_and_what_does_not_spreads(routed
     starts = [f"{who} has {who} apples. " * 12 for who in ("Anna", "Bert", "Cora", "Dave", "Emma", "Fred")]
 
     def ask(text: str) -> int:
-        answer = endpoint._post(
-            "/generate", {"text": text, "sampling_params": {"max_new_tokens": 24, "temperature": 0}}
-        )
+        answer = endpoint.complete(text, {"max_new_tokens": 24, "temperature": 0})
         return int(answer["meta_info"]["cached_tokens"])
 
     def load_of_each() -> list[int]:
-        return [worker["load"] for worker in endpoint._request("GET", "/workers")["workers"]]
+        return [worker["load"] for worker in endpoint._transport.get("/workers")["workers"]]
 
     with ThreadPoolExecutor(len(starts)) as pool:
         first = [pool.submit(ask, start) for start in starts]

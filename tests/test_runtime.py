@@ -28,7 +28,7 @@ from specreason_sgl.servers.plugin import ATTENTION
 from specreason_sgl.servers.processes import PortTaken, ServerDied
 from specreason_sgl.servers.tree import STAND_IN
 
-SMALL = Path(pairs.__file__).parents[1] / "pair" / "small"
+SMALL = Path(pairs.__file__).parents[1] / "embedded" / "small"
 
 
 def alive(group: int) -> list[Path]:
@@ -63,7 +63,7 @@ def ended(group: int) -> bool:
 
 
 def test_a_server_is_told_its_model_port_and_log(tmp_path: Path) -> None:
-    planned = processes.plan(
+    planned = processes.model_server(
         "small", Path("/models/m"), port=20001, core=1, logs=tmp_path, extra=["--dtype", "float32"]
     )
     said = planned.arguments
@@ -82,7 +82,7 @@ def test_a_server_is_told_its_model_port_and_log(tmp_path: Path) -> None:
 
 def test_weights_are_safetensors_and_no_code_comes_with_a_model(tmp_path: Path) -> None:
     for role in ("base", "small"):
-        said = processes.plan(role, Path("/models/m"), port=1, core=0, logs=tmp_path).arguments
+        said = processes.model_server(role, Path("/models/m"), port=1, core=0, logs=tmp_path).arguments
 
         assert dict(pairwise(said))["--load-format"] == "safetensors"
         assert "--trust-remote-code" not in said
@@ -181,8 +181,8 @@ class Dying:
         pass
 
 
-def servers_of_nothing(logs: Path) -> list[processes.Plan]:
-    return [processes.plan(name, SMALL, port=9, core=0, logs=logs) for name in ("base", "small")]
+def servers_of_nothing(logs: Path) -> list[processes.ServerSpec]:
+    return [processes.model_server(name, SMALL, port=9, core=0, logs=logs) for name in ("base", "small")]
 
 
 @pytest.mark.parametrize(("taken", "starts"), [(0, 1), (1, 2), (2, 3)])
@@ -253,6 +253,7 @@ def test_where_nothing_is_up_nothing_is_running_or_stopped() -> None:
 @pytest.mark.parametrize(
     "left_behind",
     ["", "{}", "[]", json.dumps({"base": {"url": "x"}, "small": {"url": "x"}, "logs": "x", "pid": os.getpid()})],
+    ids=["nothing", "an empty note", "a list", "another process"],
 )
 @pytest.mark.parametrize("asked", [pairs.running, pairs.down])
 def test_what_a_dead_pair_left_behind_is_cleared_away(
@@ -659,7 +660,7 @@ def test_commands_begin_at_once_behind_the_door_of_a_pair_that_is_up(state: Path
             sleeping.send_signal(signal.SIGINT)
             assert sleeping.wait(20) == 130
 
-        with run("--program", "killed.py", "--back-off") as killed:
+        with run("--program", "killed.py", "--seed=1") as killed:
             assert killed.wait(20) == 128 + signal.SIGKILL
 
         with run("--program", "nothing", "--threshold", "3") as wrong:

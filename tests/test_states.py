@@ -17,7 +17,8 @@ import sglang as sgl
 
 from specreason_sgl.errors import CallFailed, SpecReasonError
 from specreason_sgl.lang import loading
-from specreason_sgl.lang.solve import Pair, solve
+from specreason_sgl.lang.pair import Pair
+from specreason_sgl.lang.solving import solve
 from specreason_sgl.runs.store import Problem, SolveRecord
 from specreason_sgl.settings import Settings
 from specreason_sgl.testing import Reply, ScriptedBackend
@@ -67,9 +68,9 @@ SHAPES = {
     "its meta information": """
         s.get_meta_info("one")["completion_tokens"]""",
     "another program on the other server": """
-        other.run(s, backend=trace.small)""",
-    "the trace": """
-        trace.answered(s, "one")""",
+        other.run(s, backend=solve.small)""",
+    "the solve": """
+        solve.peek(s, "one")""",
     "several at the same time": """
         for number in range(50):
             s += sgl.gen(f"more_{number}", max_tokens=4)
@@ -90,8 +91,8 @@ def other(s, state):
     s += sgl.gen("two", max_tokens=4)
 
 @sgl.function
-def mine(s, trace):
-        s += trace.prefix("base")
+def mine(s, solve):
+        s += solve.opening("base")
         s += {fails}
         {SHAPES[shape].strip()}
 """
@@ -356,6 +357,7 @@ print([state.error() is None for state in kept].count(True))
 """
 
 
+@pytest.mark.slow
 def test_a_state_that_somebody_keeps_does_not_keep_the_interpreter() -> None:
     command = [sys.executable, "-c", KEEPER]
     ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, cwd=ROOT)

@@ -16,8 +16,8 @@ import pytest
 from batches import start, stored_lines, wait_for
 from faults import Listener, story_pair
 
+from specreason_sgl.embedded.stories import story
 from specreason_sgl.errors import SpecReasonError
-from specreason_sgl.pair.stories import story
 from specreason_sgl.runs.store import Done, RunConfig, RunWriter, SolveRecord, closing, read_run
 
 STORIES = [story(seed) for seed in range(60)]
@@ -29,6 +29,7 @@ modes = [{ kind = "specreason" }]
 """
 
 
+@pytest.mark.slow
 def test_interrupted_once_it_aborts_what_is_in_flight_and_can_go_on(tmp_path: Path) -> None:
     (tmp_path / "job.toml").write_text(JOB)
     run = tmp_path / "run"
@@ -59,6 +60,7 @@ def test_interrupted_once_it_aborts_what_is_in_flight_and_can_go_on(tmp_path: Pa
     assert len({record.key for record in read_run(run).records}) == stored_lines(run) == 24
 
 
+@pytest.mark.slow
 def test_interrupted_twice_it_is_gone_although_the_servers_neither_answer_nor_listen(tmp_path: Path) -> None:
     with story_pair(STORIES, seconds=60, read_s=60) as (_, proxies, servers):
         process = start(
@@ -87,6 +89,7 @@ class _Deaf(list[str]):
         time.sleep(30)
 
 
+@pytest.mark.slow
 def test_a_command_that_is_killed_leaves_no_request_behind(tmp_path: Path) -> None:
     hung_up: list[str] = []
 

@@ -13,17 +13,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_chat import family
 
-from specreason_sgl.engine.endpoint import Endpoint
+from specreason_sgl.engine.backend import Endpoint
+from specreason_sgl.engine.transport import Transport
 from specreason_sgl.errors import CallFailed, UsageError
 from specreason_sgl.events import StepTaken, ThinkingEnded
 from specreason_sgl.lang import loading
-from specreason_sgl.lang.solve import Pair, solve
+from specreason_sgl.lang.pair import Pair
+from specreason_sgl.lang.solving import solve
 from specreason_sgl.runs.store import Problem
 from specreason_sgl.settings import Settings
 from specreason_sgl.testing import CHAT, Reply, ScriptedBackend
 from specreason_sgl.text.chat import ChatFormat, Message
 from specreason_sgl.text.prompts import REFERENCE, VERDICT
-from specreason_sgl.text.thinking import FORMATS, SWITCHES, THINK, UNSUPPORTED, Thinking, named, parsed_by, recognised
+from specreason_sgl.text.thinking import (
+    FORMATS,
+    SWITCHES,
+    THINK,
+    UNSUPPORTED,
+    Thinking,
+    parsed_by,
+    recognised,
+    thinking_named,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -147,13 +158,13 @@ def test_the_table_agrees_with_sglangs_registry() -> None:
 
 def test_every_format_can_be_named_and_is_whole() -> None:
     for each in FORMATS:
-        assert named(each.name) is each
+        assert thinking_named(each.name) is each
         assert each.mark in each.opening
         assert each.close in each.closing
         assert each.sign is None or re.search(each.sign, each.opening) or each.name in {"harmony", "seed", "gemma4"}
     assert len({each.name for each in FORMATS}) == len(FORMATS)
     with pytest.raises(UsageError, match="no thinking format `xml`"):
-        named("xml")
+        thinking_named("xml")
 
 
 @pytest.mark.parametrize("parser", [parser for parsers, _ in UNSUPPORTED.values() for parser in parsers])
@@ -164,7 +175,7 @@ def test_a_server_that_reads_a_family_which_is_not_supported_is_refused(parser: 
 
 def test_a_parser_of_tomorrow_is_left_to_the_template() -> None:
     assert parsed_by("of_tomorrow") is None
-    assert parsed_by("gpt-oss") is named("harmony")
+    assert parsed_by("gpt-oss") is thinking_named("harmony")
 
 
 @given(st.sampled_from(FORMATS), st.text(max_size=30))
@@ -185,7 +196,9 @@ def test_the_two_models_of_a_pair_may_think_differently() -> None:
 
     stops: list[list[str]] = []
     small = Harmony("small", [Reply("One."), Reply("Two. <|end|> three", closes=True)])
-    small.chat = ChatFormat("[user]", "[assistant]<|channel|>analysis<|message|>", "", (), thinking=named("harmony"))
+    small.chat = ChatFormat(
+        "[user]", "[assistant]<|channel|>analysis<|message|>", "", (), thinking=thinking_named("harmony")
+    )
     base = ScriptedBackend("base", [9, 9, Reply("So \\boxed{2}.")])
     base.chat = CHAT
     record = solve(Problem(id="x", question="?"), loading.load("specreason"), Pair(base, small), Settings())
@@ -200,7 +213,7 @@ def test_the_two_models_of_a_pair_may_think_differently() -> None:
 @pytest.mark.parametrize("program", ["base_only", "small_only"])
 def test_an_anchor_closes_the_thinking_as_its_model_does(program: str) -> None:
     server = ScriptedBackend("base", [Reply("One.\n\nTwo.", closes=True), Reply("\\boxed{1}")])
-    server.chat = ChatFormat("[user]", "[assistant][THINK]", "", (), thinking=named("mistral"))
+    server.chat = ChatFormat("[user]", "[assistant][THINK]", "", (), thinking=thinking_named("mistral"))
     pair = Pair(server, None) if program == "base_only" else Pair(None, server)
     record = solve(Problem(id="x", question="?"), loading.load(program), pair, Settings())
 
@@ -223,7 +236,7 @@ class Server:
     def __init__(self, template: str, *, refuses: Sequence[str] = (), **info: object) -> None:
         self.template, self.refuses, self.info = template, refuses, info
 
-    def request(self, _: Endpoint, __: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def request(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         if body is None:
             return {"model_path": "m", **self.info}
         if refused := [name for name in self.refuses if name in body]:
@@ -245,10 +258,8 @@ class Server:
 
 
 def connected(monkeypatch: pytest.MonkeyPatch, server: Server, thinking: str | None = None) -> Endpoint:
-    def request(self: Endpoint, *call: Any) -> dict[str, Any]:
-        return server.request(self, *call)
-
-    monkeypatch.setattr(Endpoint, "_request", request)
+    monkeypatch.setattr(Transport, "get", lambda _, path: server.request(path))
+    monkeypatch.setattr(Transport, "post", lambda _, path, body: server.request(path, body))
     return Endpoint("http://127.0.0.1:1", "base", thinking=thinking)
 
 

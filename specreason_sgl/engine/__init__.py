@@ -1,1 +1,1 @@
-"""A model server as an SGLang backend, and the patience with one that fails."""
+"""A model server as an SGLang backend: requests, the handshake, and waiting for a server that does not answer."""

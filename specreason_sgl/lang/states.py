@@ -1,8 +1,8 @@
-"""SGLang's program states, mended: one that failed says so to everybody, and nobody waits for one that has ended.
+"""SGLang's program states, repaired: a failed state raises at every read, and no read waits for a state that has ended.
 
-In SGLang 0.5.23 the worker of a state ends with the first call that fails, so that whoever hands the state another
-call waits for ever; copies of the state know nothing of the failure; and a state that the garbage collector finds
-waits for locks. Importing this module puts its states in place of SGLang's own.
+In SGLang 0.5.23 the worker of a state ends with the first call that fails, so that a caller who hands the state another
+call waits for ever; copies of the state do not know of the failure; and a state that is garbage collected waits for
+locks. Importing this module replaces SGLang's states by these.
 """
 
 from __future__ import annotations
@@ -16,31 +16,44 @@ from typing import Any
 
 from sglang.lang import interpreter
 from sglang.lang.interpreter import ProgramState, ProgramStateGroup, StreamExecutor
-from sglang.lang.ir import SglConcateAndAppend, SglExpr, SglFunction, SglVarScopeBegin, SglVarScopeEnd
+from sglang.lang.ir import (
+    SglConcateAndAppend,
+    SglExpr,
+    SglFunction,
+    SglGen,
+    SglSelect,
+    SglVarScopeBegin,
+    SglVarScopeEnd,
+)
 
 from specreason_sgl.errors import CallFailed, SpecReasonError
 
 
 def check(state: ProgramState) -> None:
-    """Wait until everything is done that a state was handed.
+    """Wait until a state has done everything that it was handed.
 
     Raises:
-        SpecReasonError: something of it failed.
+        SpecReasonError: a call of the state failed.
     """
     if error := state.error():
         raise _told(error)
 
 
 class Executor(StreamExecutor):  # type: ignore[misc]  # SGLang is untyped
-    """An executor whose worker outlives a failure: it does nothing more, but goes on saying that it failed."""
+    """An executor whose worker survives a failure: it makes no more calls, but reports the failure at every read."""
 
     def __init__(self, *args: Any, use_thread: bool = True, **options: Any) -> None:
-        """Begin without a failure, before the worker does."""
+        """Set up the record of failures before the worker starts."""
         self.error_: Exception | None = None
         self.lost: dict[str, Exception] = {}
-        """What became of variables that have no value."""
+        """For each variable that got no value, the reason."""
+        self.filling: str | None = None
+        """The variable that the running call will fill."""
+        self.path: tuple[tuple[int, int], ...] = ()
+        """The path of forks that led to this state; a plain copy adds nothing to it."""
+        self._forked = 0
         self._scopes: dict[str, int] = {}
-        """The open scopes, each by the thread that is to close it."""
+        """The open variable scopes, each with the id of the thread that will close it."""
         self._is_over = False
         super().__init__(*args, **options, use_thread=False)
         self.use_thread = use_thread
@@ -54,7 +67,7 @@ class Executor(StreamExecutor):  # type: ignore[misc]  # SGLang is untyped
         """Hand over the next expression.
 
         Raises:
-            RuntimeError: the state has ended, so that nobody would ever do it.
+            RuntimeError: the state has ended, so that nothing would carry out the expression.
         """
         if self._is_over:
             raise RuntimeError("a state was used after it had ended")
@@ -65,36 +78,38 @@ class Executor(StreamExecutor):  # type: ignore[misc]  # SGLang is untyped
         super().submit(expr)
 
     def end(self) -> None:
-        """End the worker, when it has done what it was handed; once, as it would leave a second word unread."""
+        """End the worker when it has done what it was handed; a second call does nothing."""
         if not self._is_over:
             self._is_over = True
             super().end()
 
     def fork(self, size: int = 1, position_ids_offset: list[int] | None = None) -> list[Executor]:
-        """Copies that begin with what this one has, its failure included."""
+        """Copies that begin with everything this state has, a failure included."""
         self.sync()  # else there is no text yet, of which SGLang could fill the cache once for all of them
         forks: list[Executor] = super().fork(size, position_ids_offset)
-        for each in forks:
+        self._forked += size > 1
+        for number, each in enumerate(forks):
             each.error_, each.lost = self.error_, dict(self.lost)
+            each.path = (*self.path, (self._forked, number)) if size > 1 else self.path
         return forks
 
     def get_var(self, name: str) -> Any:
-        """The value of a variable, waited for.
+        """Wait for the value of a variable.
 
         Raises:
-            SpecReasonError: the call that was to give the value has failed.
-            RuntimeError: it is that of a scope which only the caller can close.
+            SpecReasonError: the call for the value has failed.
+            RuntimeError: the variable belongs to a scope that only the calling thread can close.
         """
         self._await(name)
         return super().get_var(name)
 
     def get_meta_info(self, name: str, timeout: float | None = None) -> Any:
-        """The meta information of a variable, waited for.
+        """Wait for the meta information of a variable, for at most ``timeout`` seconds.
 
         Raises:
-            SpecReasonError: the call that was to give it has failed.
-            RuntimeError: it is that of a scope which only the caller can close.
-            TimeoutError: it takes longer, in seconds.
+            SpecReasonError: the call for it has failed.
+            RuntimeError: the variable belongs to a scope that only the calling thread can close.
+            TimeoutError: it takes longer.
         """
         self._await(name, timeout)
         return super().get_meta_info(name, timeout)
@@ -132,6 +147,14 @@ class Executor(StreamExecutor):  # type: ignore[misc]  # SGLang is untyped
             check(state)
         super()._execute_concatenate_and_append_text(expr)
 
+    def _execute_gen(self, expr: SglGen) -> None:
+        self.filling = expr.name
+        super()._execute_gen(expr)
+
+    def _execute_select(self, expr: SglSelect) -> None:
+        self.filling = expr.name
+        super()._execute_select(expr)
+
     def _lose(self, error: Exception) -> None:
         for name, given in list(self.variable_event.items()):
             if not given.is_set():
@@ -150,47 +173,47 @@ class Executor(StreamExecutor):  # type: ignore[misc]  # SGLang is untyped
             self.stream_text_event.set()
 
     def __del__(self) -> None:
-        """Nothing: a worker that runs holds its executor, so what is collected has ended."""
+        """Do nothing: a running worker keeps its executor alive, so a collected executor has already ended."""
 
 
 class State(ProgramState):  # type: ignore[misc]  # SGLang is untyped
-    """A state that waits for no lock when it is collected.
+    """A state that waits for no lock when it is garbage collected.
 
-    The garbage collector may run while its own thread holds the very lock, such as that of a thread being started.
+    The garbage collector may run in a thread that holds the lock itself, such as the lock of a thread being started.
     """
 
     def __init__(self, stream_executor: StreamExecutor) -> None:
-        """Make sure that there is somebody to end it."""
+        """Start the thread that ends collected states, if it does not run yet."""
         super().__init__(stream_executor)
         self._ended_by = _ender(os.getpid())
 
     def text(self) -> str:
-        """The whole text, when everything is done that was handed over.
+        """Wait until everything is done, and return the whole text.
 
         Raises:
-            SpecReasonError: something of it failed, so that the text lacks what it was to give.
+            SpecReasonError: a call failed, so that its text is missing.
         """
         check(self)
         return str(super().text())
 
     def __del__(self) -> None:
-        """Have it ended by somebody else."""
+        """Let another thread end it."""
         if not self.stream_executor.is_finished:
             self._ended_by.put(self.stream_executor)
 
 
-class Group(ProgramStateGroup):  # type: ignore[misc]  # SGLang is untyped
-    """Copies whose failures are known to the state that they come back to."""
+class StateGroup(ProgramStateGroup):  # type: ignore[misc]  # SGLang is untyped
+    """Copies that pass their failures on to the state that they are joined into."""
 
     def join(self, mode: str = "gather_variable") -> None:
-        """Bring the copies' variables back, and what became of those that have no value."""
+        """Bring the copies' variables back, and the reasons of those that have no value."""
         super().join(mode)
         for state in self.states:
             self.src_state.stream_executor.lost.update(state.stream_executor.lost)
 
 
 def run(state: State, program: SglFunction, arguments: tuple[Any, ...], named: dict[str, Any], sync: bool) -> None:
-    """Run a program on a state; what one that is streamed raises is the state's failure, as nobody is above it."""
+    """Run a program on a state; an exception of a streamed program, which nobody can catch, is the state's failure."""
     executor = state.stream_executor
     try:
         state.ret_value = program.func(state, *arguments, **named)
@@ -214,7 +237,7 @@ def _told(error: Exception) -> SpecReasonError:
 
 @cache
 def _ender(_process: int) -> SimpleQueue[StreamExecutor]:
-    """Where executors are put that a thread of its own ends; one in each process."""
+    """The queue of executors to be ended, with the thread that ends them; one for each process."""
     dropped: SimpleQueue[StreamExecutor] = SimpleQueue()
 
     def end() -> None:
@@ -225,5 +248,5 @@ def _ender(_process: int) -> SimpleQueue[StreamExecutor]:
     return dropped
 
 
-interpreter.StreamExecutor, interpreter.ProgramState, interpreter.ProgramStateGroup = Executor, State, Group
+interpreter.StreamExecutor, interpreter.ProgramState, interpreter.ProgramStateGroup = Executor, State, StateGroup
 interpreter.run_internal = run

@@ -1,6 +1,6 @@
 """Starting, finding and stopping the two model servers on this machine."""
 
 EMBEDDED = "embedded"
-"""What the pair that comes with the package is called."""
+"""The name of the pair that comes with the package."""
 API_KEY = "SPECREASON_API_KEY"
-"""The environment variable that the key of servers is taken from, so that no process list shows it."""
+"""The environment variable that holds the servers' API key, so that no process list shows the key."""

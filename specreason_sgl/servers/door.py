@@ -1,8 +1,9 @@
-"""Commands that begin at once: while a pair is kept up, a process that has imported everything becomes them.
+"""Commands that begin at once: while a pair is kept up, a warm process that has imported everything runs them.
 
-Importing SGLang and torch takes seconds, far longer than drafting a step. The process behind the door is forked from
-the one that imported them for the servers. Who knocks hands over the command line, the environment and the three
-standard files, passes on the signals that arrive, and leaves with the exit code of what was forked for it.
+Importing SGLang and torch takes seconds, far longer than drafting a step. The warm process is forked from the one that
+imported them for the servers, and listens at a socket, the door. A command knocks: it hands over its command line, its
+environment and its three standard files. The warm process forks a child that runs the command. The command passes on
+the signals that it gets, and ends with the child's exit code.
 """
 
 from __future__ import annotations
@@ -27,31 +28,31 @@ from specreason_sgl.errors import SIGNALLED
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGWINCH)
 COME_IN = b"\n"
 PATIENCE_S = 10.0
-"""Whoever is not let in for so long does without."""
+"""Seconds to wait for the warm process before running normally."""
 
 WAITING = 16
 FILES = 3
 
 inside = False
-"""Whether this process came through the door."""
+"""Whether this process was forked from the warm process to run a command."""
 
 
 def identity() -> list[str]:
-    """What must be the same on both sides: the interpreter, and this package as it was when it was imported."""
+    """What must be the same in the command and the warm process: the interpreter, and this package when imported."""
     package = Path(__file__).parents[1]
     newest = max(path.stat().st_mtime_ns for path in package.rglob("*.py"))
     return [sys.executable, str(package), str(newest)]
 
 
 def knock(path: Path, argv: Sequence[str]) -> int | None:
-    """Have a command carried out behind the door.
+    """Have a command carried out by the warm process.
 
     Args:
-        path: the door.
+        path: the socket of the warm process.
         argv: the command line, without the program's name.
 
     Returns:
-        The exit code; None if nobody is there, or somebody with another version of this package.
+        The exit code; None if there is no warm process, or one with another version of this package.
     """
     with socket.socket(socket.AF_UNIX) as line:
         unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
@@ -98,7 +99,7 @@ def _is_let_in(line: socket.socket, path: Path, argv: Sequence[str]) -> bool:
 
 
 def attend(path: Path) -> NoReturn:
-    """Become the process behind the door, in a fork that has one thread; its own forks become commands."""
+    """Become the warm process, in a fork that has one thread; its own forks run commands."""
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -129,7 +130,7 @@ def _load() -> None:
     from setproctitle import setproctitle
 
     from specreason_sgl.cli import app, session  # noqa: F401
-    from specreason_sgl.engine import endpoint  # noqa: F401
+    from specreason_sgl.engine import backend  # noqa: F401
     from specreason_sgl.evaluation import job  # noqa: F401
     from specreason_sgl.lang import solve  # noqa: F401
     from specreason_sgl.view import display, live, plain  # noqa: F401
@@ -168,7 +169,7 @@ def _become(line: socket.socket, ours: list[str]) -> NoReturn:
 
 
 def _attend_to(command: int, line: socket.socket) -> NoReturn:
-    """Pass on the signals of whoever knocked, and to them the exit code, however the command comes to its end."""
+    """Pass signals from the client on to the command, and the command's exit code to the client, however it ends."""
     try:
         ended = os.pidfd_open(command)
         while ended not in select.select([line.fileno(), ended], [], [])[0]:
@@ -184,7 +185,7 @@ def _attend_to(command: int, line: socket.socket) -> NoReturn:
 
 
 def _settle(files: array.array[int] | list[int], order: dict[str, Any]) -> None:
-    """Take over the standard files, the folder, the environment and the usual ways of a process."""
+    """Take over the client's standard files, folder and environment, and the usual signal handling of a process."""
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)

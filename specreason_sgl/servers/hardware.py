@@ -11,7 +11,7 @@ from specreason_sgl.servers.gpu.detect import rows
 
 
 def hardware() -> dict[str, str]:
-    """Processor, cores, memory and GPUs of the machine that this runs on; servers elsewhere tell of themselves."""
+    """Processor, cores, memory and GPUs of this machine; the servers may run on another one."""
     found = {"processor": _processor(), "cores": str(os.cpu_count()), "system": platform.system()}
     with suppress(ValueError, OSError):
         found["memory"] = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"

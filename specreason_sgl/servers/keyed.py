@@ -1,7 +1,7 @@
 """One of SGLang's programs behind a key: ``python -m specreason_sgl.servers.keyed MODULE ARGUMENTS``.
 
-SGLang's router takes a key from its command line alone, which everybody on a machine can read, and its server
-from there or from a file that would have to be kept; an environment is its owner's.
+SGLang's router takes a key only from its command line, which every user of the machine can read; its server takes one
+from there or from a file. Here the key comes from the environment, which only the owner of the process can read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ USAGE = 2
 
 
 def main() -> int:
-    """Become the program; without a key, which would leave its server open, nothing is started."""
+    """Become the program; without a key nothing is started, because anybody could use its server."""
     key = os.environ.pop(API_KEY, "")
     if not key or len(sys.argv) == 1:
         wrong = "there is no program to run" if key else f"without a key in `{API_KEY}` the server would be open"

@@ -1,8 +1,8 @@
 """A pair of servers: started for one command, or kept up for many.
 
-A pair that is kept up is found again by two files in the state folder: the lock that it holds as long as it lives, and
-a note of where it is, which only its owner can read. Machines that share a home have a folder each in it. The number of
-a process says little by itself, so no signal goes to one that is not the very process of the note.
+A pair that is kept up is found by two files in the state folder: a lock that the pair holds as long as it lives, and a
+note with its addresses, which only its owner can read. Machines that share a home directory have separate folders in
+it. Process numbers are used again, so a signal is only sent after a check that the process is the one of the note.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from specreason_sgl.servers.processes import (
     POLL_S,
     START_S,
     STOP_S,
-    Plan,
     PortTaken,
     Say,
     Servers,
+    ServerSpec,
     answers,
     cores,
     free_ports,
-    plan,
+    model_server,
     private,
     router,
 )
@@ -48,12 +48,12 @@ ATTEMPTS = 3
 
 NOTE = "pair.json"
 _ON = "on-"
-"""Before a machine's name, its folder."""
+"""What the name of a machine's folder begins with, before the machine's name."""
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server is, and what it wants to be shown."""
+    """The URL of a server, and its API key."""
 
     url: str
     api_key: str | None = field(default=None, repr=False)
@@ -61,14 +61,14 @@ class Address:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A pair that is to be started."""
+    """A pair that shall be started."""
 
     label: str
-    lay_out: Callable[[Path], list[Plan]]
-    """From the folder for logs to the servers, on ports that are free at the moment."""
+    lay_out: Callable[[Path], list[ServerSpec]]
+    """Makes the servers' specs from the folder for logs, on ports that are free at the moment."""
     api_key: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
     attempts: int = ATTEMPTS
-    """How often it is laid out anew because somebody else took a port."""
+    """How often the start is tried with new ports, if another program takes one."""
     limit_s: float = START_S
 
 
@@ -76,17 +76,17 @@ class Wanted:
 class RunningPair:
     """Two servers that can be used.
 
-    As a context manager it stops them at the end where this process started them for itself (`launch`), and leaves
-    them alone where they are kept up (`up`, `running`).
+    As a context manager it stops servers that this process started for itself (`launch`), and leaves those running that
+    are kept up (`up`, `running`).
     """
 
     base: Address
     small: Address
     logs: Path
     pid: int
-    """The process that both servers belong to, which leads their process group."""
+    """The id of the process that leads the process group of both servers."""
     label: str = EMBEDDED
-    """What a run on it is filed under."""
+    """The pair's name in runs."""
     _owned: Servers | None = field(default=None, repr=False, compare=False)
 
     def __enter__(self) -> Self:
@@ -96,11 +96,11 @@ class RunningPair:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop the servers if they are owned."""
+        """Stop the servers if this process started them for itself."""
         self.close()
 
     def close(self) -> None:
-        """Stop the servers if they are owned."""
+        """Stop the servers if this process started them for itself."""
         if self._owned:
             self._owned.stop()
 
@@ -111,16 +111,16 @@ class RunningPair:
 
 @dataclass(frozen=True)
 class _Note:
-    """What is written down of a pair that is kept up."""
+    """What the note of a pair that is kept up says."""
 
     pair: RunningPair
     host: str | None
-    """Where its process has that number; None in a note of the first version."""
+    """The machine that the process id belongs to; None in a note of the first version."""
     started: int | None
-    """When its process began: who gets its number later did not begin at that time."""
+    """When the process began: a later process with the same id began at another time."""
 
     def is_of(self, folder: Path) -> bool:
-        """Whether the process is on this machine, and is the one that was noted in this folder."""
+        """Whether the noted process still runs, on this machine."""
         if self.host is None:
             return _has_open(self.pair.pid, folder / "lock")
         return self.host == host() and self.started is not None and self.started == _began(self.pair.pid)
@@ -132,7 +132,7 @@ def embedded(base_model: Path, small_model: Path, replicas: int = 1) -> Wanted:
     Args:
         base_model: the base model's folder.
         small_model: the small model's folder.
-        replicas: servers of each model, behind a router of its own if there are several.
+        replicas: the number of servers of each model; several are put behind a router.
 
     Raises:
         SpecReasonError: there is no such model.
@@ -142,11 +142,11 @@ def embedded(base_model: Path, small_model: Path, replicas: int = 1) -> Wanted:
         if not (model / "config.json").is_file():
             raise SpecReasonError(f"there is no model in `{model}`")
 
-    def lay_out(logs: Path) -> list[Plan]:
+    def lay_out(logs: Path) -> list[ServerSpec]:
         usable = dict(zip(models, cores(sorted(os.sched_getaffinity(0))), strict=True))
         ports = iter(free_ports(2 * replicas + 4))
         servers = [
-            plan(numbered(role, replica), model.resolve(), port=next(ports), core=usable[role], logs=logs)
+            model_server(numbered(role, replica), model.resolve(), port=next(ports), core=usable[role], logs=logs)
             for replica in range(replicas)
             for role, model in models.items()
         ]
@@ -156,11 +156,11 @@ def embedded(base_model: Path, small_model: Path, replicas: int = 1) -> Wanted:
 
 
 def numbered(role: str, replica: int) -> str:
-    """The name of a server among several of its role."""
+    """The name of a server from its role and its number among several."""
     return f"{role}-{replica + 1}" if replica else role
 
 
-def routers(servers: Sequence[Plan], ports: Iterator[int], logs: Path) -> list[Plan]:
+def routers(servers: Sequence[ServerSpec], ports: Iterator[int], logs: Path) -> list[ServerSpec]:
     """A router for each role that has several servers."""
     found = []
     for role in ("base", "small"):
@@ -173,14 +173,14 @@ def routers(servers: Sequence[Plan], ports: Iterator[int], logs: Path) -> list[P
 def launch(
     base_model: Path, small_model: Path, logs: Path, on_progress: Say = lambda _: None, *, replicas: int = 1
 ) -> RunningPair:
-    """Start the embedded kind of pair for this process; it ends with it, however it ends.
+    """Start an embedded pair for this process; the pair ends when the process ends, however that happens.
 
     Args:
         base_model: the base model's folder.
         small_model: the small model's folder.
         logs: the folder for the servers' logs.
-        on_progress: told in a line what happens.
-        replicas: servers of each model, behind a router of its own if there are several.
+        on_progress: called with a line on what happens.
+        replicas: the number of servers of each model; several are put behind a router.
 
     Raises:
         SpecReasonError: there is no such model.
@@ -190,17 +190,17 @@ def launch(
 
 
 def up(wanted: Wanted, on_progress: Say = lambda _: None) -> tuple[RunningPair, bool]:
-    """A pair that stays up after this process: the one that is up already, or else a new one.
+    """Make sure that a pair is up, which stays up after this process; returns the one that is up already, or a new one.
 
     Args:
         wanted: the pair.
-        on_progress: told in a line what happens.
+        on_progress: called with a line on what happens.
 
     Returns:
-        The pair, and whether it was started now.
+        The pair, and whether this call started it.
 
     Raises:
-        SpecReasonError: another pair is up, or one that does not answer, or a server serves another model.
+        SpecReasonError: another pair is up, the pair does not answer, or a server serves another model.
         ServerDied: a server does not start; the message ends with its last log lines.
     """
     folder = own_folder()
@@ -228,23 +228,23 @@ def up(wanted: Wanted, on_progress: Say = lambda _: None) -> tuple[RunningPair, 
 
 
 def running() -> RunningPair | None:
-    """The pair that `up` keeps up, once both servers answer; what a dead one left behind is cleared away."""
+    """The pair that `up` keeps up, if both servers answer; the files of a dead pair are removed."""
     found = _found()
     return found[1].pair if found and found[1].pair.is_healthy() else None
 
 
 def key_of(url: str) -> str | None:
-    """The key that the pair that is up wants to be shown at an address, if it is one of its own."""
+    """The API key for an address, if it is a server of the pair that is up; else None."""
     found = _found()
     own = (found[1].pair.base, found[1].pair.small) if found else ()
     return next((address.api_key for address in own if address.url == url.rstrip("/")), None)
 
 
 def down() -> bool:
-    """Stop the pair that `up` keeps up, or is starting; returns whether there was one.
+    """Stop the pair that `up` keeps up or is starting; returns whether there was one.
 
     Raises:
-        SpecReasonError: it does not end, or was started on another machine that has the same name.
+        SpecReasonError: the pair does not end, or was started on another machine of the same name.
     """
     found = _found()
     if found is None:
@@ -269,25 +269,25 @@ def down() -> bool:
 
 
 def elsewhere() -> list[str]:
-    """The other machines on which a pair was started, by the notes in a state folder that they share with this one."""
+    """The names of other machines on which a pair was started, by the notes in the state folder that they share."""
     notes = state_folder().glob(f"{_ON}*/{NOTE}")
     return sorted(note.parent.name.removeprefix(_ON) for note in notes if note.parent != own_folder())
 
 
 def state_folder() -> Path:
-    """Where pairs that are up are noted: ``$SPECREASON_HOME``, else a folder in the user's state folder."""
+    """The folder for the notes of pairs: ``$SPECREASON_HOME``, else a folder in the user's state folder."""
     if home := os.environ.get("SPECREASON_HOME"):
         return Path(home)
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "specreason"
 
 
 def own_folder() -> Path:
-    """This machine's part of it."""
+    """This machine's folder in the state folder."""
     return state_folder() / (_ON + re.sub(r"[^.\w-]", "_", socket.gethostname()))
 
 
 def host() -> str:
-    """Where a process number means something: this machine until it boots again, as seen from this container."""
+    """An identifier of what a process id is valid in: this machine until its next boot, as seen from this container."""
     seen = [socket.gethostname()]
     with suppress(OSError):
         seen.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
@@ -296,12 +296,12 @@ def host() -> str:
 
 
 def door_path() -> Path:
-    """Where commands can knock while a pair is kept up."""
+    """The socket of the warm process, while a pair is kept up."""
     return own_folder() / "door"
 
 
 def _start_noted(wanted: Wanted, folder: Path, lock: int, say: Say) -> RunningPair:
-    """Start a pair that holds the lock and is noted as soon as it has a process."""
+    """Start a pair that holds the lock; its note is written as soon as it has a process."""
     _forget(folder)
     try:
         return _start(
@@ -321,21 +321,21 @@ def _start(
     keep: Sequence[int] = (),
     note: Callable[[RunningPair], None] = lambda _: None,
 ) -> RunningPair:
-    """Start a pair, on other ports if somebody takes one first; a pair that does not get ready is stopped."""
+    """Start a pair, on other ports if another program takes one first; a pair that does not become ready is stopped."""
     logs.mkdir(parents=True, exist_ok=True, mode=0o700)
     logs = logs.resolve()
     attempts = 0
     while True:
         attempts += 1
-        plans = wanted.lay_out(logs)
+        specs = wanted.lay_out(logs)
         door = None if owned else door_path()
-        servers = Servers.start(plans, wanted.api_key, logs, owned=owned, keep=keep, door=door)
+        servers = Servers.start(specs, wanted.api_key, logs, owned=owned, keep=keep, door=door)
         try:
-            base, small = (Address(_entrance(plans, role).url, wanted.api_key) for role in ("base", "small"))
+            base, small = (Address(_entrance(specs, role).url, wanted.api_key) for role in ("base", "small"))
             pair = RunningPair(base, small, logs, servers.process.pid, wanted.label, servers if owned else None)
             note(pair)
             servers.wait_until_ready(say, wanted.limit_s)
-            for one in plans:
+            for one in specs:
                 _check(one, wanted.api_key)
         except BaseException as error:
             servers.stop()
@@ -348,14 +348,14 @@ def _start(
             return pair
 
 
-def _entrance(plans: Sequence[Plan], role: str) -> Plan:
-    """Where requests for a model go: its router if it has one, else its server."""
-    names = {one.name: one for one in plans}
+def _entrance(specs: Sequence[ServerSpec], role: str) -> ServerSpec:
+    """The spec of the server that requests for a model go to: the router if there is one, else the server."""
+    names = {one.name: one for one in specs}
     return names.get(f"{role}-router") or names[role]
 
 
-def _check(server: Plan, api_key: str) -> None:
-    """Make sure that a server serves what it was told to, and is no other that had the port already."""
+def _check(server: ServerSpec, api_key: str) -> None:
+    """Make sure that a server serves its model: another program could have had the port already."""
     if server.is_router:
         return
     headers = {"Authorization": f"Bearer {api_key}"}
@@ -369,10 +369,11 @@ def _check(server: Plan, api_key: str) -> None:
 
 
 def _found() -> tuple[Path, _Note] | None:
-    """The note of the pair that is up or starting on this machine, and its folder: the own one or the first version's.
+    """The note of the pair that is up or starting on this machine, and the folder of the note.
 
-    What a dead pair left behind in the own folder is cleared away. In the first version's it is left alone, because
-    there the pair may be another machine's, whose lock cannot be seen from here.
+    The folder is this machine's own, or that of the first version, which all machines shared. The files of a dead pair
+    are removed from the own folder only: in the shared one they may belong to a pair on another machine, whose lock
+    cannot be seen from here.
     """
     own = own_folder()
     for folder in (own, state_folder()):
@@ -387,7 +388,7 @@ def _found() -> tuple[Path, _Note] | None:
 
 
 def _refuse_namesake(folder: Path) -> None:
-    """Leave a pair alone that lives where its process number means something else."""
+    """Refuse to stop a pair whose process id belongs to another machine or container."""
     note = _noted(folder)
     if note and note.host not in (None, host()):
         name = folder.name.removeprefix(_ON)
@@ -410,7 +411,7 @@ def _usable(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[int | None]:
-    """The lock's file descriptor while nobody else holds it, else None; who inherits it goes on holding the lock."""
+    """Take the lock: yields its file descriptor, which child processes may inherit, or None if it is taken."""
     with _usable(folder):
         lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
     try:
@@ -447,7 +448,7 @@ def _write_note(folder: Path, pair: RunningPair) -> None:
 
 
 def _noted(folder: Path) -> _Note | None:
-    """The note in a folder, if there is one and it can be understood."""
+    """The note in a folder; None if there is none or it cannot be read."""
     try:
         row = json.loads((folder / NOTE).read_text(encoding="utf-8"))
         base, small = (Address(row[role]["url"], row[role].get("api_key")) for role in ("base", "small"))

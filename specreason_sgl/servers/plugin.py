@@ -1,6 +1,6 @@
 """What this package adds to SGLang, through the entry point group ``sglang.srt.plugins``.
 
-SGLang loads it in each of its processes, so nothing heavy is imported before it is wanted.
+SGLang loads this module in each of its processes, so heavy imports wait until they are needed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ ATTENTION = "torch_incremental"
 
 
 def register() -> None:
-    """Make the attention backend known to SGLang; once or more often is the same."""
+    """Make the attention backend known to SGLang; further calls change nothing."""
     from sglang.srt.layers.attention.attention_registry import register_attention_backend
     from sglang.srt.server_args import ATTENTION_BACKEND_CHOICES, add_attention_backend_choices
 

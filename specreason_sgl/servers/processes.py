@@ -1,4 +1,4 @@
-"""The two SGLang servers of a pair as one process tree: what they are told, their start, their end.
+"""The SGLang servers of a pair as one process tree: their arguments, their start, their end.
 
 Nothing here imports SGLang. The tree's root is `specreason_sgl.servers.tree`, which loads SGLang once for both.
 """
@@ -28,7 +28,7 @@ from specreason_sgl.servers.plugin import ATTENTION
 CONTEXT_TOKENS = 4096
 POOL_TOKENS = 32768
 PORTS = range(20000, 30000)
-"""Below the ports that the kernel hands out by itself, so that one stays free between choosing and binding it."""
+"""Ports below those that the kernel assigns by itself, so that a chosen port stays free until it is used."""
 
 START_S = 300.0
 STOP_S = 5.0
@@ -52,8 +52,8 @@ class PortTaken(ServerDied):
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What one server is to be."""
+class ServerSpec:
+    """One server or router that shall be started."""
 
     name: str
     """Its role, and its number where there are several: ``base``, ``base-2``, ``base-router``."""
@@ -65,35 +65,35 @@ class Plan:
     core: int | None = None
     """The processor core that it is bound to; None on a GPU."""
     stage: int = 0
-    """It is started when all of earlier stages answer."""
+    """The server is started when all servers of earlier stages answer."""
     is_router: bool = False
 
     @property
     def url(self) -> str:
-        """Where it will answer."""
+        """The server's address."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def is_ready(self) -> bool:
-        """Whether it answers; a router, whether one of its servers does."""
+        """Whether the server answers; for a router, whether one of its servers does."""
         return answers(self.url, "/readiness" if self.is_router else "/health")
 
     @property
     def model(self) -> str:
-        """The model that it is to serve."""
+        """The model that the server shall serve."""
         return self.arguments[self.arguments.index("--model-path") + 1]
 
 
-def plan(name: str, model: Path, *, port: int, core: int, logs: Path, extra: Sequence[str] = ()) -> Plan:
-    """Plan a server of a model on one processor core.
+def model_server(name: str, model: Path, *, port: int, core: int, logs: Path, extra: Sequence[str] = ()) -> ServerSpec:
+    """The spec of a model's server on one processor core.
 
     Args:
         name: the server's name.
         model: the folder with weights and tokenizer.
         port: a free port of 127.0.0.1.
-        core: the core it is bound to, on processors for which SGLang can bind.
+        core: the core that the server is bound to, on processors for which SGLang supports that.
         logs: the folder its log goes to.
-        extra: more of SGLang's server arguments; they win over ours.
+        extra: further SGLang server arguments; they override ours.
     """
     arguments = [
         "--model-path", str(model),
@@ -115,17 +115,17 @@ def plan(name: str, model: Path, *, port: int, core: int, logs: Path, extra: Seq
         "--sleep-on-idle",
         "--log-level", "warning",
     ]  # fmt: skip
-    return Plan(name, [*arguments, *extra], port, str(logs / f"{name}.log"), core)
+    return ServerSpec(name, [*arguments, *extra], port, str(logs / f"{name}.log"), core)
 
 
-def router(name: str, servers: Sequence[Plan], *, port: int, metrics_port: int, logs: Path) -> Plan:
-    """Plan a router over servers of the same model, which keeps requests with the same beginning on the same server.
+def router(name: str, servers: Sequence[ServerSpec], *, port: int, metrics_port: int, logs: Path) -> ServerSpec:
+    """The spec of a router over servers of one model; it sends requests with the same beginning to the same server.
 
     Args:
         name: the router's name.
         servers: what it routes to.
         port: a free port of 127.0.0.1.
-        metrics_port: another one, for the figures that it offers to Prometheus whether anybody wants them or not.
+        metrics_port: another free port, for the Prometheus metrics, which the router always offers.
         logs: the folder its log goes to.
     """
     arguments = [
@@ -140,7 +140,7 @@ def router(name: str, servers: Sequence[Plan], *, port: int, metrics_port: int, 
         "--worker-urls", *(one.url for one in servers),
     ]  # fmt: skip
     stage = max(one.stage for one in servers) + 1
-    return Plan(name, arguments, port, str(logs / f"{name}.log"), stage=stage, is_router=True)
+    return ServerSpec(name, arguments, port, str(logs / f"{name}.log"), stage=stage, is_router=True)
 
 
 def environment(inherited: Mapping[str, str]) -> dict[str, str]:
@@ -169,7 +169,7 @@ def environment(inherited: Mapping[str, str]) -> dict[str, str]:
 
 
 def gpu_environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """The environment of servers on GPUs: the inherited one, but for what disturbs a server or its start."""
+    """The environment of servers on GPUs: the inherited one without what disturbs a server or its start."""
     outside = inherited.get("no_proxy") or inherited.get("NO_PROXY") or ""
     local = f"{outside},127.0.0.1,localhost".strip(",")
     return {
@@ -189,7 +189,7 @@ def cores(usable: Sequence[int]) -> tuple[int, int]:
 
 
 def free_ports(count: int) -> list[int]:
-    """So many ports of 127.0.0.1 that nobody listens on."""
+    """So many free ports of 127.0.0.1."""
     found: list[int] = []
     for port in random.sample(PORTS, len(PORTS)):
         with socket.socket() as probe, suppress(OSError):
@@ -208,7 +208,7 @@ def tail(log: str) -> str:
 
 
 def hint(log: str, path: Path) -> str:
-    """What to do about a server whose log ends like this."""
+    """What the user can do about a server that ended, judged by the end of its log."""
     said = log.lower()
     if re.search(r"cuda out of memory|not enough memory|leave no gpu memory", said):
         return "the GPU's memory ran out: plan with less, by `--context`, `--concurrency` or `--gpus`"
@@ -223,7 +223,7 @@ def hint(log: str, path: Path) -> str:
 
 
 def answers(url: str, path: str = "/health") -> bool:
-    """Whether a healthy server is there."""
+    """Whether a healthy server answers at an address."""
     try:
         return urllib3.request("GET", url + path, timeout=HEALTH_S, retries=False).status == 200  # noqa: PLR2004
     except urllib3.exceptions.HTTPError:
@@ -235,14 +235,14 @@ class Servers:
     """Both servers, running or starting; their process leads a session and a process group of its own."""
 
     process: subprocess.Popen[bytes]
-    plans: Sequence[Plan]
+    specs: Sequence[ServerSpec]
     log: Path
-    """What the process says before it becomes the servers."""
+    """The file for the output of the tree's root, before the servers have their own logs."""
 
     @classmethod
     def start(
         cls,
-        plans: Sequence[Plan],
+        specs: Sequence[ServerSpec],
         api_key: str,
         logs: Path,
         *,
@@ -253,20 +253,20 @@ class Servers:
         """Start the servers, stage by stage; `wait_until_ready` says when they can be used.
 
         Args:
-            plans: the servers.
-            api_key: what callers have to show; it goes through a pipe and so is in no process list.
+            specs: the servers.
+            api_key: the key that callers need; it is passed through a pipe, so that no process list shows it.
             logs: the folder for the logs.
             owned: whether they end when this process ends, however that happens.
             keep: open file descriptors that live as long as the servers.
-            door: where commands can knock that want to begin at once.
+            door: the socket for a warm process that runs commands (`door.py`); None starts no such process.
         """
         told = {
-            "servers": [asdict(one) for one in plans],
+            "servers": [asdict(one) for one in specs],
             "api_key": api_key,
             "owner": os.getpid() if owned else None,
             "door": str(door) if door else None,
         }
-        for one in plans:
+        for one in specs:
             Path(one.log).unlink(missing_ok=True)  # what an earlier server said is not to be taken for this one's
         log = logs / "pair.log"
         with _spoken(json.dumps(told)) as orders, private(log) as output:
@@ -275,21 +275,21 @@ class Servers:
                 stdin=orders,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=(gpu_environment if _on_gpus(plans) else environment)(os.environ),
+                env=(gpu_environment if _on_gpus(specs) else environment)(os.environ),
                 cwd="/",
                 start_new_session=True,
                 pass_fds=keep,
             )
-        return cls(process, plans, log)
+        return cls(process, specs, log)
 
     def wait_until_ready(self, say: Say, limit_s: float = START_S) -> None:
         """Wait until both servers answer.
 
         Raises:
-            ServerDied: one has ended, or is not ready within ``limit_s`` seconds.
+            ServerDied: a server has ended, or is not ready within ``limit_s`` seconds.
         """
         began = time.monotonic()
-        waiting = list(self.plans)
+        waiting = list(self.specs)
         say("loading SGLang")
         while waiting:
             if self.process.poll() is not None:
@@ -308,7 +308,7 @@ class Servers:
         say(f"both models were ready after {time.monotonic() - began:.0f} s")
 
     def stop(self) -> None:
-        """End both servers and all their processes; what does not end by itself is killed."""
+        """End both servers and all their processes; processes that do not end by themselves are killed."""
         self.process.terminate()
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(STOP_S)
@@ -318,8 +318,8 @@ class Servers:
 
     def _death(self) -> ServerDied:
         which = self.process.returncode - SERVER_ENDED
-        if which in range(len(self.plans)):
-            return _died(self.plans[which], "ended while it was starting")
+        if which in range(len(self.specs)):
+            return _died(self.specs[which], "ended while it was starting")
         said = self.log.read_text(encoding="utf-8", errors="replace")
         how = f"the servers ended with exit code {self.process.returncode} while they were starting"
         return ServerDied(f"{how}\n{tail(said)}".rstrip(), hint=hint(f"{said}\n{how}", self.log))
@@ -330,8 +330,8 @@ def private(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb")
 
 
-def _on_gpus(plans: Sequence[Plan]) -> bool:
-    return all(one.core is None for one in plans)
+def _on_gpus(specs: Sequence[ServerSpec]) -> bool:
+    return all(one.core is None for one in specs)
 
 
 def _spoken(text: str) -> BinaryIO:
@@ -342,11 +342,11 @@ def _spoken(text: str) -> BinaryIO:
     return os.fdopen(read, "rb")
 
 
-def _said(server: Plan) -> str:
+def _said(server: ServerSpec) -> str:
     path = Path(server.log)
     return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
-def _died(server: Plan, how: str) -> ServerDied:
+def _died(server: ServerSpec, how: str) -> ServerDied:
     said = _said(server)
     return ServerDied(f"the {server.name} server {how}\n{tail(said)}".rstrip(), hint=hint(said, Path(server.log)))

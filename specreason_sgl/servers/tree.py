@@ -1,11 +1,11 @@
-"""All servers of a pair: ``python -m specreason_sgl.servers.tree``, told what to do on standard input.
+"""All servers of a pair: ``python -m specreason_sgl.servers.tree``, which reads its instructions from standard input.
 
-On a processor SGLang is imported once, which is most of a start, and forked into the servers, and these fork their
-schedulers and detokenizers. That takes a quarter of the time and a third of the memory of processes that import it
-each. On GPUs, where CUDA does not survive a fork, every server imports it for itself, and the base model's servers
-have to answer before the small model's start, because SGLang shares out the memory that it finds free. One tree, one
-life: it ends whole when a server ends, when it is told to, when its owner is gone, and, because the kernel ends every
-process in it with its parent, when a part is killed.
+Without GPUs SGLang is imported once, which is most of the time of a start. The process is then forked into the
+servers, and these fork their schedulers and detokenizers. That takes a quarter of the time and a third of the memory of
+separate imports. On GPUs every server imports SGLang for itself, because CUDA does not survive a fork, and the base
+model's servers have to answer before those of the small model start, because SGLang divides the memory that it finds
+free. The whole tree ends when a server ends, when it gets the signal to end, when its owner is gone, and when one of
+its processes is killed, because the kernel ends every process of the tree with its parent.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from specreason_sgl.servers import door, plugin
-from specreason_sgl.servers.processes import POLL_S, SERVER_ENDED, Plan
+from specreason_sgl.servers.processes import POLL_S, SERVER_ENDED, ServerSpec
 
 STAND_IN = Path(__file__).parent / "cpu" / "stand_in"
 OWNER_CHECK_S = 0.5
@@ -37,9 +37,9 @@ _libc = ctypes.CDLL(None)
 
 
 def main() -> int:
-    """Serve until told to stop; returns the exit code, which tells which server ended if one did."""
+    """Serve until the signal to stop; returns the exit code, which names the server that ended, if one did."""
     told = json.load(sys.stdin)
-    plans = [Plan(**one) for one in told["servers"]]
+    specs = [ServerSpec(**one) for one in told["servers"]]
     servers: list[int] = []
     attendants: list[int] = []
     scratch = tempfile.mkdtemp(prefix="specreason-")
@@ -48,21 +48,21 @@ def main() -> int:
         if told["owner"]:
             _follow(told["owner"])
         _bind_children()
-        if any(plan.core is not None for plan in plans):
+        if any(spec.core is not None for spec in specs):
             _load(Path(scratch))
-        for plan in plans:
-            if ended := _wait_for(servers, [earlier for earlier in plans if earlier.stage < plan.stage], plans):
+        for spec in specs:
+            if ended := _wait_for(servers, [earlier for earlier in specs if earlier.stage < spec.stage], specs):
                 return ended
             pid = os.fork()
             if not pid:
-                _serve(plan, told["api_key"], Path(scratch))
+                _serve(spec, told["api_key"], Path(scratch))
             servers.append(pid)
         if told["door"]:
             pid = os.fork()
             if not pid:
                 door.attend(Path(told["door"]))
             attendants.append(pid)
-        return _first_to_end(servers, plans)
+        return _first_to_end(servers, specs)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -86,8 +86,8 @@ def _stop(*_: object) -> NoReturn:
 def _follow(owner: int) -> None:
     """Stop when the owner is gone.
 
-    A timer rather than the kernel's own signal, which comes when the thread that started us ends; a timer rather than
-    a thread, because threads and forks do not mix.
+    This uses a timer. The kernel's own signal would come when the thread that started us ends, and a thread of our own
+    would not survive the forks.
     """
 
     def check(*_: object) -> None:
@@ -99,7 +99,7 @@ def _follow(owner: int) -> None:
 
 
 def _bind_children() -> None:
-    """Have the kernel kill every process forked from now on with its parent, and give us the orphans to reap."""
+    """Have the kernel kill each process forked from here on when its parent ends, and let this one reap orphans."""
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
     parent = 0
 
@@ -116,7 +116,7 @@ def _bind_children() -> None:
 
 
 def _load(scratch: Path) -> None:
-    """Import SGLang; have it fork where it asks for a new process, and leave its sockets and its like in one folder."""
+    """Import SGLang; make it fork where it starts processes, and put its sockets and the like into one folder."""
     if not kernels_load():
         sys.path.insert(0, str(STAND_IN))
     gc.disable()  # collecting while thousands of modules come in is a quarter of the time
@@ -135,68 +135,68 @@ def _load(scratch: Path) -> None:
     gc.enable()
 
 
-def _serve(plan: Plan, api_key: str, scratch: Path) -> NoReturn:
-    """Become a server."""
+def _serve(spec: ServerSpec, api_key: str, scratch: Path) -> NoReturn:
+    """Become a server; never returns."""
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        log = os.open(plan.log, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_APPEND, 0o600)
+        log = os.open(spec.log, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_APPEND, 0o600)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        if plan.is_router:
-            _route(plan, api_key)
-        if plan.core is not None:
-            os.environ["SGLANG_CPU_OMP_THREADS_BIND"] = str(plan.core)
+        if spec.is_router:
+            _route(spec, api_key)
+        if spec.core is not None:
+            os.environ["SGLANG_CPU_OMP_THREADS_BIND"] = str(spec.core)
             # Instead of a port that is open to the whole network.
-            os.environ["SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE"] = f"file://{scratch}/{plan.name}.group"
+            os.environ["SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE"] = f"file://{scratch}/{spec.name}.group"
 
         from setproctitle import setproctitle
         from sglang.srt.entrypoints.http_server import launch_server
         from sglang.srt.server_args import prepare_server_args
 
-        setproctitle(f"specreason::{plan.name}")
-        launch_server(prepare_server_args([*plan.arguments, f"--api-key={api_key}"]))
+        setproctitle(f"specreason::{spec.name}")
+        launch_server(prepare_server_args([*spec.arguments, f"--api-key={api_key}"]))
     except BaseException:  # noqa: BLE001 - the stack above is the parent's
         traceback.print_exc()
     finally:
         os._exit(1)
 
 
-def _route(plan: Plan, api_key: str) -> NoReturn:
-    """Become a router."""
+def _route(spec: ServerSpec, api_key: str) -> NoReturn:
+    """Become a router; never returns."""
     from sglang_router.launch_router import launch_router, parse_router_args
 
-    launch_router(parse_router_args([*plan.arguments, f"--api-key={api_key}"]))
+    launch_router(parse_router_args([*spec.arguments, f"--api-key={api_key}"]))
     sys.exit(0)
 
 
-def _wait_for(servers: list[int], earlier: list[Plan], plans: list[Plan]) -> int:
+def _wait_for(servers: list[int], earlier: list[ServerSpec], specs: list[ServerSpec]) -> int:
     """Wait until servers answer; returns 0, or the exit code when one has ended instead."""
-    while not all(plan.is_ready for plan in earlier):
+    while not all(spec.is_ready for spec in earlier):
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid in servers:
-            return _ended(servers.index(pid), status, plans)
+            return _ended(servers.index(pid), status, specs)
         time.sleep(POLL_S)
     return 0
 
 
-def _first_to_end(servers: list[int], plans: list[Plan]) -> int:
-    """Wait for a server to end; returns the exit code that tells which, and its log says how."""
+def _first_to_end(servers: list[int], specs: list[ServerSpec]) -> int:
+    """Wait for a server to end; returns the exit code that says which one, and notes in its log how it ended."""
     while True:
         pid, status = os.wait()
         if pid in servers:
-            return _ended(servers.index(pid), status, plans)
+            return _ended(servers.index(pid), status, specs)
 
 
-def _ended(which: int, status: int, plans: list[Plan]) -> int:
+def _ended(which: int, status: int, specs: list[ServerSpec]) -> int:
     code = os.waitstatus_to_exitcode(status)
-    with Path(plans[which].log).open("a", encoding="utf-8") as log:
+    with Path(specs[which].log).open("a", encoding="utf-8") as log:
         log.write(f"the server ended {f'by signal {-code}' if code < 0 else f'with code {code}'}\n")
     return SERVER_ENDED + which
 
 
 def _end(children: list[int]) -> None:
-    """Kill the servers and whoever attends, with all their processes; there is nothing that they would have to save."""
+    """Kill the servers and the warm process, with all their child processes; they have nothing to save."""
     for pid in children:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

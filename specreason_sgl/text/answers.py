@@ -1,4 +1,4 @@
-r"""Answers: what the last ``\boxed{}`` of a text holds, and when two of them are plainly the same."""
+r"""Answers: the content of the last ``\boxed{}`` of a text, and when two answers are obviously the same."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _BOX = re.compile(
     r"|(?P<bare>-?\d(?:[\d.,/]*\d)?(?![\w^])|(?<=\s)[A-Z]\b|\\[dt]?frac\s*(?:\d|\{[^{}]*\}){2}))"
 )
 _MARKUP = re.compile(r"\\(?:text\w*|mathrm|mbox|q?quad)|\\[,;:! ()\[\]]|[{}$~*]")
-"""What may stand between two boxes without parting them."""
+"""Markup that may stand between two boxes of one answer."""
 _BESIDE = re.compile(
     r"[^\S\n]*\n?[^\S\n]*"  # nothing
     r"|\s*(?:for\ \w+\ )?\(?\w*\)?\s*(?:[,;&]|\b(?:and|or)\b)+\s*(?:and|or)?\s*(?:[A-Za-z]\w*\s*=)?\s*",
@@ -34,7 +34,7 @@ class _Box(NamedTuple):
 def boxed(text: str) -> str | None:
     r"""The content of the last complete ``\boxed{}`` that holds anything, braces inside it balanced.
 
-    One behind a "not" is none. Boxes that stand side by side are one answer, ``1, 2``; None where there is no box.
+    A box after a "not" does not count. Boxes side by side are one answer, ``1, 2``. None where there is no box.
     """
     boxes = [box for box in _boxes(text) if not _DENIED.search(text[max(0, box.start - 10) : box.start])]
     complete = bool(boxes)
@@ -89,7 +89,7 @@ def _plain(answer: str) -> str:
 
 
 def _without_spaces(plain: str) -> str:
-    """Spaces mean something between two digits only: a mixed number is no other fraction."""
+    """Remove the spaces, except between two digits: ``1 1/2`` is not ``11/2``."""
     return re.sub(r"(?<!\d) | (?!\d)", "", plain)
 
 

@@ -1,23 +1,23 @@
-"""A model's own way of writing turns, learned from its server.
+"""How a model writes turns, learned from its server.
 
-The server renders its chat template for us (``/tokenize`` with messages), so that what is sent later as text is
-what the model was trained on, without a tokenizer on the client.
+The server renders its chat template (``/tokenize`` with messages). So the text that is sent later has the form that the
+model was trained on, and the client needs no tokenizer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from specreason_sgl.errors import UsageError
+from specreason_sgl.errors import CallFailed, UsageError
 from specreason_sgl.text.prompts import REFERENCE, VERDICT, Prompts, neutralise
 from specreason_sgl.text.thinking import THINK, Thinking, recognised
 
 Message = dict[str, str]
 ControlTokens = Callable[[str], Sequence[str]]
-"""The control tokens that a rendered text is made with."""
+"""Finds the control tokens in a rendered text."""
 Render = Callable[[Sequence[Message]], str]
-"""Messages, the last one the user's, to the text up to where the assistant begins to write."""
+"""Renders messages, the last of them the user's, up to the place where the assistant begins to write."""
 
 _QUESTION, _REPLY, _VERDICT, _THOUGHT = "QUESTIONMARK", "REPLYMARK", "VERDICTMARK", "THOUGHTMARK"
 
@@ -28,13 +28,17 @@ class ChatFormat:
 
     before: str
     after: str
-    """Behind the question, up to and with the opening of the thinking."""
+    """The text after the question, up to the opening of the thinking and with it."""
     judge_turn: str
-    """Ends the assistant's turn, asks for the score and begins the reply."""
+    """The text that ends the assistant's turn, asks for the score and begins the reply."""
     control: tuple[str, ...] = ()
-    """The control tokens that turns are made of, which nobody's text may hold."""
+    """The control tokens that turns are made of; they are neutralised in all other text."""
     prompts: Prompts = REFERENCE
     thinking: Thinking = THINK
+    render: Render | None = field(default=None, compare=False, repr=False)
+    """Renders the template itself, for conversations of more than one question."""
+    in_front: str = ""
+    """The text that the server puts in front of every prompt by itself."""
 
     @classmethod
     def learn(
@@ -47,19 +51,19 @@ class ChatFormat:
         history: Render | None = None,
         thinking: Thinking | None = None,
     ) -> ChatFormat:
-        """Read the texts off a template, whichever side of it opens the thinking.
+        """Find the texts from what a template renders, whether the template or the model opens the thinking.
 
         Args:
-            render: the template, up to where the assistant begins to write.
-            in_front: what the server puts in front of every text by itself, and so must not be sent again.
-            control_tokens: finds the control tokens in what the template makes.
-            prompts: what the model is asked.
-            history: the template of a conversation that ends with the assistant's turn, with its thinking as
-                ``reasoning_content``; it shows the newlines around the marks.
-            thinking: how the model thinks, if that is known; recognised from the template if not.
+            render: renders messages up to the place where the assistant begins to write.
+            in_front: the text that the server puts in front of every prompt, and that is not sent again.
+            control_tokens: finds the control tokens in a rendered text.
+            prompts: the prompts for the model.
+            history: renders a conversation that ends with the assistant's turn, with its thinking as
+                ``reasoning_content``; this shows the newlines around the thinking marks.
+            thinking: the model's thinking format; recognised from the template if not given.
 
         Raises:
-            UsageError: the template does not show the turns it is given, or how the model thinks is not supported.
+            UsageError: the template does not show all turns, or the model's thinking format is not supported.
         """
         user = {"role": "user", "content": _QUESTION}
         reply = {"role": "assistant", "content": _REPLY}
@@ -86,19 +90,40 @@ class ChatFormat:
             tuple(dict.fromkeys((*control_tokens(judged), *thinking.tokens))),
             prompts,
             thinking,
+            render,
+            in_front,
         )
+
+    def asking(self, prompts: Prompts) -> ChatFormat:
+        """The same format with other prompts."""
+        judge = neutralise(prompts.judge, self.control)
+        return replace(self, judge_turn=self.judge_turn.replace(self.prompts.judge, judge), prompts=prompts)
 
     @property
     def close_thinking(self) -> str:
-        """Ends the thinking, whether the model closed it or the budget did; the answer phase begins behind it."""
+        """The text that ends the thinking, whether the model or the budget ended it; the answer phase comes next."""
         return self.thinking.closing
 
-    def opening(self, question: str, *, choice: bool = False) -> str:
-        """The conversation up to the first step; the question stays inside the user's turn whatever it holds.
+    def opening(self, question: str, *, choice: bool = False, earlier: Sequence[Message] = ()) -> str:
+        """The conversation up to the first step; control tokens in a turn's text cannot end the turn.
 
         Args:
-            question: as it came.
-            choice: whether it is one with options.
+            question: the question's text.
+            choice: whether the question has options.
+            earlier: the messages before it, of the system, the user and the assistant.
+
+        Raises:
+            UsageError: the template cannot render such a conversation.
         """
         asked = self.prompts.user_content(neutralise(question, self.control), choice=choice)
-        return self.before + asked + self.after
+        if not earlier:
+            return self.before + asked + self.after
+        if self.render is None:
+            raise UsageError("this model takes a single question only")
+        turns = [{**turn, "content": neutralise(turn["content"], self.control)} for turn in earlier]
+        try:
+            rendered = self.render([*turns, {"role": "user", "content": asked}])
+        except CallFailed as error:
+            raise UsageError(f"the model's chat template does not take this conversation: {error}") from error
+        head, opening = self.thinking.opened(rendered)
+        return head.removeprefix(self.in_front) + opening

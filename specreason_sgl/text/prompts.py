@@ -1,4 +1,4 @@
-"""What the two models are asked, as text: the opening of a turn, the judge's turn, the end of thinking.
+"""The prompts of the two models: the user's turn, the judge's turn, the end of the thinking.
 
 Pure functions over strings. A conversation is always one user turn and one assistant turn that is kept
 open; the judge's turn is added to a copy of it and thrown away.
@@ -6,6 +6,7 @@ open; the judge's turn is added to a copy of it and thrown away.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,25 +17,35 @@ THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 DELIMITER = "\n\n"
 """Separates the steps of a chain of thought (SpecReason, section 4)."""
 
-CLOSE_THINKING = f"\n{THINK_CLOSE}\n\n"
-"""Ends the thinking of models that think between these marks; `ChatFormat.close_thinking` that of any."""
-
 VERDICT = "I think the quality score is: "
-"""How the judge's reply is begun for it, inside its thinking."""
+"""The beginning of the judge's reply, given in the prompt, inside its thinking."""
 JUDGE_PREFILL = f"{THINK_OPEN}{VERDICT}"
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """What a pair is asked. Thresholds belong to the words, so a run stores their version."""
+    """The prompts of a pair. A threshold fits only the prompts it was chosen for, so a run stores their version."""
 
     version: str
     mathematics: str
     """The user's turn, with ``{problem}`` in it."""
     choice: str
-    """The same for a question with options, which are part of the problem."""
+    """The user's turn for a question with options, which are part of the problem."""
     judge: str
-    """The turn behind the reasoning that asks for the utility score of its last step."""
+    """The turn after the reasoning that asks for the utility score of the last step."""
+
+    def with_words(self, instruction: str | None, judge: str | None) -> Prompts:
+        """The prompts with the user's own texts, where given, and a version for them.
+
+        Args:
+            instruction: the user's turn, with ``{problem}`` in it, for questions of every kind.
+            judge: the question to the judge.
+        """
+        if instruction is None and judge is None:
+            return self
+        asked = (instruction or self.mathematics, instruction or self.choice, judge or self.judge)
+        digest = hashlib.sha256("\0".join(asked).encode("utf-8", "surrogatepass")).hexdigest()[:12]
+        return Prompts(f"own-{digest}", *asked)
 
     def user_content(self, question: str, *, choice: bool = False) -> str:
         """The user's turn: the question and how to answer it."""
@@ -52,7 +63,7 @@ REFERENCE = Prompts(
     "phrasing, or overall usefulness—only judge whether the step is objectively correct and logically follows from "
     "prior steps. Assign a score from 0 to 9.",
 )
-"""The reference implementation's words, to which the paper's thresholds belong.
+"""The reference implementation's prompts, for which the paper's thresholds were chosen.
 
 Quoted exactly from ruipeterpan/specreason, spec_reason.py, but for the indentation and line breaks of that source.
 """
@@ -65,12 +76,20 @@ EMBEDDED = Prompts(
     "Evaluate the last reasoning step solely based on factual correctness and logical validity. "
     "Assign a score from 0 to 9.",
 )
-"""What the embedded pair was trained on."""
+"""The prompts that the embedded pair was trained on."""
+_EMBEDDED = {("specreason_sgl", "embedded"), ("specreason_sgl", "pair")}
+"""The embedded pair's folder in the package, and its folder in the first version."""
 
 
 def prompts_for(model_path: str) -> Prompts:
-    """The words for a model, by the path that its server gives: the embedded pair has its own."""
-    return EMBEDDED if PurePath(model_path).parts[-3:-1] == ("specreason_sgl", "pair") else REFERENCE
+    """The prompts for a model, by the path that its server reports: the embedded pair has its own."""
+    return REFERENCE if embedded_name(model_path) is None else EMBEDDED
+
+
+def embedded_name(model_path: str) -> str | None:
+    """The name of an embedded model that does not depend on where the package is installed; None for any other path."""
+    path = PurePath(model_path)
+    return f"embedded/{path.name}" if path.parts[-3:-1] in _EMBEDDED else None
 
 
 _CONTROL = re.compile(
@@ -84,14 +103,14 @@ _JOINER = "\u2060"  # word joiner: invisible, and no tokenizer has a control tok
 
 
 def neutralise(text: str, control_tokens: Iterable[str] = ()) -> str:
-    """Make chat control tokens in somebody's text plain text.
+    """Turn chat control tokens in a text into plain text.
 
     A server parses control tokens anywhere in the text it is sent, so `<|im_end|>` in a question would end
     the user's turn. An invisible word joiner after the first character leaves the text readable and the
     token broken.
 
     Args:
-        text: a question, a draft, or anything else that nobody has vouched for.
+        text: a question, a draft, or any other text that may hold control tokens by accident or intent.
         control_tokens: the special tokens of the models' tokenizers, on top of the usual families'.
     """
 
@@ -104,5 +123,5 @@ def neutralise(text: str, control_tokens: Iterable[str] = ()) -> str:
 
 
 def whole(text: str) -> str:
-    """The text without halves of surrogate pairs: no characters, which neither JSON nor a tokenizer takes."""
+    """The text with halves of surrogate pairs replaced: neither JSON nor a tokenizer accepts them."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

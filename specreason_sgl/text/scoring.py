@@ -1,7 +1,7 @@
 """From the judge's ten digit log-probabilities to a utility score and a decision.
 
-SpecReason reads one greedy digit (section 4.1). The whole distribution says more: a greedy digit throws away
-most of it, so every figure is kept in the trace and the rule that decides is a setting.
+SpecReason reads one greedy digit (section 4.1), which ignores most of the distribution. So every log-probability is
+kept in the trace, and the rule that decides can be chosen.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ DIGITS = tuple("0123456789")
 
 ScoreRule = Literal["expected", "greedy"]
 LEAST = -100.0
-"""Stands for a log-probability of minus infinity, which JSON cannot hold."""
+"""Used in place of a log-probability of minus infinity, which JSON cannot hold."""
 
 RULES: tuple[ScoreRule, ...] = get_args(ScoreRule)
 
 
 @dataclass(frozen=True)
 class Score:
-    """What the judge said of one draft.
+    """The judge's score of one draft.
 
-    The ten log-probabilities are the model's own, over its whole vocabulary, so that the mass outside the
-    digits can be seen; every other figure is of the distribution over the digits alone.
+    The ten log-probabilities are over the model's whole vocabulary, so that the probability outside the digits is
+    known; all other numbers are of the distribution over the digits alone.
     """
 
     logprobs: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        """Refuse anything but ten log-probabilities with some mass among them."""
+        """Refuse anything but ten log-probabilities of which at least one is not minus infinity."""
         if len(self.logprobs) != len(DIGITS):
             msg = f"a score needs {len(DIGITS)} log-probabilities, not {len(self.logprobs)}"
             raise ValueError(msg)
@@ -63,7 +63,7 @@ class Score:
 
     @property
     def missing_mass(self) -> float:
-        """The probability of answering with anything but a digit; a judge in good health has little."""
+        """The probability of anything but a digit; for a judge that understands its task it is small."""
         return max(0.0, 1.0 - sum(math.exp(p) for p in self.logprobs))
 
     def reaching(self, threshold: float) -> float:
@@ -71,7 +71,7 @@ class Score:
         return sum(p for digit, p in enumerate(self.distribution) if digit >= threshold)
 
     def value(self, rule: ScoreRule) -> float:
-        """The figure that the rule compares with the threshold."""
+        """The number that the score rule compares with the threshold."""
         return self.expected if rule == "expected" else float(self.greedy)
 
     def accepts(self, rule: ScoreRule, threshold: float) -> bool:
@@ -80,5 +80,5 @@ class Score:
 
 
 def certain(digit: str) -> Score:
-    """The score of a judge that gives a bare digit and no log-probabilities: all the mass is on it."""
+    """The score of a judge that gives only a digit and no log-probabilities: the digit has probability 1."""
     return Score(tuple(0.0 if digit.strip() == known else LEAST for known in DIGITS))

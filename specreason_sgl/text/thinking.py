@@ -1,7 +1,7 @@
-"""How model families write their thinking: the marks around it, and how a family is told from its template.
+"""How model families write their thinking: the marks around it, and how a family is recognised by its template.
 
-A small table of our own, because SGLang's registry of reasoning parsers takes seconds to import. What a server says of
-itself (``--reasoning-parser``) wins over what its template looks like, and what the user says over both.
+This is a small table of our own, because SGLang's registry of reasoning parsers takes seconds to import. The user's
+choice comes first, then the server's ``--reasoning-parser``, then the chat template.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from specreason_sgl.errors import UsageError
 
 DOCS = "docs/models.md says what is supported, and `--thinking FORMAT` names a format"
 SWITCHES = {"enable_thinking": True, "thinking": True}
-"""Arguments of templates that have their thinking switched on by one."""
+"""Template arguments that switch thinking on, in templates that need that."""
 
 
 @dataclass(frozen=True)
@@ -23,33 +23,33 @@ class Thinking:
 
     name: str
     families: str
-    """Who writes like this, in words."""
+    """The model families that write like this, in words."""
     mark: str
-    """Opens the thinking."""
+    """The mark that opens the thinking."""
     close: str
-    """Ends the thinking."""
+    """The mark that ends the thinking."""
     opening: str
-    """What is written where the template opens nothing: the mark, and what belongs around it."""
+    """The opening where the template itself opens nothing: the mark, and the white space around it."""
     closing: str
-    """What stands between the thinking and the answer."""
+    """The text between the thinking and the answer."""
     parsers: tuple[str, ...] = ()
-    """SGLang's names for it."""
+    """SGLang's names for the format."""
     sign: str | None = None
-    """A pattern that its template shows and no other."""
+    """A pattern that only templates of this format show."""
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        """Marks that nobody's text may hold; a mark that is a sentence may be anybody's."""
+        """The marks that are neutralised in other text; marks that are plain sentences are not."""
         return tuple(part for mark in (self.mark, self.close) if (part := mark.strip()) and part[0] in "<[◁")
 
     def begun(self, text: str) -> str:
-        """The opening up to the mark, with a text right behind it."""
+        """The opening up to the mark, with a text directly after it."""
         return self.opening[: self.opening.index(self.mark) + len(self.mark)] + text
 
     def opened(self, rendered: str) -> tuple[str, str]:
-        """A rendered turn without what the template says of thinking at its end, and the opening as it stands there.
+        """Split a rendered turn into the part before the opening of the thinking, and the opening.
 
-        A template with a switch may close at once what it opens, or only close; then the opening is ours.
+        A template with a switch may close the thinking at once, or only close it; then our own opening is used.
         """
         mark, close, closing = (re.escape(part.strip()) for part in (self.mark, self.close, self.closing))
         end = re.search(rf"(?P<open>{mark}\s*)?(?P<closed>(?:{closing}|{close})\s*)?\Z", rendered)
@@ -58,14 +58,14 @@ class Thinking:
         return rendered[: end.start()], self.opening if end["closed"] else end["open"]
 
     def habits(self, between: str, behind: str) -> Thinking:
-        """The same, with what a template really writes before a thinking and behind it.
+        """The same format, with the texts that a template really writes before and after a thinking.
 
         Args:
-            between: what stands between the beginning of the assistant's turn and a thinking.
-            behind: what stands between a thinking and its answer.
+            between: the text between the beginning of the assistant's turn and the thinking.
+            behind: the text between the thinking and the answer.
 
         Raises:
-            UsageError: those are marks of another kind.
+            UsageError: the texts have marks of another format.
         """
         if between.strip() and between.strip() != self.mark.strip():
             shown = between.strip()[:40]
@@ -185,7 +185,7 @@ FORMATS = (
     ),
     THINK,
 )
-"""In the order in which their signs are looked for; the last one has none, so that it is what is left."""
+"""The formats, in the order in which their signs are looked for; the last has no sign and fits all other templates."""
 
 UNSUPPORTED = {
     "Kimi K3": (("kimi_k3",), r"<\|open\|>"),
@@ -195,14 +195,14 @@ UNSUPPORTED = {
     "Beam": (("beam",), None),
     "models with a response template of their own": (("response_template",), None),
 }
-"""Families that think in parts or kinds of their own, by SGLang's names for them and what their templates show."""
+"""Families whose thinking has a structure of its own: SGLang's names, and a pattern that their templates show."""
 
 
-def named(name: str) -> Thinking:
-    """A format by its name here.
+def thinking_named(name: str) -> Thinking:
+    """A thinking format by its name in `FORMATS`.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such format.
     """
     for each in FORMATS:
         if each.name == name:
@@ -214,7 +214,7 @@ def parsed_by(parser: str) -> Thinking | None:
     """The format that SGLang reads with a reasoning parser; None if this version does not know the parser.
 
     Raises:
-        UsageError: it reads a family that is not supported.
+        UsageError: the parser is for a family that is not supported.
     """
     for family, (parsers, _) in UNSUPPORTED.items():
         if parser in parsers:
@@ -223,14 +223,14 @@ def parsed_by(parser: str) -> Thinking | None:
 
 
 def recognised(asked: str, told: str = "") -> Thinking:
-    """The format of a family, from what its template has rendered: by what it opens, else by what it shows.
+    """Recognise a family's format by what its template renders: by the opening, else by the format's sign.
 
     Args:
-        asked: a conversation up to where the assistant begins to write.
-        told: one that ends with the assistant's turn.
+        asked: a rendered conversation up to the place where the assistant begins to write.
+        told: a rendered conversation that ends with the assistant's turn.
 
     Raises:
-        UsageError: it is a family that is not supported.
+        UsageError: the family is not supported.
     """
     rendered = asked + told
     for family, (_, sign) in UNSUPPORTED.items():

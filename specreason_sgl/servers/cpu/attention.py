@@ -24,15 +24,15 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 BLOCK_QUERIES = 128
-"""So many queries of a sequence go together; it bounds the mask, and skips most of what causality forbids."""
+"""The most queries in a segment; this limits the mask, and skips most pairs that causality forbids."""
 
 GROUP_KEYS = 2048
-"""The keys of so many tokens are gathered together, unless one sequence has more: with many more, they leave the
+"""The most tokens whose keys are gathered together, unless one sequence alone has more. Many more would leave the
 processor's cache before they are used."""
 
 
-class Piece(NamedTuple):
-    """Consecutive new tokens of one sequence; pieces that can go together are neighbours when they are sorted."""
+class Segment(NamedTuple):
+    """Consecutive new tokens of one sequence; segments that can go together are neighbours when they are sorted."""
 
     queries: int
     """How many new tokens."""
@@ -44,8 +44,8 @@ class Piece(NamedTuple):
     """Which sequence of the batch it is."""
 
 
-def pieces(lengths: Sequence[int], fresh: Sequence[int]) -> Iterator[Piece]:
-    """Cut the new tokens of a batch into pieces.
+def segments(lengths: Sequence[int], fresh: Sequence[int]) -> Iterator[Segment]:
+    """Cut the new tokens of a batch into segments.
 
     Args:
         lengths: the tokens of every sequence, the new ones included.
@@ -55,41 +55,41 @@ def pieces(lengths: Sequence[int], fresh: Sequence[int]) -> Iterator[Piece]:
     for sequence, (length, new) in enumerate(zip(lengths, fresh, strict=True)):
         for start in range(0, new, BLOCK_QUERIES):
             queries = min(BLOCK_QUERIES, new - start)
-            yield Piece(queries, length - new + start + queries, row + start, sequence)
+            yield Segment(queries, length - new + start + queries, row + start, sequence)
         row += new
 
 
-def grouped(cut: Iterator[Piece]) -> list[list[Piece]]:
-    """Put pieces of as many queries together while their keys, padded to the longest, are few enough."""
-    groups: list[list[Piece]] = []
-    for piece in sorted(cut):
+def grouped(cut: Iterator[Segment]) -> list[list[Segment]]:
+    """Put segments of as many queries together while their keys, padded to the longest, are few enough."""
+    groups: list[list[Segment]] = []
+    for segment in sorted(cut):
         last = groups[-1] if groups else []
-        if last and last[0].queries == piece.queries and (len(last) + 1) * piece.keys <= GROUP_KEYS:
-            last.append(piece)
+        if last and last[0].queries == segment.queries and (len(last) + 1) * segment.keys <= GROUP_KEYS:
+            last.append(segment)
         else:
-            groups.append([piece])
+            groups.append([segment])
     return groups
 
 
 @dataclass(frozen=True)
 class Group:
-    """Pieces that go through attention together."""
+    """Segments that go through attention together."""
 
     count: int
-    """How many pieces."""
+    """How many segments."""
     rows: Tensor | slice
     """The places of their tokens in the batch."""
     slots: Tensor
-    """Where the keys and values of each piece are in the cache: pieces times keys, flat."""
+    """Where the keys and values of each segment are in the cache: segments times keys, flat."""
     mask: Tensor | None
-    """What is added to the weights, ``[pieces, 1, queries, keys]``; None where every query sees every key."""
+    """What is added to the weights, ``[segments, 1, queries, keys]``; None where every query sees every key."""
 
     @classmethod
-    def of(cls, together: Sequence[Piece], slots: Tensor) -> Group:
-        """Prepare pieces of as many queries each.
+    def of(cls, together: Sequence[Segment], slots: Tensor) -> Group:
+        """Prepare segments of as many queries each.
 
         Args:
-            together: the pieces, the one with most keys last.
+            together: the segments, the one with most keys last.
             slots: the places in the cache of every sequence's tokens, ``[sequences, longest or more]``.
         """
         count, (queries, longest, row, sequence) = len(together), together[-1]
@@ -156,7 +156,7 @@ class IncrementalAttention(TorchNativeAttnBackend):  # type: ignore[misc]
         decodes = forward_batch.forward_mode.is_decode_or_idle()
         fresh = [1] * len(lengths) if decodes else forward_batch.extend_seq_lens.tolist()
         slots = self.req_to_token_pool.req_to_token[forward_batch.req_pool_indices, : max(lengths, default=0)]
-        self._groups = [Group.of(together, slots) for together in grouped(pieces(lengths, fresh))]
+        self._groups = [Group.of(together, slots) for together in grouped(segments(lengths, fresh))]
 
     def forward(
         self,

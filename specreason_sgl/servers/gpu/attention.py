@@ -1,4 +1,4 @@
-"""Which attention a server is told to use: FlashInfer's, or SGLang's own choice for families that it refuses it for."""
+"""The attention backend of a server: FlashInfer, or SGLang's own choice for families where SGLang refuses it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ SUPPORTED = {
     **dict.fromkeys(("olmo2", "olmo3"), ("triton", "fa3", "trtllm_mha")),
     "inkling": ("triton", "fa4"),
 }
-"""What SGLang 0.5.23 takes for families that FlashInfer is refused for (``arg_groups/model_hook.py``)."""
+"""The backends that SGLang 0.5.23 accepts for families where it refuses FlashInfer (``arg_groups/model_hook.py``)."""
 
 OWN = ("deepseekv32", "glmmoedsa", "deepseekv4", "kimik3", "minimaxm3sparse", "minimaxm3vl")
-"""Families that SGLang has an attention of their own for, if none is named."""
+"""Families with an attention backend of their own, which SGLang takes if none is named."""
 
 
 def choose(wanted: str | None, shape: Shape) -> str | None:
-    """SGLang's ``--attention-backend`` for a model; None where it is to choose.
+    """SGLang's ``--attention-backend`` for a model; None if SGLang shall choose.
 
     Args:
         wanted: what was asked for, if anything.

@@ -1,7 +1,7 @@
-"""A decoder's layers, one by one: parameters, and what each keeps of a text.
+"""A decoder's layers, one by one: their parameters, and what they store for a text.
 
-Nothing here guesses: a kind of layer or a field about experts that is not understood is refused, since taking it for
-something smaller would plan servers that run out of memory.
+Nothing here is guessed: a kind of layer or a field about experts that is not known is refused, because too small an
+assumption would plan servers that run out of memory.
 """
 
 from __future__ import annotations
@@ -12,7 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from specreason_sgl.errors import UsageError
-from specreason_sgl.servers.gpu.fields import Config, Unusable, each, family, first, layers_of, need, number, walk
+from specreason_sgl.servers.gpu.fields import (
+    Config,
+    Unusable,
+    family,
+    first,
+    for_each_layer,
+    layers_of,
+    need,
+    number,
+    walk,
+)
 
 ROUTED = ("n_routed_experts", "num_experts", "num_local_experts", "moe_num_experts", "num_routed_experts")
 SHARED = ("n_shared_experts", "num_shared_experts", "num_shared_expert", "moe_num_shared_experts")
@@ -32,7 +42,7 @@ HARMLESS = (
     "num_experts_per_group",
     "mtp_num_experts_per_tok",
 )
-"""Of experts, but no sizes of theirs."""
+"""Fields about experts that do not change their sizes."""
 
 KINDS = {
     **dict.fromkeys(("full_attention", "attention", "indexed_attention", "full", "global"), "full"),
@@ -43,7 +53,7 @@ KINDS = {
 PATTERN = {"M": "mamba", "*": "full", "-": "mlp", "E": "moe"}
 """Nemotron-H's letters for its layers."""
 STRANGE = ("compress_ratios", "o_lora_rank", "conv_L_cache", "attn_layer_period")
-"""Fields of attention that is none of these kinds: DeepSeek-V4's, LFM2's, Jamba's."""
+"""Fields of kinds of attention that are not supported: DeepSeek-V4's, LFM2's, Jamba's."""
 
 STATE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 CONVOLUTION_BYTES = 2
@@ -57,7 +67,7 @@ class Mixer:
     kv_heads: int = 0
     """Heads whose keys and values are cached."""
     kv_width: int = 0
-    """Of a head's key and value together."""
+    """The width of a head's key and value together."""
     latent: int = 0
     """Width of what is cached for all heads together (multi-head latent attention, arXiv 2405.04434)."""
     state: int = 0
@@ -73,7 +83,7 @@ class Feed:
     experts: int = 0
     """Parameters of the routed experts."""
     width: int = 0
-    """Of the intermediate values of one token."""
+    """The width of the intermediate values of one token."""
 
 
 @dataclass(frozen=True)
@@ -133,17 +143,17 @@ def _told_kinds(config: Config, layers: int) -> list[str]:
         return ["full" if layer + start in full else "linear" for layer in range(layers)]
     if every := number(config, "full_attention_interval", "layer_group_size"):
         return ["linear" if (layer + 1) % every else "full" for layer in range(layers)]
-    if types := each(config, layers, "attn_type_list"):
+    if types := for_each_layer(config, layers, "attn_type_list"):
         return ["full" if one else "linear" for one in types]
-    windows = each(config, layers, "hybrid_layer_pattern") or [0] * layers
+    windows = for_each_layer(config, layers, "hybrid_layer_pattern") or [0] * layers
     return ["sliding" if one else "full" for one in windows]
 
 
 def _mixers(config: Config, kinds: list[str]) -> list[Mixer]:
-    heads = each(config, len(kinds), "num_attention_heads")
+    heads = for_each_layer(config, len(kinds), "num_attention_heads")
     if not heads or not all(heads):
         raise Unusable("num_attention_heads")
-    per_layer = each(config, len(kinds), "num_key_value_heads_per_layer", "num_key_value_heads")
+    per_layer = for_each_layer(config, len(kinds), "num_key_value_heads_per_layer", "num_key_value_heads")
     return [
         _mixer(config, kind, own, kv or own) for kind, own, kv in zip(kinds, heads, per_layer or heads, strict=True)
     ]
@@ -234,19 +244,19 @@ def _window(config: Config, *names: str) -> int:
 def _feeds(config: Config, layers: int, kinds: list[str]) -> list[Feed]:
     hidden = need(config, "hidden_size")
     matrices = 2 if "relu2" in (config.get("mlp_hidden_act"), config.get("hidden_act")) else 3
-    routed = None if config.get("enable_moe_block") is False else each(config, layers, *ROUTED)
+    routed = None if config.get("enable_moe_block") is False else for_each_layer(config, layers, *ROUTED)
     _understood(config, routed)
     sparse = _sparse(config, layers, kinds) if routed else [False] * layers
     routed = routed or [0] * layers
     sparse = [own and count > 1 for own, count in zip(sparse, routed, strict=True)]
-    dense = each(config, layers, "intermediate_size_mlp", "intermediate_size", "shared_intermediate_size")
+    dense = for_each_layer(config, layers, "intermediate_size_mlp", "intermediate_size", "shared_intermediate_size")
     if dense is None and not all(sparse):
         raise Unusable("intermediate_size")
     plain = [Feed(matrices * hidden * width, width=width) for width in dense or [0] * layers]
     if not any(sparse):
         return plain
-    active = each(config, layers, *ACTIVE)
-    width = each(config, layers, *EXPERT_WIDTH, "intermediate_size")
+    active = for_each_layer(config, layers, *ACTIVE)
+    width = for_each_layer(config, layers, *EXPERT_WIDTH, "intermediate_size")
     if active is None or width is None:
         raise Unusable(ACTIVE[0] if active is None else EXPERT_WIDTH[0])
     shared = _shared(config, layers, width)
@@ -267,9 +277,9 @@ def _shared(config: Config, layers: int, expert: list[int]) -> list[int]:
     """The width of all shared experts of a layer together."""
     if config.get("intermediate_size_mlp") or config.get("top_k_experts"):
         # Llama 4 has one shared expert, and Gemma 4 a dense part beside the experts, under this name.
-        return each(config, layers, "intermediate_size") or [0] * layers
-    counts = each(config, layers, *SHARED)
-    widths = each(config, layers, *SHARED_WIDTH)
+        return for_each_layer(config, layers, "intermediate_size") or [0] * layers
+    counts = for_each_layer(config, layers, *SHARED)
+    widths = for_each_layer(config, layers, *SHARED_WIDTH)
     if widths and not counts:
         return widths
     pairs = zip(counts or [0] * layers, widths or expert, expert, strict=True)
@@ -311,7 +321,7 @@ def _sparse(config: Config, layers: int, kinds: list[str]) -> list[bool]:
 
 
 def _understood(config: Config, routed: list[int] | None) -> None:
-    """Refuse what speaks of experts and is not known: it would be left out of the sum.
+    """Refuse unknown fields about experts, because their parameters would be left out of the sum.
 
     Raises:
         UsageError: there is such a field.

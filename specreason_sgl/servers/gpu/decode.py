@@ -6,18 +6,17 @@ The program does not change: a server that drafts tokens for itself answers the 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from specreason_sgl.errors import UsageError
 from specreason_sgl.servers.gpu.shapes import Shape
 
 Method = Literal["auto", "standalone", "eagle3", "ngram", "off"]
-METHODS: tuple[Method, ...] = get_args(Method)
 
 DRAFT_TOKENS = 5
 """Tokens drafted at a time by the small model (SpecReason, section 5)."""
 MOST_DRAFTED = 12
-"""Tokens at a time where SGLang chooses: as many n-grams, fewer with a draft head."""
+"""The most tokens drafted at a time where SGLang chooses the number: so many for n-grams, fewer with a draft head."""
 
 _ALGORITHM = ("--speculative-algorithm",)
 
@@ -29,7 +28,7 @@ class Decode:
     arguments: tuple[str, ...]
     """SGLang's server arguments."""
     why: str
-    """In a line, what was chosen and why."""
+    """A line that says what was chosen and why."""
     draft: str | None = None
     """The model that the base server loads in addition."""
 
@@ -80,7 +79,7 @@ def _drafting(model: str) -> tuple[str, str]:
 
 
 def _difference(base: Shape, small: Shape) -> str | None:
-    """What keeps one model's token ids from being the other's, or None."""
+    """The difference between the token ids of two models, as text; None if they are the same."""
     if base.vocab != small.vocab:
         return f"`{base.name}` has {base.vocab} tokens and `{small.name}` {small.vocab}"
     if base.tokenizer is None or small.tokenizer is None:

@@ -1,4 +1,4 @@
-"""Which GPUs there are: asked of the driver, or described by whoever plans for another machine."""
+"""Which GPUs there are: as the driver reports them, or as the user describes those of another machine."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ _FIELDS = ("index", "uuid", "name", "memory.total", "memory.free", "compute_cap"
 _QUERY = ("nvidia-smi", f"--query-gpu={','.join(_FIELDS)}", "--format=csv,noheader,nounits")
 
 KEPT_BYTES = 640 * 2**20
-"""What a driver keeps of the memory that it shows, at most: programs see 22.0 of an L4's 22.5 GiB, 44.4 of an A40's."""
+"""The most bytes that a driver reserves of the memory that it reports: programs see 22.0 of an L4's 22.5 GiB, 44.4 of
+an A40's."""
 
 USABLE = 0.985
-"""Of the memory that a card is sold with, about what programs see: 79.1 of 80 GiB, 47.5 of 48, 139.8 of 141."""
+"""The share of a card's nominal memory that programs see, roughly: 79.1 of 80 GiB, 47.5 of 48, 139.8 of 141."""
 
 
 def run(command: Sequence[str]) -> str:
@@ -47,7 +48,7 @@ def cards(environment: Mapping[str, str], ask: Ask = run) -> list[Card]:
     """The GPUs that CUDA will show to a server, in its order and under its numbers.
 
     Args:
-        environment: for ``CUDA_VISIBLE_DEVICES``, which hides GPUs and numbers the rest anew.
+        environment: its ``CUDA_VISIBLE_DEVICES`` hides GPUs and renumbers the others.
         ask: runs the query.
     """
     found = rows(ask)
@@ -65,7 +66,7 @@ def describe(text: str) -> list[Card]:
     """Cards as ``2x48`` or ``2xL40S``: so many of so many GB each, or of that name; kinds are separated by commas.
 
     Raises:
-        UsageError: it reads otherwise.
+        UsageError: the text has another form.
     """
     found: list[Card] = []
     for part in text.split(","):

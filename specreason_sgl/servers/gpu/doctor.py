@@ -1,4 +1,4 @@
-"""What a machine has of what a pair needs: facts, gathered once, and what they mean, a pure function of them."""
+"""Whether a machine has what a pair needs: facts, gathered once, and findings, a pure function of the facts."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ from specreason_sgl.servers.gpu.shapes import find, has_weights, hub_cache, weig
 Grade = Literal["ok", "note", "bad"]
 
 PACKAGES = ("sglang", "torch", "flashinfer-python", "sglang-router")
+NEWEST_PYTHON = (3, 12)
+"""The newest Python for which all of SGLang 0.5.23's requirements have wheels."""
 LEAST_CAPABILITY = 8.0
-"""Of the cards that FlashInfer's attention and bfloat16 are made for: Ampere and newer."""
+"""The lowest compute capability for FlashInfer's attention and bfloat16: Ampere and newer cards."""
 LEAST_DRIVER = 580
 """The driver branch that came with CUDA 13, which SGLang 0.5.23's torch is built for."""
 EMBEDDED_MEMORY = 2 * GIB
@@ -33,18 +35,18 @@ EMBEDDED_MEMORY = 2 * GIB
 
 @dataclass(frozen=True)
 class Facts:
-    """What was found on a machine."""
+    """The facts about a machine."""
 
     python: tuple[int, int]
     system: str
     packages: Mapping[str, str]
-    """Versions by name, of those that are installed."""
+    """The versions of installed packages, by name."""
     wanted_sglang: str | None
     """The version that this project is made for."""
     gpus: Sequence[Mapping[str, str]]
-    """The driver's rows."""
+    """The GPUs as the driver reports them, a row for each."""
     cards: Sequence[Card]
-    """Those that CUDA shows."""
+    """The GPUs that CUDA shows to programs."""
     memory: int
     """Bytes of main memory that are available."""
     disk: Mapping[str, int]
@@ -53,12 +55,12 @@ class Facts:
     missing: Mapping[str, int] = field(default_factory=dict)
     """Bytes of weights that would have to be downloaded, by model."""
     spec: PairSpec | None = None
-    """The pair that is asked about."""
+    """The pair that the machine shall serve; None for the embedded pair."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     what: str
     grade: Grade
@@ -97,9 +99,9 @@ def gather(spec: PairSpec | None = None) -> Facts:
 
 
 def examine(facts: Facts) -> list[Finding]:
-    """What facts mean for serving a pair; anything ``bad`` has advice.
+    """Judge the facts for serving a pair; every ``bad`` finding has advice.
 
-    Without a GPU a machine is fine for the embedded pair, unless another one is asked for.
+    A machine without a GPU is good enough for the embedded pair, unless another pair is asked for.
     """
     found = [_python(facts), *_packages(facts), *_gpus(facts), _memory(facts), *_disk(facts), _ports(facts)]
     return [*found, *_pair(facts)] if facts.spec else found
@@ -111,6 +113,8 @@ def _python(facts: Facts) -> Finding:
         return Finding("python", "bad", told, "SGLang's servers run on Linux; reading stored runs works anywhere")
     if facts.python < (3, 11):
         return Finding("python", "bad", told, "install Python 3.11 or newer")
+    if facts.python > NEWEST_PYTHON and "sglang" not in facts.packages:
+        return Finding("python", "bad", told, "SGLang has no wheels for it: use Python 3.11 or 3.12")
     return Finding("python", "ok", told)
 
 

@@ -1,7 +1,7 @@
-"""Models of real sizes with made-up weights: what a pair costs on a machine that its weights are not on.
+"""Models of real sizes with made-up weights, to measure what a pair costs without having its weights.
 
-SGLang makes weights up (``--load-format dummy``) for any folder with a configuration. Nobody understands what such a
-model writes, so the embedded pair's tokenizer will do, and nothing has to be downloaded.
+SGLang makes up weights (``--load-format dummy``) for any folder with a configuration. What such a model writes has no
+meaning, so the embedded pair's tokenizer is good enough, and nothing has to be downloaded.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from specreason_sgl.servers.pairs import state_folder
 ARGUMENTS = ("--load-format", "dummy")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
-"""The names of those whose facts we know ourselves; a configuration from elsewhere names its own."""
+"""The architectures of stock models, by model type; other configurations name their own."""
 
 
 def dummy(model: str) -> Path:
-    """Write a folder that SGLang serves in a model's stead.
+    """Write a folder that SGLang can serve in place of a model.
 
     Args:
         model: a folder with ``config.json``, a stock model's name, or one that is in the hub's cache here.
@@ -33,7 +33,7 @@ def dummy(model: str) -> Path:
         UsageError: its configuration is nowhere on this machine, or its vocabulary is too small for the tokenizer.
     """
     known = {name: value for name, value in configuration(model).items() if name != "tokenizer"}
-    embedded = Path(__file__).parents[2] / "pair" / "base"
+    embedded = Path(__file__).parents[2] / "embedded" / "base"
     own = json.loads((embedded / "config.json").read_text(encoding="utf-8"))
     if known.get("vocab_size", own["vocab_size"]) < own["vocab_size"]:
         raise UsageError(f"`{model}` has fewer tokens than the embedded pair", hint="measure a larger model")

@@ -1,4 +1,4 @@
-"""Reading a ``config.json`` whose authors call the same thing by many names, and write null, one number or a list."""
+"""Reading a ``config.json``: different authors use different names for the same field, and null, a number or a list."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 Config = Mapping[str, Any]
 
 INNER = ("text_config", "llm_config", "language_config", "thinker_config")
-"""Where models that see or hear as well keep their language model."""
+"""Tables that hold the language model's fields in models for images or sound."""
 FOREIGN = ("vision_config", "audio_config", "quantization_config", "compression_config")
-"""Tables inside a configuration that say nothing of the language model's sizes."""
+"""Tables of a configuration that do not describe the language model's sizes."""
 MOST_LAYERS = 1000
 
 
@@ -19,7 +19,7 @@ class Unusable(Exception):
 
 
 def flat(config: Config) -> Config:
-    """The language model's fields, and where it has none of a name, those around it."""
+    """The language model's fields; fields that it lacks are taken from the outer table."""
     inner = next((config[name] for name in INNER if isinstance(config.get(name), Mapping)), None)
     if inner is None:
         return config
@@ -32,10 +32,10 @@ def first(config: Config, *names: str) -> Any:
 
 
 def number(config: Config, *names: str) -> int | None:
-    """The first of some fields that has a value, which has to be a whole number, or None.
+    """The first of some fields that has a value, as a whole number; None if none has.
 
     Raises:
-        Unusable: it is something else.
+        Unusable: the value is no whole number.
     """
     value = first(config, *names)
     if value is None:
@@ -46,10 +46,10 @@ def number(config: Config, *names: str) -> int | None:
 
 
 def need(config: Config, *names: str) -> int:
-    """The same for a field that has to be there, and positive.
+    """The first of some fields that has a value, as a positive whole number.
 
     Raises:
-        Unusable: it is not.
+        Unusable: there is no value, or it is not a positive whole number.
     """
     value = number(config, *names)
     if not value:
@@ -57,11 +57,11 @@ def need(config: Config, *names: str) -> int:
     return value
 
 
-def each(config: Config, layers: int, *names: str) -> list[int] | None:
-    """A number for each layer, from a list of them or one that holds for all, or None.
+def for_each_layer(config: Config, layers: int, *names: str) -> list[int] | None:
+    """A number for each layer, from a list or from one number for all layers; None if there is no value.
 
     Raises:
-        Unusable: it is something else, or a list of another length.
+        Unusable: the value is something else, or a list of another length.
     """
     value = first(config, *names)
     if not isinstance(value, list):
@@ -76,7 +76,7 @@ def layers_of(config: Config) -> int:
     """The number of layers.
 
     Raises:
-        Unusable: it is not there, or absurd.
+        Unusable: the number is missing or impossible.
     """
     named = first(config, "layers_block_type", "hybrid_override_pattern")
     counted = {"num_hidden_layers": len(named)} if isinstance(named, list | str) else {}
@@ -87,7 +87,7 @@ def layers_of(config: Config) -> int:
 
 
 def walk(config: Config) -> Iterator[tuple[str, Any]]:
-    """All fields, and those in tables inside, but for what is not the language model's."""
+    """All fields, also those of inner tables, except of tables in `FOREIGN`."""
     for name, value in config.items():
         if name in FOREIGN:
             continue
@@ -97,7 +97,7 @@ def walk(config: Config) -> Iterator[tuple[str, Any]]:
 
 
 def family(config: Config) -> set[str]:
-    """What a model's kind is called, in one spelling for type and architecture: ``gptoss``, ``qwen3next``."""
+    """The names of a model's family, with type and architecture in the same spelling: ``gptoss``, ``qwen3next``."""
     inner: Config = next((config[name] for name in INNER if isinstance(config.get(name), Mapping)), {})
     found = [config.get("model_type"), inner.get("model_type"), *(config.get("architectures") or ())]
     plain = [name.lower().replace("_", "").removesuffix("text") for name in found if isinstance(name, str)]

@@ -1,4 +1,4 @@
-"""From a pair and the cards to the two servers: what each is told, as a command to read and as a process to start."""
+"""From a pair and the cards to the servers: their arguments, as commands to read and as processes to start."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from specreason_sgl.servers import API_KEY, processes
 from specreason_sgl.servers.gpu import attention, dummies
 from specreason_sgl.servers.gpu.decode import MOST_DRAFTED, Decode, choose
 from specreason_sgl.servers.gpu.pairfile import ModelSpec, PairSpec
-from specreason_sgl.servers.gpu.plan import CHUNK_TOKENS, GIB, Card, Plan, Share, Side, fit, spread
+from specreason_sgl.servers.gpu.plan import CHUNK_TOKENS, GIB, Card, Plan, ServedModel, Share, fit, most_cards
 from specreason_sgl.servers.gpu.shapes import find
 from specreason_sgl.servers.pairs import Wanted, numbered, routers
 
 PORT = 30000
 REPLICA_PORTS = 10
-"""Behind a router the servers listen this far above it."""
+"""How far the servers' ports are above the port of their router."""
 
 
 @dataclass(frozen=True)
 class Launch:
-    """A pair of servers on GPUs, planned."""
+    """A planned pair of servers on GPUs."""
 
     spec: PairSpec
     plan: Plan
@@ -37,9 +37,9 @@ class Launch:
     replicas: int
     port: int
     dummies: Mapping[str, Path] = field(default_factory=dict)
-    """By a model's name, the folder that is served in its stead."""
+    """By a model's name, the folder with made-up weights that is served instead."""
 
-    def servers(self, logs: Path) -> list[processes.Plan]:
+    def servers(self, logs: Path) -> list[processes.ServerSpec]:
         """The servers, and the routers of replicas, in the order of their start.
 
         Args:
@@ -48,7 +48,7 @@ class Launch:
         first = self.port if self.replicas == 1 else self.port + REPLICA_PORTS
         sides = {"base": (self.spec.base, self.plan.base, 0), "small": (self.spec.small, self.plan.small, 1)}
         found = [
-            processes.Plan(
+            processes.ServerSpec(
                 name := numbered(role, replica),
                 self._arguments(model, share, first + 2 * replica + stage, replica),
                 first + 2 * replica + stage,
@@ -61,17 +61,17 @@ class Launch:
         return [*found, *routers(found, iter((self.port, self.port + 2, self.port + 1, self.port + 3)), logs)]
 
     def commands(self) -> list[str]:
-        """The servers as commands for a shell with a key in `API_KEY`, each to be given when the one before answers."""
+        """The servers as shell commands that read the key from `API_KEY`; run each when the last one answers."""
         return [_command(server) for server in self.servers(Path())]
 
     def wanted(self, limit_s: float) -> Wanted:
-        """The same for `pairs.up`.
+        """The pair in the form that `pairs.up` starts.
 
         Args:
-            limit_s: how long all may take to be ready, in seconds.
+            limit_s: seconds until all servers have to be ready.
 
         Raises:
-            SpecReasonError: somebody listens on a port that is needed.
+            SpecReasonError: another program listens on a port that is needed.
         """
         for server in self.servers(Path()):
             with socket.socket() as probe:
@@ -86,9 +86,12 @@ class Launch:
         return Wanted(self.spec.label, self.servers, key, attempts=1, limit_s=limit_s)
 
     def lines(self) -> Iterator[str]:
-        """The plan for people."""
+        """The plan as lines for people."""
         for role, share in (("base", self.plan.base), ("small", self.plan.small)):
-            shape, place = share.side.shape, "a card" if share.side.cards == 1 else f"each of {share.side.cards} cards"
+            shape, place = (
+                share.served.shape,
+                "a card" if share.served.cards == 1 else f"each of {share.served.cards} cards",
+            )
             yield (
                 f"{role:<6} {shape.name}: on {place} {share.weights / GIB:.1f} GiB of weights, "
                 f"{share.cache / GIB:.1f} GiB of cache for {share.tokens} tokens, "
@@ -100,12 +103,12 @@ class Launch:
         yield f"tokens drafted in the base server: {self.decode.why}"
 
     def told(self) -> dict[str, Any]:
-        """The plan for programs; bytes are on each card."""
+        """The plan as plain data for programs; bytes are on each card."""
         shares = {"base": self.plan.base, "small": self.plan.small}
         return {
             role: {
-                "model": share.side.shape.name,
-                "cards": share.side.cards,
+                "model": share.served.shape.name,
+                "cards": share.served.cards,
                 "weight_bytes": share.weights,
                 "cache_bytes": share.cache,
                 "reserve_bytes": share.reserve,
@@ -128,9 +131,9 @@ class Launch:
             "--load-format": "safetensors",
             "--host": "127.0.0.1",
             "--port": port,
-            "--tp-size": share.side.cards,
+            "--tp-size": share.served.cards,
             "--base-gpu-id": card,
-            "--attention-backend": attention.choose(self.spec.attention_backend, share.side.shape),
+            "--attention-backend": attention.choose(self.spec.attention_backend, share.served.shape),
             "--dtype": model.dtype,
             "--quantization": model.quantization,
             "--kv-cache-dtype": self.spec.cache_dtype,
@@ -174,8 +177,8 @@ def prepare(spec: PairSpec, cards: Sequence[Card], *, replicas: int = 1, port: i
         attention.choose(spec.attention_backend, shape)
     decode = choose(spec.decode, base, small, spec.draft_head)
     sides = [
-        Side(shape, model.cards or most, model.dtype, model.quantization, spec.cache_dtype)
-        for shape, model, most in ((base, spec.base, spread(base, each)), (small, spec.small, 1))
+        ServedModel(shape, model.cards or most, model.dtype, model.quantization, spec.cache_dtype)
+        for shape, model, most in ((base, spec.base, most_cards(base, each)), (small, spec.small, 1))
     ]
     draft = find(decode.draft) if decode.draft else None
     # One plan for all replicas, so each place has what its poorest card has.
@@ -192,6 +195,6 @@ def prepare(spec: PairSpec, cards: Sequence[Card], *, replicas: int = 1, port: i
     return Launch(spec, plan, decode, each, replicas, port, stand_ins)
 
 
-def _command(server: processes.Plan) -> str:
+def _command(server: processes.ServerSpec) -> str:
     module = "sglang_router.launch_router" if server.is_router else "sglang.launch_server"
     return shlex.join(["python", "-m", "specreason_sgl.servers.keyed", module, *server.arguments])

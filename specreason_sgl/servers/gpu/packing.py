@@ -1,4 +1,4 @@
-"""How a checkpoint's weights are packed: bytes for a weight, and which layers are left as they were."""
+"""How a checkpoint's weights are quantised: bytes for each weight, and which layers are not quantised."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ METHOD_BYTES = {
     # Four bits, and a byte of scale for each group of 16.
     **dict.fromkeys(("modelopt_fp4", "nvfp4_online"), 0.5625),
 }
-"""Bytes of a weight in the linear layers; a method that is not here counts as unquantised, which is never too few."""
+"""Bytes of a weight in the linear layers, by method; unknown methods count as unquantised, never as too few."""
 
 ALGORITHMS = {"fp8": "modelopt_fp8", "nvfp4": "modelopt_fp4"}
-"""ModelOpt's names for what SGLang calls otherwise."""
+"""ModelOpt's names of methods, and SGLang's names for them."""
 
 LEFT_OUT = (
     *("ignore", "ignored_layers", "modules_to_not_convert", "exclude_modules", "exclude"),
     "llm_int8_skip_modules",
 )
 LEAST_OVERHEAD = 0.04
-"""Bytes for scales and zero points, of which files have some more than the arithmetic says."""
+"""Extra bytes for each weight: files have more scales and zero points than the calculation gives."""
 
 _PREFIXES = ("", "model.", "model.language_model.", "language_model.model.")
 
@@ -42,13 +42,13 @@ class Packing:
 
     method: str
     packed: int
-    """Parameters that are."""
+    """How many parameters are packed."""
     bytes_each: float | None
-    """Of one of them; None if the method is not known here."""
+    """Bytes of one packed parameter; None if the method is not known."""
 
 
 def read(config: Config, blocks: tuple[Block, ...]) -> Packing | None:
-    """The packing that a configuration tells of, or None.
+    """The packing that a configuration describes; None if it describes none.
 
     Args:
         config: a model's fields, its ``quantization_config`` among them.
@@ -118,7 +118,7 @@ def _left_out(told: Config) -> list[str]:
 
 
 def _targets(told: Config) -> list[str]:
-    """Names of what alone is packed; empty if all linear layers are."""
+    """The names of the only modules that are packed; empty if all linear layers are."""
     groups = told.get("config_groups")
     if not isinstance(groups, Mapping):
         return []
@@ -143,7 +143,7 @@ class _Names:
         self.expressions = [found for one in patterns if one.startswith("re:") if (found := _compiled(one[3:]))]
 
     def has(self, name: str) -> bool:
-        """Whether a pattern means the module of this name, or one that it is in."""
+        """Whether a pattern matches the module of this name, or a module that contains it."""
         words = name.split(".")
         ends = range(len(words) + 1)
         if any(".".join(words[start:end]) in self.parts for start in ends for end in ends[start + 1 :]):

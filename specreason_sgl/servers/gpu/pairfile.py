@@ -22,7 +22,7 @@ from specreason_sgl.errors import UsageError
 from specreason_sgl.files import read_toml
 from specreason_sgl.servers import API_KEY
 from specreason_sgl.servers.gpu.decode import Method
-from specreason_sgl.tables import put, told
+from specreason_sgl.tables import complaint, put
 
 RUN_CODE = (
     "--trust-remote-code",
@@ -33,14 +33,14 @@ RUN_CODE = (
     "--unified-cache-external-linker-config",
     "--config",
 )
-"""SGLang's options that have a server run code from elsewhere, or that may hold any others."""
+"""SGLang's options that make a server run foreign code, or that read further options from a file."""
 LOAD_FORMATS = ("--load-format", "--speculative-draft-load-format")
 SAFE_FORMATS = ("safetensors", "dummy")
 KEYS = ("--api-key", "--admin-api-key")
 
 
 class ModelSpec(BaseModel):
-    """One model and what its server is told."""
+    """One model, and the options of its server."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,7 +51,7 @@ class ModelSpec(BaseModel):
     dtype: str = "auto"
     quantization: str | None = None
     arguments: tuple[str, ...] = ()
-    """More of SGLang's server arguments; they win over ours."""
+    """Further SGLang server arguments; they override ours."""
 
     @field_validator("arguments")
     @classmethod
@@ -61,7 +61,7 @@ class ModelSpec(BaseModel):
         return arguments
 
     def risks(self) -> Iterator[str]:
-        """What its arguments do that its owner should have asked for."""
+        """The dangerous effects of its arguments, which the user has to allow."""
         for name, value in _options(self.arguments):
             if any(_means(name, option) for option in RUN_CODE) or (
                 _means(name, "--hicache-storage-backend") and value == "dynamic"
@@ -83,11 +83,11 @@ class PairSpec(BaseModel):
     context: int = Field(10240, ge=1024)
     """Tokens of the longest problem: the paper's thinking budget of 8192, and room for the question and the answer."""
     concurrency: int | None = Field(None, ge=1)
-    """Problems of that length at the same time; as many as fit if not given."""
+    """How many problems of that length run at the same time; as many as fit if not given."""
     cache_dtype: str = "auto"
-    """Of both models' caches, as SGLang's ``--kv-cache-dtype``."""
+    """The type of both models' caches, as SGLang's ``--kv-cache-dtype``."""
     attention_backend: str | None = None
-    """SGLang's; if not given FlashInfer's, but for families that SGLang refuses it for."""
+    """SGLang's ``--attention-backend``; if not given FlashInfer, except for families where SGLang refuses it."""
     decode: Method = "off"
     """How the base server drafts tokens for itself."""
     draft_head: str | None = None
@@ -97,12 +97,12 @@ class PairSpec(BaseModel):
 
     @property
     def label(self) -> str:
-        """What a run on it is filed under."""
+        """The pair's name in runs."""
         return f"{self.base.model} + {self.small.model}{' (made-up weights)' if self.dummy else ''}"
 
 
 def risks(spec: PairSpec) -> list[str]:
-    """What servers of a pair would do that is not to be done because a file says so."""
+    """The dangerous effects of a pair's arguments, which a file alone may not cause."""
     return [f"{role}: {risk}" for role, model in (("base", spec.base), ("small", spec.small)) for risk in model.risks()]
 
 
@@ -119,7 +119,7 @@ def read(pair: str | None, overrides: Mapping[str, Any]) -> PairSpec:
         overrides: values by dotted name, such as ``base.model``.
 
     Raises:
-        UsageError: there is no such file, or something in it is not what it should be; the message names the field.
+        UsageError: there is no such file, or a value in it is not valid; the message names the field.
     """
     row: dict[str, Any] = {}
     if pair is not None:
@@ -136,7 +136,7 @@ def read(pair: str | None, overrides: Mapping[str, Any]) -> PairSpec:
     try:
         return PairSpec.model_validate(row)
     except ValidationError as error:
-        raise UsageError(f"the pair: {'; '.join(told(e) for e in error.errors())}") from error
+        raise UsageError(f"the pair: {'; '.join(complaint(e) for e in error.errors())}") from error
 
 
 def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -148,12 +148,12 @@ def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _means(name: str, option: str) -> bool:
-    """Whether SGLang takes a name for an option: it may be cut short."""
+    """Whether SGLang takes a name for an option; SGLang accepts shortened names."""
     return option.startswith(name) and name != "--"
 
 
 def _is_here(address: str) -> bool:
-    """Whether only this machine reaches an address."""
+    """Whether an address can be reached from this machine only."""
     try:
         return ip_address(address).is_loopback
     except ValueError:

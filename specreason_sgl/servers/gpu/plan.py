@@ -1,4 +1,4 @@
-"""How two models share the memory of the cards: a pure calculation, told in SGLang's own terms.
+"""How two models share the memory of the cards: a pure calculation, with results as SGLang's arguments.
 
 What SGLang 0.5.23 does with ``--mem-fraction-static`` (``bootstrap.measure_pre_model_load_memory`` and
 ``KVCacheConfigurator._profile_available_bytes``): it measures the memory that is *free* after CUDA and the links
@@ -12,7 +12,8 @@ other, the base model first. A plan also caps both pools (``--max-total-tokens``
 free memory than foreseen does not take what the other one still needs.
 
 Weights and cache follow from the models' configurations exactly enough. The rest is an estimate that no GPU has
-confirmed yet: `CONTEXT_BYTES` before the first measurement, and what a running server allocates (`Side.reserve`).
+confirmed yet: `CONTEXT_BYTES` before the first measurement, and what a running server allocates
+(`ServedModel.reserve`).
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ from specreason_sgl.servers.gpu.shapes import Shape
 GIB = 2**30
 
 CHUNK_TOKENS = 2048
-"""Prefill chunk of both servers. Behind the first prompt a call brings a step at most, so that more would be idle."""
+"""Prefill chunk of both servers, in tokens. After the first prompt a call adds one step at most, so a larger chunk
+would not be used."""
 
 CONTEXT_BYTES = int(0.75 * GIB)
-"""Estimate of what CUDA, its libraries and NCCL take on a card for each process, before SGLang measures."""
+"""Estimate of the bytes that CUDA, its libraries and NCCL take on a card for each process, before SGLang measures."""
 
 WORKSPACE_BYTES = GIB
 """FlashInfer's workspace, which SGLang sets to half a GiB for Qwen models, and as much again for everything small."""
@@ -39,24 +41,24 @@ GRAPH_BYTES, GRAPH_COUNT, GRAPH_REQUEST_BYTES = 8 * 2**20, 46, 2 * 2**20
 """SGLang's own figures (``reserve_for_graph_mb``): for each captured prefill size, their number, for each request."""
 
 CACHE_SHARE = 0.9
-"""Of what is left for the caches, so that the estimates may be wrong by as much."""
+"""The share of the remaining memory that the caches get; the rest allows for errors of the estimates."""
 
 LEAST_CONTEXT, CONTEXT_STEP = 4096, 1024
 LEAST_REQUESTS, MOST_REQUESTS = 16, 256
 LEAST_STATEFUL = 4
-"""Requests at a time where each takes memory of its own, whatever its length (linear attention)."""
+"""The fewest requests at a time for models with linear attention, where each takes memory of a fixed size."""
 STATES = 5
-"""What SGLang holds of such memory for each request: itself, two tracked, and what the prefix cache keeps."""
+"""How many such states SGLang holds for each request: its own, two tracked ones, and those of the prefix cache."""
 EVEN = 0.9
-"""Cards whose free memory differs by no more are taken for equal."""
+"""Cards count as equal if their free memory differs by no more than this ratio."""
 
 COUNTS = (1, 2, 4, 8)
-"""Of cards that a model may be spread over."""
+"""The numbers of cards that a model may be spread over."""
 MOST_CARDS = max(COUNTS)
 
 
 class DoesNotFit(SpecReasonError):
-    """The models, the context and the concurrency do not fit; the hint is the nearest thing that does."""
+    """The models do not fit with this context and concurrency; the hint is the most similar choice that fits."""
 
 
 @dataclass(frozen=True)
@@ -65,16 +67,16 @@ class Card:
 
     name: str
     memory: int
-    """Bytes that programs can use, all in all."""
+    """The bytes that programs can use in total."""
     free: int
-    """Bytes that are free now."""
+    """The bytes that are free."""
     index: int = 0
     """Its number for CUDA."""
 
 
 @dataclass(frozen=True)
-class Side:
-    """One model as its server is to hold it."""
+class ServedModel:
+    """One model, and the form in which its server shall hold it."""
 
     shape: Shape
     cards: int = 1
@@ -109,7 +111,7 @@ class Side:
         return STATES * requests if self.shape.state_bytes() else 0
 
     def state_bytes(self, requests: int) -> int:
-        """What they take on each card; SGLang pads them by one, and keeps one more for each token that is drafted."""
+        """Bytes of these states on each card; SGLang adds one state, and one more for each drafted token."""
         drafted = self.drafted * (requests + 1)
         return (self.states(requests) + 1 + drafted) * self.shape.state_bytes(self.cards)
 
@@ -123,26 +125,26 @@ class Side:
 
 @dataclass(frozen=True)
 class Share:
-    """What one server gets; bytes on each of its cards."""
+    """The memory that one server gets, in bytes on each of its cards."""
 
-    side: Side
+    served: ServedModel
     first_card: int
-    """Position of its first card among the plan's."""
+    """The position of its first card among the cards of the plan."""
     free: int
-    """What is free when SGLang measures."""
+    """Bytes that are free when SGLang measures."""
     weights: int
     cache: int
-    """For tokens, and for what linear attention keeps of each request."""
+    """Bytes for the tokens' cache, and for what linear attention stores for each request."""
     reserve: int
     tokens: int
-    """Room in the cache: SGLang's ``--max-total-tokens``."""
+    """Tokens that the cache has room for: SGLang's ``--max-total-tokens``."""
     states: int = 0
     """SGLang's ``--max-mamba-cache-size``; 0 if the model has no linear attention."""
 
     @property
     def places(self) -> range:
-        """Positions of its cards among the plan's."""
-        return range(self.first_card, self.first_card + self.side.cards)
+        """The positions of its cards among the cards of the plan."""
+        return range(self.first_card, self.first_card + self.served.cards)
 
     @property
     def fraction(self) -> float:
@@ -152,7 +154,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Plan:
-    """A pair of servers that fits; the base model is started first."""
+    """A pair of servers that fits the cards; the base model is started first."""
 
     base: Share
     small: Share
@@ -168,8 +170,8 @@ class Plan:
 
 
 def fit(
-    base: Side,
-    small: Side,
+    base: ServedModel,
+    small: ServedModel,
     cards: Sequence[Card],
     *,
     context: int,
@@ -178,9 +180,9 @@ def fit(
 ) -> Plan:
     """Share the cards between two models.
 
-    Each model takes neighbouring cards, as many as its `Side.cards`, so that there is most room: cards of its own for
-    the small one where there are enough, else the last of the base model's. On shared cards both caches get room for
-    equally many tokens, because both models read the same reasoning.
+    Each model takes neighbouring cards, as many as its `ServedModel.cards`, chosen so that the caches have most room:
+    the small model gets cards of its own where there are enough, else the last of the base model's. On shared cards
+    both caches get room for equally many tokens, because both models read the same reasoning.
 
     Args:
         base: the base model.
@@ -188,36 +190,36 @@ def fit(
         cards: all the cards that may be used.
         context: tokens of the longest problem, from the prompt to the answer.
         concurrency: problems of that length at the same time; as many as fit if None.
-        fewer: whether the base model may take fewer cards than its `Side.cards` where they are of unequal size.
+        fewer: whether the base model may take fewer cards than its `ServedModel.cards` where they are of unequal size.
 
     Raises:
         DoesNotFit: there is not enough memory; the hint is what would fit.
         UsageError: there are fewer cards than asked for, a model's heads cannot be spread like that, or a model's
             positions end before the context does.
     """
-    for side in (base, small):
-        _check(side, len(cards), context)
+    for served in (base, small):
+        _check(served, len(cards), context)
     wanted = concurrency or 1
-    sides = [base]
+    choices = [base]
     if fewer and not _are_even(cards):
-        sides += [replace(base, cards=count) for count in COUNTS if count < base.cards and base.shape.divides(count)]
-    room = max((_room(side, small, cards, wanted) for side in sides), key=lambda room: room.tokens)
+        choices += [replace(base, cards=count) for count in COUNTS if count < base.cards and base.shape.divides(count)]
+    room = max((_room(served, small, cards, wanted) for served in choices), key=lambda room: room.tokens)
     if room.tokens >= wanted * context:
         return room.plan(context)
     raise DoesNotFit(
-        f"{_told(room.base.side)} and {_told(small)} do not fit: {room.shortage(wanted * context)}",
-        hint=_nearest(room.base.side, small, cards, context, wanted),
+        f"{_told(room.base.served)} and {_told(small)} do not fit: {room.shortage(wanted * context)}",
+        hint=_nearest(room.base.served, small, cards, context, wanted),
     )
 
 
-def spread(shape: Shape, cards: int) -> int:
+def most_cards(shape: Shape, cards: int) -> int:
     """The most of so many cards that a model's heads can be spread over, a power of two."""
     return max(count for count in COUNTS if count <= max(cards, 1) and shape.divides(count))
 
 
 @dataclass(frozen=True)
 class _Room:
-    """Both servers laid out, with the tokens that their caches have room for; negative ones if not even the weights."""
+    """A layout of both servers, and the tokens that their caches have room for; negative if the weights do not fit."""
 
     base: Share
     small: Share
@@ -232,14 +234,14 @@ class _Room:
         return Plan(self.base, self.small, context, self.requests)
 
     def shortage(self, tokens: int) -> str:
-        """What is missing on the card that misses most."""
+        """The missing memory on the card that lacks most, as text."""
         both = (self.base, self.small)
         found = []
         for place, card in enumerate(self.cards):
             shares = [share for share in both if place in share.places]
             weights = sum(share.weights for share in shares)
-            rest = sum(share.reserve + share.side.state_bytes(self.requests) + CONTEXT_BYTES for share in shares)
-            cache = int(sum(share.side.token for share in shares) * tokens / CACHE_SHARE)
+            rest = sum(share.reserve + share.served.state_bytes(self.requests) + CONTEXT_BYTES for share in shares)
+            cache = int(sum(share.served.token for share in shares) * tokens / CACHE_SHARE)
             found.append((weights + rest + cache - card.free, weights, rest, cache, card.free))
         _, *parts = max(found)
         weighs, runs, holds, free = (part / GIB for part in parts)
@@ -249,8 +251,8 @@ class _Room:
         )
 
 
-def _room(base: Side, small: Side, cards: Sequence[Card], concurrency: int) -> _Room:
-    """The layout with most room; of equal ones the first, which has the base model on the first cards."""
+def _room(base: ServedModel, small: ServedModel, cards: Sequence[Card], concurrency: int) -> _Room:
+    """The layout with most room; of equal layouts the first, with the base model on the first cards."""
     rooms = (
         _laid_out(base, small, cards, concurrency, first, second)
         for first in range(len(cards) - base.cards + 1)
@@ -260,23 +262,27 @@ def _room(base: Side, small: Side, cards: Sequence[Card], concurrency: int) -> _
 
 
 def _places(end: int, wanted: int, cards: int) -> Iterator[int]:
-    """Where a small model may begin beside a base model that ends there, the best places for equal cards first."""
+    """The cards where a small model may begin if the base model ends at ``end``, for equal cards the best first."""
     within = max(0, min(end, cards) - wanted) + 1
     yield from range(end, cards - wanted + 1)
     yield from reversed(range(within))
     yield from range(within, min(end, cards - wanted + 1))
 
 
-def _laid_out(base: Side, small: Side, cards: Sequence[Card], concurrency: int, first: int, second: int) -> _Room:
+def _laid_out(
+    base: ServedModel, small: ServedModel, cards: Sequence[Card], concurrency: int, first: int, second: int
+) -> _Room:
     is_stateful = bool(base.states(1) or small.states(1))
     requests = min(MOST_REQUESTS, max(LEAST_STATEFUL if is_stateful else LEAST_REQUESTS, 2 * concurrency))
     places = range(first, first + base.cards), range(second, second + small.cards)
-    fixed = [side.weights + side.state_bytes(requests) + side.reserve(requests) for side in (base, small)]
+    fixed = [served.weights + served.state_bytes(requests) + served.reserve(requests) for served in (base, small)]
 
     def room(place: int) -> int:
         """Tokens that a card has room for, in the caches of all that is on it."""
         here = [
-            (taken, side.token) for side, own, taken in zip((base, small), places, fixed, strict=True) if place in own
+            (taken, served.token)
+            for served, own, taken in zip((base, small), places, fixed, strict=True)
+            if place in own
         ]
         left = cards[place].free - sum(taken + CONTEXT_BYTES for taken, _ in here)
         return int(left * CACHE_SHARE) // sum(token for _, token in here)
@@ -296,24 +302,24 @@ def _laid_out(base: Side, small: Side, cards: Sequence[Card], concurrency: int, 
     )
 
 
-def _share(side: Side, first: int, free: int, tokens: int, requests: int) -> Share:
-    cache = tokens * side.token + side.state_bytes(requests)
-    return Share(side, first, free, side.weights, cache, side.reserve(requests), tokens, side.states(requests))
+def _share(served: ServedModel, first: int, free: int, tokens: int, requests: int) -> Share:
+    cache = tokens * served.token + served.state_bytes(requests)
+    return Share(served, first, free, served.weights, cache, served.reserve(requests), tokens, served.states(requests))
 
 
 def _are_even(cards: Sequence[Card]) -> bool:
     return min(card.free for card in cards) >= EVEN * max(card.free for card in cards)
 
 
-def _check(side: Side, cards: int, context: int) -> None:
-    shape = side.shape
-    if side.cards > cards:
-        raise UsageError(f"`{shape.name}` is to be spread over {side.cards} cards, and there are {cards}")
-    if not shape.divides(side.cards):
+def _check(served: ServedModel, cards: int, context: int) -> None:
+    shape = served.shape
+    if served.cards > cards:
+        raise UsageError(f"`{shape.name}` is to be spread over {served.cards} cards, and there are {cards}")
+    if not shape.divides(served.cards):
         heads = f"{shape.heads} heads and {shape.kv_heads} key-value heads"
         raise UsageError(
-            f"`{shape.name}` has {heads}, which cannot be spread over {side.cards} cards",
-            hint=f"{spread(shape, cards)} would do",
+            f"`{shape.name}` has {heads}, which cannot be spread over {served.cards} cards",
+            hint=f"{most_cards(shape, cards)} would do",
         )
     if context > shape.context:
         raise UsageError(
@@ -322,8 +328,8 @@ def _check(side: Side, cards: int, context: int) -> None:
         )
 
 
-def _nearest(base: Side, small: Side, cards: Sequence[Card], context: int, concurrency: int) -> str:
-    """What fits: less at the same time or a shorter context, if that is enough, and the mildest change otherwise."""
+def _nearest(base: ServedModel, small: ServedModel, cards: Sequence[Card], context: int, concurrency: int) -> str:
+    """A choice that fits: lower concurrency or a shorter context, if that is enough, else the smallest other change."""
     found = []
     fewer = _room(base, small, cards, 1).tokens // context
     shorter = _room(base, small, cards, concurrency).tokens // concurrency // CONTEXT_STEP * CONTEXT_STEP
@@ -340,7 +346,9 @@ def _nearest(base: Side, small: Side, cards: Sequence[Card], context: int, concu
     return f"what fits: {', or '.join(found)}"
 
 
-def _others(base: Side, small: Side, cards: Sequence[Card]) -> Iterator[tuple[str, Side, Side, Sequence[Card]]]:
+def _others(
+    base: ServedModel, small: ServedModel, cards: Sequence[Card]
+) -> Iterator[tuple[str, ServedModel, ServedModel, Sequence[Card]]]:
     light, small_light = replace(base, cache_dtype="fp8_e4m3"), replace(small, cache_dtype="fp8_e4m3")
     yield "a cache in 8 bits (`--set cache_dtype=fp8_e4m3`)", light, small_light, cards
     if base.quantization is None and base.shape.quantization is None:
@@ -353,10 +361,10 @@ def _others(base: Side, small: Side, cards: Sequence[Card]) -> Iterator[tuple[st
     for count in COUNTS[1:]:
         if count > len(cards) or not are_even:
             kind = "such cards" if are_even else f"cards of {card.free / GIB:.1f} GiB"
-            yield f"{count} {kind}", replace(base, cards=spread(base.shape, count)), small, [card] * count
+            yield f"{count} {kind}", replace(base, cards=most_cards(base.shape, count)), small, [card] * count
 
 
-def _told(side: Side) -> str:
-    kind = side.quantization or side.shape.quantization
-    over = f" over {side.cards} cards" if side.cards > 1 else ""
-    return f"`{side.shape.name}`{f' in {kind}' if kind else ''}{over}"
+def _told(served: ServedModel) -> str:
+    kind = served.quantization or served.shape.quantization
+    over = f" over {served.cards} cards" if served.cards > 1 else ""
+    return f"`{served.shape.name}`{f' in {kind}' if kind else ''}{over}"

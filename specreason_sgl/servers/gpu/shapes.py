@@ -1,4 +1,4 @@
-"""What a model's configuration says of its memory: bytes of weights, bytes of cache for a token.
+"""The memory that a model needs, from its configuration: bytes of weights, bytes of cache for a token.
 
 Configurations come from three places, none of which needs the network: the facts of stock models (``models.toml``),
 a local folder, the hub's cache on this machine.
@@ -19,7 +19,7 @@ from typing import Any
 from specreason_sgl.errors import UsageError
 from specreason_sgl.servers.gpu import blocks, packing
 from specreason_sgl.servers.gpu.blocks import Block
-from specreason_sgl.servers.gpu.fields import Config, Unusable, each, family, flat, need, number
+from specreason_sgl.servers.gpu.fields import Config, Unusable, family, flat, for_each_layer, need, number
 from specreason_sgl.servers.gpu.packing import Packing
 
 DTYPE_BYTES = {"float16": 2, "half": 2, "bfloat16": 2, "bf16": 2, "float32": 4, "float": 4}
@@ -27,9 +27,9 @@ AUTO_BYTES = 2
 """SGLang takes checkpoints of 32 bits as float16 unless told otherwise."""
 
 CONTEXTS = ("max_sequence_length", "seq_length", "max_seq_len", "model_max_length", "max_position_embeddings")
-"""SGLang's names for the longest text, in its order."""
+"""SGLang's names for the longest context, in the order in which SGLang reads them."""
 TIED = ("gemma", "cohere")
-"""Families whose output layer is the embedding if nothing else is said."""
+"""Families whose output layer is the embedding by default."""
 NOT_PLANNED = "the model cannot be planned: start its server by hand, and name it by its URL"
 
 CACHE_BYTES = {"fp8_e4m3": 1, "fp8_e5m2": 1, "bf16": 2, "bfloat16": 2}
@@ -51,15 +51,15 @@ class Shape:
     linear_heads: int = 0
     """Heads of the layers with linear attention."""
     beside: int = 0
-    """Parameters of embeddings that the layers have for themselves."""
+    """Parameters of the layers' own embeddings."""
     packing: Packing | None = None
     """The checkpoint's own quantisation, if it is quantised."""
     family: frozenset[str] = frozenset()
-    """What its kind is called."""
+    """The names of its family."""
     tokenizer: str | None = None
-    """Equal for models that have the same tokens under the same ids; None if unknown."""
+    """A digest that is equal for models with the same tokens under the same ids; None if unknown."""
     stored: int | None = None
-    """Bytes of the weight files, where they are at hand."""
+    """Bytes of the weight files; None if they are not on this machine."""
 
     @classmethod
     def read(cls, name: str, config: Config) -> Shape:
@@ -92,7 +92,7 @@ class Shape:
         if not config.get("num_attention_heads"):
             raise Unusable("num_attention_heads")
         layers = blocks.read(config)
-        heads = max(each(config, len(layers), "num_attention_heads") or [])
+        heads = max(for_each_layer(config, len(layers), "num_attention_heads") or [])
         kimi = config.get("linear_attn_config") or {}
         linear = number(config, "linear_num_value_heads", "linear_num_heads", "mamba_num_heads")
         return cls(
@@ -219,7 +219,7 @@ def find(model: str) -> Shape:
 
 
 def configuration(model: str) -> Mapping[str, Any]:
-    """A model's ``config.json``, or for a stock model what is known of it.
+    """A model's ``config.json``, or the known fields of a stock model.
 
     Args:
         model: a folder with ``config.json``, a stock model's name, or one that is in the hub's cache here.

@@ -1,0 +1,177 @@
+"""Opening a pair of servers: named ones, the pair that is up, or the embedded pair, started for this purpose."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from specreason_sgl.engine.watch import WAIT_S
+from specreason_sgl.errors import UsageError
+from specreason_sgl.lang.scope import Scope
+from specreason_sgl.packages import need
+from specreason_sgl.servers import EMBEDDED
+from specreason_sgl.text.thinking import thinking_named
+
+if TYPE_CHECKING:
+    from specreason_sgl.engine.backend import Endpoint
+    from specreason_sgl.events import Role
+    from specreason_sgl.lang.pair import Pair
+    from specreason_sgl.servers.pairs import Address
+
+OWNED_WAIT_S = 2.0
+"""Seconds to wait for a server that this command itself has started: nothing would start it again."""
+
+
+@dataclass(frozen=True)
+class PairOptions:
+    """Which servers to use."""
+
+    pair: str | None = None
+    base: str | None = None
+    small: str | None = None
+    api_key: str | None = None
+    name: str | None = None
+    """The pair's name for the run, if it has one."""
+    wait_for_server_s: float = WAIT_S
+    """Seconds to wait for a server that stops answering."""
+    call_limit_s: float | None = None
+    """Seconds without any answer after which a call is sent again; the endpoint's default if not given."""
+    thinking: str | None = None
+    """The models' thinking format, or two with a comma between them, for base and small."""
+    models: Mapping[Role, str] = field(default_factory=dict)
+    """Addresses of further models, by role."""
+
+    def __post_init__(self) -> None:
+        """Refuse contradictions before anything is started.
+
+        Raises:
+            UsageError: both a pair and servers are named, or the pair or the thinking format is not known.
+        """
+        for name in (self.thinks("base"), self.thinks("small")):
+            if name is not None:
+                thinking_named(name)
+        if self.pair and (self.base or self.small):
+            raise UsageError("`--pair` and `--base`/`--small` exclude each other")
+        if self.pair not in (None, EMBEDDED):
+            raise UsageError(
+                f"there is no pair `{self.pair}`", hint="use `--pair embedded`, or `--base URL --small URL`"
+            )
+
+    def thinks(self, role: str) -> str | None:
+        """The thinking format of one of the models; None if not given."""
+        base, comma, small = (self.thinking or "").partition(",")
+        return (small if comma and role == "small" else base).strip() or None
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the options mean the pair that comes with the package."""
+        return not (self.base or self.small)
+
+    @property
+    def label(self) -> str:
+        """What the run is filed under."""
+        if self.name:
+            return self.name
+        return EMBEDDED if self.is_embedded else " + ".join(url for url in (self.base, self.small) if url)
+
+    def or_kept_up(self) -> PairOptions:
+        """These options; or, if they name no servers and a pair other than the embedded one is up, that pair."""
+        from specreason_sgl.servers import pairs
+
+        if self.pair or self.base or self.small:
+            return self
+        running = pairs.running()
+        if running is None or running.label == EMBEDDED:
+            return self
+        return replace(self, base=running.base.url, small=running.small.url, name=running.label)
+
+
+def embedded_models() -> tuple[Path, Path]:
+    """The folders of the embedded base and small model."""
+    pair = Path(__file__).parents[1] / "embedded"
+    return pair / "base", pair / "small"
+
+
+@contextmanager
+def open_pair(
+    options: PairOptions, say: Callable[[str], None] = lambda _: None, scope: Scope | None = None
+) -> Iterator[Pair[Endpoint]]:
+    """The servers, connected: those named, the embedded pair that is up, or one started for this scope alone.
+
+    Args:
+        options: which servers.
+        say: called with a line on what is being waited for.
+        scope: the scope that all calls belong to.
+
+    Raises:
+        SpecReasonError: a server cannot be started or reached.
+    """
+    from specreason_sgl.servers import pairs
+
+    scope = scope or Scope()
+    if not options.is_embedded:
+        yield connect(
+            pairs.Address(options.base, options.api_key or pairs.key_of(options.base)) if options.base else None,
+            pairs.Address(options.small, options.api_key or pairs.key_of(options.small)) if options.small else None,
+            options,
+            scope,
+        )
+    elif (running := pairs.running()) and running.label == EMBEDDED:
+        yield connect(running.base, running.small, options, scope)
+    else:
+        need("sglang", "torch")
+        # SGLang's frontend takes seconds to import; while servers start that costs nothing.
+        threading.Thread(target=_import_frontend, daemon=True).start()
+        with tempfile.TemporaryDirectory(prefix="specreason-") as logs:
+            base, small = embedded_models()
+            with pairs.launch(base, small, Path(logs), on_progress=say) as started:
+                owned = replace(options, wait_for_server_s=min(options.wait_for_server_s, OWNED_WAIT_S))
+                yield connect(started.base, started.small, owned, scope)
+
+
+def connect(base: Address | None, small: Address | None, options: PairOptions, scope: Scope) -> Pair[Endpoint]:
+    """Connect to running servers, each in its role.
+
+    Raises:
+        SpecReasonError: a server cannot be reached.
+    """
+    from specreason_sgl.lang.pair import Pair
+    from specreason_sgl.servers.pairs import Address, key_of
+
+    return Pair(
+        endpoint(base, "base", options, scope) if base else None,
+        endpoint(small, "small", options, scope) if small else None,
+        {
+            role: endpoint(Address(url, options.api_key or key_of(url)), role, options, scope)
+            for role, url in options.models.items()
+        },
+    )
+
+
+def endpoint(address: Address, role: str, options: PairOptions, scope: Scope) -> Endpoint:
+    """Connect to one running server, with the time limits of the options.
+
+    Raises:
+        SpecReasonError: the server cannot be reached.
+    """
+    from specreason_sgl.engine.backend import Endpoint
+    from specreason_sgl.engine.transport import READ_S
+
+    return Endpoint(
+        address.url,
+        role,
+        api_key=address.api_key,
+        read_s=options.call_limit_s or READ_S,
+        wait_s=options.wait_for_server_s,
+        thinking=options.thinks(role),
+        scope=scope,
+    )
+
+
+def _import_frontend() -> None:
+    import specreason_sgl.engine.backend  # noqa: F401
