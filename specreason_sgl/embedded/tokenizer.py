@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from specreason_sgl.pair.stories import story
+from specreason_sgl.embedded.stories import story
 from specreason_sgl.text.prompts import EMBEDDED, THINK_CLOSE, THINK_OPEN, VERDICT
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Train the embedded pair from scratch: ``python -m specreason_sgl.pair.train``.
+"""Train the embedded pair from scratch: ``python -m specreason_sgl.embedded.train``.
 
 The small model only learns to solve. The base model goes through stages: solving, with checking drills beside
 it; judging steps in their chain, corrupted ones first and the small model's own drafts later; then it is made
@@ -27,10 +27,10 @@ from torch import nn
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from specreason_sgl.pair import stories
-from specreason_sgl.pair.evaluate import drafts, load, measure
-from specreason_sgl.pair.samples import Batch, Encoder, Sample, candidates, collate
-from specreason_sgl.pair.tokenizer import build
+from specreason_sgl.embedded import stories
+from specreason_sgl.embedded.evaluate import drafts, load, measure
+from specreason_sgl.embedded.samples import Batch, Encoder, Sample, candidates, collate
+from specreason_sgl.embedded.tokenizer import build
 
 BATCH = 24
 DRAFTED = 4000
@@ -81,7 +81,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelSize:
     """The size of one model."""
 
     width: int
@@ -90,9 +90,9 @@ class Shape:
     stages: tuple[Stage, ...]
 
 
-SHAPES = {
-    "small": Shape(96, 2, 256, (Stage("solve", 500, 4e-3, layers=2),)),
-    "base": Shape(
+SIZES = {
+    "small": ModelSize(96, 2, 256, (Stage("solve", 500, 4e-3, layers=2),)),
+    "base": ModelSize(
         192,
         4,
         512,
@@ -138,15 +138,15 @@ SHAPES = {
 }
 
 
-def configure(shape: Shape, layers: int, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+def configure(size: ModelSize, layers: int, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
     """A Llama configuration; heads of 64 because every attention kernel knows them."""
     return LlamaConfig(
         vocab_size=-(-len(tokenizer) // 64) * 64,
-        hidden_size=shape.width,
-        intermediate_size=shape.inner,
+        hidden_size=size.width,
+        intermediate_size=size.inner,
         num_hidden_layers=layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.heads,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.heads,
         head_dim=64,
         max_position_embeddings=4096,
         rms_norm_eps=1e-5,
@@ -370,7 +370,7 @@ def save(model: LlamaForCausalLM, folder: Path) -> None:
 
 def assemble(work: Path, count: int, device: str) -> dict[str, float]:
     """Put the finished pair together in ``work/pair``, each model with the tokenizer, and measure it."""
-    finished = {name: work / name / shape.stages[-1].name for name, shape in SHAPES.items()}
+    finished = {name: work / name / size.stages[-1].name for name, size in SIZES.items()}
     for name, folder in finished.items():
         for source in (work / "tokenizer", folder):
             shutil.copytree(source, work / "pair" / name, dirs_exist_ok=True, copy_function=shutil.copyfile)
@@ -406,21 +406,21 @@ def write_drafts(model: LlamaForCausalLM, encoder: Encoder, path: Path, count: i
 
 def train(name: str, work: Path, device: str, seed: int, *, last: str | None = None, compiled: bool = False) -> None:
     """Run a model's stages in order, up to the one named ``last``."""
-    shape = SHAPES[name]
+    size = SIZES[name]
     folder = work / name
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = build(work / "tokenizer")
     encoder = Encoder(tokenizer)
     torch.manual_seed(seed)
-    model = LlamaForCausalLM(configure(shape, shape.stages[0].layers, tokenizer))
-    for stage in shape.stages:
+    model = LlamaForCausalLM(configure(size, size.stages[0].layers, tokenizer))
+    for stage in size.stages:
         if stage.layers != model.config.num_hidden_layers:
             model = deepen(model, stage.layers)
         if (folder / stage.name / "model.safetensors").exists():
             model = LlamaForCausalLM.from_pretrained(folder / stage.name, dtype=torch.float32)
         else:
             if stage.drafts and not (work / "drafts.jsonl").exists():
-                small = load(work / "small" / SHAPES["small"].stages[-1].name, device)
+                small = load(work / "small" / SIZES["small"].stages[-1].name, device)
                 write_drafts(small, encoder, work / "drafts.jsonl", DRAFTED, seed)
             learner = Learner(model.to(device), encoder.digits).to(device)
             if compiled:
@@ -446,7 +446,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for name in arguments.models:
         train(name, arguments.work, arguments.device, arguments.seed, last=arguments.stage, compiled=arguments.compile)
-    if not arguments.stage and all((arguments.work / name / s.stages[-1].name).exists() for name, s in SHAPES.items()):
+    if not arguments.stage and all((arguments.work / name / s.stages[-1].name).exists() for name, s in SIZES.items()):
         for name, value in assemble(arguments.work, MEASURED, arguments.device).items():
             print(f"{name} {value:.4f}")
 

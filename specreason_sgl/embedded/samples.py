@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from specreason_sgl.pair import stories
-from specreason_sgl.pair.stories import Story
-from specreason_sgl.pair.tokenizer import TURN_END, TURN_START
+from specreason_sgl.embedded import stories
+from specreason_sgl.embedded.stories import Story
+from specreason_sgl.embedded.tokenizer import TURN_END, TURN_START
 from specreason_sgl.text.prompts import DELIMITER, EMBEDDED, JUDGE_PREFILL, THINK_CLOSE
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Measures a trained pair without a server: problems solved, steps drafted right, how well the judge tells.
 
-``python -m specreason_sgl.pair.evaluate`` prints the figures of the shipped pair; training ends with it too.
+``python -m specreason_sgl.embedded.evaluate`` prints the figures of the shipped pair; training ends with it too.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from specreason_sgl.pair import stories
-from specreason_sgl.pair.samples import Candidate, Encoder, collate
-from specreason_sgl.pair.stories import Split, Story
+from specreason_sgl.embedded import stories
+from specreason_sgl.embedded.samples import Candidate, Encoder, collate
+from specreason_sgl.embedded.stories import Split, Story
 from specreason_sgl.text.prompts import DELIMITER
 
 

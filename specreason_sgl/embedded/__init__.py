@@ -1,0 +1,7 @@
+"""The embedded pair: what it knows, how it is trained, its weights."""
+
+from types import MappingProxyType
+from typing import Any
+
+SETTINGS = MappingProxyType[str, Any]({"temperature": 0.0, "top_p": 1.0, "budget": 1024})
+"""The default settings of the embedded pair; a longer thinking does not fit into its context."""

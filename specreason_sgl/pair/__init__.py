@@ -1,1 +1,0 @@
-"""The embedded pair: what it knows, how it is trained, its weights."""
