@@ -1,7 +1,7 @@
-"""The events of a solve: what a program says about itself and everything else reads.
+"""The events of a solve: a program emits them, and everything else reads them.
 
-A program emits them in order; the run file stores them; the live view, the replay and the statistics only consume
-them. ``at`` is seconds since the solve began.
+They are emitted in order; the run file stores them; the live view, the replay and the statistics only read them.
+``at`` is seconds since the solve began.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from specreason_sgl.text.scoring import Score
 SCHEMA_VERSION = 1
 
 Role: TypeAlias = str
-"""A model by what it is to the program: ``base`` and ``small``, or a word of the program's own such as ``verifier``."""
+"""A model's part in a program: ``base``, ``small``, or a word of the program's own such as ``verifier``."""
 Author: TypeAlias = str
 """Who wrote a piece of text: a role, or a word of the program's own such as ``hint`` or ``tool``."""
 CallKind: TypeAlias = str
@@ -27,7 +27,7 @@ EndOfThinking: TypeAlias = str
 
 
 class Event(BaseModel):
-    """What all events have in common."""
+    """The fields of all events."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -59,7 +59,7 @@ class ChainOpened(Event):
     parent: int | None = None
     """The chain that it was forked from."""
     steps: int = 0
-    """So many steps it has from there."""
+    """How many steps it took over from its parent."""
 
 
 class TextStreamed(Event):
@@ -82,22 +82,22 @@ class CallMade(Event):
     kind: CallKind
     prompt_tokens: int
     cached_tokens: int
-    """Of the prompt tokens, those served from the radix cache."""
+    """The prompt tokens that came from the radix cache."""
     generated_tokens: int
     wall_s: float
-    """From sending to having the whole response, on the client's clock, of the attempt that succeeded."""
+    """Seconds of the attempt that succeeded, from the request to the end of the response, by the client's clock."""
     engine_s: float | None = None
-    """The server's own end-to-end time, where it tells."""
+    """The server's own end-to-end seconds; None if it does not report them."""
     finish: str
-    """``stop``, ``length`` or ``abort``; ``repeat`` where it was ended because it said one phrase over and over."""
+    """``stop``, ``length`` or ``abort``; ``repeat`` if the model repeated one phrase without end."""
     requests: int = 1
-    """HTTP requests it took; a stock selection takes two."""
+    """How many HTTP requests the call took; a stock selection takes two."""
     retries: int = 0
-    """Times it was sent again because the server failed it; all other figures are of the time that counts."""
+    """How often it was sent again because the server failed; all other numbers are of the attempt that succeeded."""
     lost_s: float = 0.0
-    """Seconds spent before that on attempts that failed and on waiting for the server."""
+    """Seconds lost before that to failed attempts and to waiting for the server."""
     dropped: bool = False
-    """Whether it was given up, so that no event of its own follows."""
+    """Whether the call was cancelled, so that the event it was made for does not follow."""
 
 
 class StepDrafted(Event):
@@ -117,19 +117,19 @@ class StepScored(Event):
     type: Literal["step_scored"] = "step_scored"
     step: int
     logprobs: tuple[float, ...]
-    """Of the digits 0 to 9, over the model's whole vocabulary."""
+    """The log-probabilities of the digits 0 to 9, over the model's whole vocabulary."""
     greedy: int
     expected: float
     reaching: float
     """The probability of a digit at or above the threshold."""
     entropy: float
-    """In bits."""
+    """The entropy of the digits, in bits."""
     missing_mass: float
     accepted: bool
 
     @property
     def score(self) -> Score:
-        """The score as the scoring module knows it."""
+        """The score as a `Score`."""
         return Score(self.logprobs)
 
 
@@ -146,7 +146,7 @@ class StepTaken(Event):
 
 
 class TextAdded(Event):
-    """Text that is no step has entered the reasoning, as it is: a hint, what a tool gave, part of a sentence."""
+    """Text that is no step has entered the reasoning unchanged: a hint, a tool's output, part of a sentence."""
 
     type: Literal["text_added"] = "text_added"
     step: int
@@ -154,7 +154,7 @@ class TextAdded(Event):
     author: Author
     text: str
     tokens: int = 0
-    """Thinking tokens it counts as; 0 for what no model of the solve wrote."""
+    """How many thinking tokens it counts as; 0 for text that no model of the solve wrote."""
 
 
 class StepsCut(Event):
@@ -162,12 +162,12 @@ class StepsCut(Event):
 
     type: Literal["steps_cut"] = "steps_cut"
     keep: int
-    """So many steps stay, with what was added between them."""
+    """How many steps stay, with the text added between them."""
     reason: str
 
 
 class Dropped(Event):
-    """Text that was begun on a chance was of no use: what it had come to is wasted."""
+    """Text that was generated ahead of a decision was useless: its tokens are wasted."""
 
     type: Literal["dropped"] = "dropped"
     step: int
@@ -177,12 +177,12 @@ class Dropped(Event):
 
 
 class DraftingChanged(Event):
-    """The break-even says that drafts no longer pay, or that it is time to try again."""
+    """The cost account says that drafts do not pay any more, or that drafting shall be tried again."""
 
     type: Literal["drafting_changed"] = "drafting_changed"
     step: int
     drafting: bool
-    """From this step on."""
+    """Whether the small model drafts from this step on."""
     acceptance: float
     """The estimated probability that the next draft is accepted."""
     predicted: float
@@ -190,7 +190,7 @@ class DraftingChanged(Event):
 
 
 class ThinkingEnded(Event):
-    """No more steps."""
+    """The thinking of a chain has ended."""
 
     type: Literal["thinking_ended"] = "thinking_ended"
     reason: EndOfThinking
@@ -206,27 +206,27 @@ class AnswerWritten(Event):
     author: Author
     text: str
     answer: str | None
-    r"""What the last ``\boxed{}`` holds, or those that stand side by side."""
+    r"""The content of the last ``\boxed{}``, or of several side by side."""
     truncated: bool
     r"""Whether the answer phase ran into its limit before it ended."""
 
 
 class Noticed(Event):
-    """Something a reader of the trace should know, such as a fall-back."""
+    """A remark for readers of the trace, such as a fall-back."""
 
     type: Literal["noticed"] = "noticed"
     message: str
 
 
 class SolveFailed(Event):
-    """The solve could not go on."""
+    """The solve failed."""
 
     type: Literal["solve_failed"] = "solve_failed"
     error: str
     hint: str | None = None
     exit_code: int = 1
     traceback: str | None = None
-    """Of a program that raised something, from its own file on."""
+    """The traceback of an exception in a program, beginning at the program's file."""
 
 
 class SolveEnded(Event):
@@ -239,7 +239,7 @@ class SolveEnded(Event):
 
 
 class UnknownEvent(Event):
-    """An event of a newer version, kept with all its fields so that the rest can be read and nothing is lost."""
+    """An event of a newer version, kept with all its fields so that nothing is lost."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -266,17 +266,17 @@ KnownEvent = (
 )
 
 Sink = Callable[[Event], None]
-"""Whoever wants to hear of events."""
+"""A function that is called with every event."""
 
 _KNOWN: TypeAdapter[KnownEvent] = TypeAdapter(Annotated[KnownEvent, Field(discriminator="type")])
 _TYPES = tuple(kind.model_fields["type"].default for kind in get_args(KnownEvent))
 
 
 def read_event(row: dict[str, Any]) -> Event:
-    """An event from its stored form; one that this version does not know, or not in this form, is an `UnknownEvent`.
+    """Read an event from its stored form; an unknown type or form becomes an `UnknownEvent`.
 
     Raises:
-        pydantic.ValidationError: it has no type, or no time.
+        pydantic.ValidationError: the row has no type, or no time.
     """
     if row.get("type") in _TYPES:
         with suppress(ValidationError):

@@ -11,6 +11,7 @@ from specreason_sgl.events import (
     Author,
     CallKind,
     CallMade,
+    ChainOpened,
     Dropped,
     EndOfThinking,
     Event,
@@ -27,22 +28,24 @@ from specreason_sgl.events import (
 )
 
 Span = tuple[float, float]
-"""From when to when, in seconds."""
+"""Start and end of a span of time, in seconds."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Piece:
-    """Something in a chain: a step by its number, or text behind so many steps."""
+    """A piece of a chain: a step by its number, or other text after ``step`` steps."""
 
     step: int
     author: Author
     tokens: int
     is_step: bool
+    chains: int = 1
+    """How many chains contain it."""
 
 
 @dataclass
 class Tally:
-    """What a solve came to so far; feed it every event in order."""
+    """The totals of a solve so far; `add` has to get every event, in order."""
 
     budget: int = 0
     steps: Counter[Author] = field(default_factory=Counter)
@@ -52,8 +55,10 @@ class Tally:
     judged: int = 0
     accepted: int = 0
     drafted_tokens: int = 0
+    taken_drafts: int = 0
+    """The accepted drafts that became steps, even if they were taken back later."""
     dropped: Counter[Role] = field(default_factory=Counter)
-    """Tokens begun on a chance and thrown away, by model."""
+    """Tokens generated ahead of a decision and thrown away, or taken back, by who wrote them."""
     calls: Counter[CallKind] = field(default_factory=Counter)
     tokens: Counter[CallKind] = field(default_factory=Counter)
     """Tokens generated, by what the call was for."""
@@ -65,7 +70,7 @@ class Tally:
     model_seconds: Counter[Role] = field(default_factory=Counter)
     retries: int = 0
     outages: list[Span] = field(default_factory=list)
-    """When a call was lost to a server that failed or was away, in order; calls at the same time count once."""
+    """The spans in which calls were lost to a server that failed or did not answer, in order and without overlaps."""
     elapsed: float = 0.0
     """Seconds since the solve began, as of the last event."""
     thinking_s: float | None = None
@@ -77,7 +82,11 @@ class Tally:
     outcome: str | None = None
     error: str | None = None
     _pieces: dict[int, list[_Piece]] = field(default_factory=dict)
-    """What each chain was made of, so that it can be taken back."""
+    """The pieces of each chain, so that cuts can be counted."""
+    _drafts: dict[tuple[int, int], bool | None] = field(default_factory=dict)
+    """Drafts that are not taken yet, by chain and step, with the decision on them, if there is one."""
+    _ends: dict[int, EndOfThinking] = field(default_factory=dict)
+    """Why each chain ended."""
 
     def add(self, event: Event) -> None:  # noqa: C901, PLR0912 - one case for each event
         """Count one event."""
@@ -85,16 +94,19 @@ class Tally:
         match event:
             case SolveStarted():
                 self.budget = event.budget
+            case ChainOpened():
+                self._fork(event)
             case CallMade():
                 self._add_call(event)
             case StepDrafted():
                 self.drafted_tokens += event.tokens
+                self._drafts[event.chain, event.step] = None
             case StepScored():
                 self.judged += 1
                 self.accepted += event.accepted
+                self._drafts[event.chain, event.step] = event.accepted
             case StepTaken():
-                self.steps[event.author] += 1
-                self._keep(event.chain, _Piece(event.step, event.author, event.tokens, is_step=True))
+                self._take(event)
             case TextAdded():
                 self._keep(event.chain, _Piece(event.step, event.author, event.tokens, is_step=False))
             case StepsCut():
@@ -102,10 +114,11 @@ class Tally:
             case Dropped():
                 self.dropped[event.model] += event.tokens
             case ThinkingEnded():
-                self.ended = event.reason
+                self.ended = self._ends[event.chain] = event.reason
                 self.thinking_s = event.at - self.lost_s
             case AnswerWritten():
                 self.answer, self.truncated = event.answer, event.truncated
+                self.ended = self._ends.get(event.chain, self.ended)
             case SolveFailed():
                 self.error = event.error
             case SolveEnded():
@@ -127,6 +140,22 @@ class Tally:
             sent = max(0.0, call.at - call.wall_s)
             self.outages = apart([*self.outages, (max(0.0, sent - call.lost_s), sent)])
 
+    def _fork(self, opened: ChainOpened) -> None:
+        parent = self._pieces.get(opened.parent, []) if opened.parent is not None else []
+        held = [piece for piece in parent if piece.step + piece.is_step <= opened.steps]
+        for piece in held:
+            piece.chains += 1
+        self._pieces[opened.chain] = held
+
+    def _take(self, taken: StepTaken) -> None:
+        self.steps[taken.author] += 1
+        self._keep(taken.chain, _Piece(taken.step, taken.author, taken.tokens, is_step=True))
+        place = taken.chain, taken.step
+        is_draft = taken.author == "small" or (taken.author != "base" and self._drafts.get(place) is not False)
+        if place in self._drafts and is_draft:
+            self.taken_drafts += taken.tokens
+        self._drafts.pop(place, None)
+
     def _keep(self, chain: int, piece: _Piece) -> None:
         self.kept[piece.author] += piece.tokens
         self._pieces.setdefault(chain, []).append(piece)
@@ -135,19 +164,20 @@ class Tally:
         pieces = self._pieces.get(cut.chain, [])
         while pieces and pieces[-1].step >= cut.keep:
             piece = pieces.pop()
-            self.steps[piece.author] -= piece.is_step
-            self.kept[piece.author] -= piece.tokens
-            if not (self.judged and piece.author == "small"):  # a draft that is not kept is wasted anyway
+            piece.chains -= 1
+            if not piece.chains:
+                self.steps[piece.author] -= piece.is_step
+                self.kept[piece.author] -= piece.tokens
                 self.dropped[piece.author] += piece.tokens
 
     @property
     def lost_s(self) -> float:
-        """Seconds in which a call was lost, the pauses for a server that is away included."""
+        """Seconds in which calls were lost, with the pauses for a server that did not answer."""
         return sum(end - begin for begin, end in self.outages)
 
     @property
     def latency(self) -> float:
-        """Seconds that the solve has taken, less those in which a call was lost."""
+        """Seconds that the solve has taken, without those in which calls were lost."""
         return self.elapsed - self.lost_s
 
     @property
@@ -157,18 +187,18 @@ class Tally:
 
     @property
     def thinking_tokens(self) -> int:
-        """Tokens of the reasoning, whoever wrote them."""
+        """Thinking tokens in the reasoning, by all authors."""
         return sum(self.kept.values())
 
     @property
     def wasted_tokens(self) -> int:
-        """Generated for the reasoning but not in it; drafts of the small model alone are never wasted."""
-        rejected = max(0, self.drafted_tokens - self.kept["small"]) if self.judged else 0
+        """Tokens generated for the reasoning that are not in it. Where the small model works alone, none are wasted."""
+        rejected = max(0, self.drafted_tokens - self.taken_drafts) if self.judged else 0
         return rejected + sum(self.dropped.values())
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Kept thinking tokens by the solve's latency."""
+        """Kept thinking tokens per second of latency."""
         return self.thinking_tokens / self.latency if self.latency > 0 and self.thinking_tokens else None
 
     @property
@@ -179,7 +209,7 @@ class Tally:
 
     @property
     def base_seconds_per_token(self) -> float | None:
-        """What a token of the base model costs, from its own generation in this solve."""
+        """Seconds for each token that the base model generates, as measured in this solve."""
         written = (
             self.tokens["regenerate"] + self.tokens["think"] + (self.tokens["answer"] if self.steps["base"] else 0)
         )
@@ -190,7 +220,7 @@ class Tally:
 
     @property
     def speed_up(self) -> float | None:
-        """Estimated time of the thinking had the base model written all of it, by the time it took."""
+        """The estimated time of the same thinking by the base model alone, divided by the actual time."""
         each = self.base_seconds_per_token
         spent: float = sum(seconds for kind, seconds in self.seconds.items() if kind != "answer")
         if self.thinking_s:
@@ -199,7 +229,7 @@ class Tally:
 
 
 def apart(spans: Iterable[Span]) -> list[Span]:
-    """Spans of time in order, those that touch put together."""
+    """Spans of time in order; those that touch or overlap are joined."""
     made: list[Span] = []
     for begin, end in sorted(spans):
         if made and begin <= made[-1][1]:

@@ -14,6 +14,7 @@ import pytest
 from faults import story_pair
 
 from specreason_sgl.cli import app
+from specreason_sgl.embedded.stories import story
 from specreason_sgl.events import (
     AnswerWritten,
     CallMade,
@@ -26,8 +27,7 @@ from specreason_sgl.events import (
     ThinkingEnded,
 )
 from specreason_sgl.lang import loading
-from specreason_sgl.pair.stories import story
-from specreason_sgl.runs.diff import compare, first_divergence, repeatability
+from specreason_sgl.runs.diff import diff_runs, first_divergence, repeatability
 from specreason_sgl.runs.store import Problem, RunConfig, SolveRecord, read_run, writing
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -95,7 +95,7 @@ def test_solves_are_compared_by_what_they_solve_and_missing_ones_told() -> None:
     one, other = Problem(id="1", question="one"), Problem(id="2", question="two")
     left = [record(problem=one), record(problem=other), record(problem=one, repeat=1)]
     right = [record(problem=one.model_copy(update={"id": "renamed"})), record(problem=other, mode="n")]
-    found = compare(left, right)
+    found = diff_runs(left, right)
 
     assert found.same == 1
     assert (found.only_left, found.only_right) == (["2 m #0", "1 m #1"], ["2 n #0"])

@@ -17,9 +17,9 @@ from specreason_sgl.cli.listing import list_runs
 from specreason_sgl.cli.replay import replay
 from specreason_sgl.errors import UsageError
 from specreason_sgl.events import Event, Noticed, StepScored, StepTaken, TextStreamed
-from specreason_sgl.runs.index import find, summarise
+from specreason_sgl.runs.index import find, summarise_run
 from specreason_sgl.runs.redecide import redecide
-from specreason_sgl.runs.store import RunConfig, RunWriter, SolveRecord, writing
+from specreason_sgl.runs.store import RunConfig, RunWriter, SolveRecord, read_run, writing
 from specreason_sgl.text.scoring import RULES, Score
 from specreason_sgl.view.compare import Side
 from specreason_sgl.view.replay import Player, ReplayScene, stretched
@@ -103,7 +103,7 @@ class TestPlaying:
     def test_steps_and_rejections_can_be_jumped_to(self) -> None:
         player = Player(story(), paused=True)
         player.step()
-        assert [step.author for step in player.state.steps.values()] == ["small"]
+        assert [step.author for step in player.state.steps] == ["small"]
         player.rejection()
         assert player.state.steps[2].author == "base"
         player.rejection()
@@ -203,6 +203,13 @@ class TestFinding:
         assert find("bb22", runs) == second
         assert find("latest", runs) == second
 
+    def test_the_example_comes_with_the_package_unless_a_run_has_its_name(self, runs: Path) -> None:
+        write(runs / "example-of-mine", stored())
+
+        assert [record.tally.answer for record in read_run(find("example", runs)).records] == ["70"]
+        assert find("example", runs / "none") == find("example", runs)
+        assert find("example", write(runs / "example", stored()).parent) == runs / "example"
+
     def test_what_is_not_unique_or_not_there_is_refused(self, runs: Path) -> None:
         with pytest.raises(UsageError, match="`2026` can be `20260301-120000-stories-aa11`, `20260302"):
             find("2026", runs)
@@ -214,7 +221,7 @@ class TestFinding:
 
 class TestSummaries:
     def test_outcomes_are_counted_by_mode_without_reading_the_records(self, runs: Path) -> None:
-        summary = summarise(find("aa11", runs))
+        summary = summarise_run(find("aa11", runs))
 
         assert summary.status == "success"
         assert {mode: (count.solves, count.right) for mode, count in summary.modes.items()} == {
@@ -227,7 +234,7 @@ class TestSummaries:
         trap = '"},"mode":"trap","x":"type":"solve_ended","outcome":"answered","correct":true}]}\n'
         record = stored()[1]
         problem = record.problem.model_copy(update={"question": trap})
-        summary = summarise(write(tmp_path / "run", [record.model_copy(update={"problem": problem})]))
+        summary = summarise_run(write(tmp_path / "run", [record.model_copy(update={"problem": problem})]))
 
         assert list(summary.modes) == ["base"]
         assert summary.modes["base"].right == 0
@@ -237,15 +244,15 @@ class TestSummaries:
         with (folder / "solves.jsonl").open("ab") as file:
             file.write(b'{"problem": {"id": "torn"')
 
-        assert summarise(folder).remarks == ["line 3 of `solves.jsonl` is half-written and left out"]
-        assert summarise(folder).solves == 2
+        assert summarise_run(folder).remarks == ["line 3 of `solves.jsonl` is half-written and left out"]
+        assert summarise_run(folder).solves == 2
 
     def test_a_line_that_ends_otherwise_is_counted_all_the_same(self, runs: Path) -> None:
         folder = find("aa11", runs)
         lines = (folder / "solves.jsonl").read_bytes().splitlines()
         lines[1] = lines[1].removesuffix(b"}") + b',"of_tomorrow":{}}'
         (folder / "solves.jsonl").write_bytes(b"\n".join([*lines, b"", b"garbage", b""]))
-        summary = summarise(folder)
+        summary = summarise_run(folder)
 
         assert summary.solves == 2
         assert summary.remarks == ["line 4 of `solves.jsonl` is unknown to this version and left out"]
@@ -254,18 +261,18 @@ class TestSummaries:
         folder = find("aa11", runs)
         (folder / "config.json").unlink()
 
-        assert summarise(folder).remarks == ["`config.json` is missing"]
-        assert summarise(folder).solves == 2
+        assert summarise_run(folder).remarks == ["`config.json` is missing"]
+        assert summarise_run(folder).solves == 2
 
     def test_a_run_whose_writer_is_gone_is_unfinished(self, tmp_path: Path) -> None:
         writer = RunWriter(tmp_path / "run", RunConfig(created=AT, program="p", pair="q"))
-        assert summarise(tmp_path / "run").status == "running"
+        assert summarise_run(tmp_path / "run").status == "running"
         writer._file.close()
-        assert summarise(tmp_path / "run").status == "unfinished"
+        assert summarise_run(tmp_path / "run").status == "unfinished"
 
     def test_looking_does_not_take_the_writers_lock(self, tmp_path: Path) -> None:
         folder = write(tmp_path / "run", stored())
-        summarise(folder)
+        summarise_run(folder)
         with (folder / "solves.jsonl").open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
@@ -277,7 +284,7 @@ class TestSummaries:
         rows[1]["mode"] = 'b\u00e9 "x"'
         lines = [json.dumps(row, separators=separators) + "\n" for row in rows]
         (tmp_path / "solves.jsonl").write_text("".join(lines))
-        modes = summarise(tmp_path).modes
+        modes = summarise_run(tmp_path).modes
 
         assert {name: (count.solves, count.right, count.graded) for name, count in modes.items()} == {
             "specreason": (1, 1, 1),
@@ -292,7 +299,7 @@ class TestSummaries:
 
         assert line == SolveRecord.model_validate_json(line).model_dump_json().encode()
         assert line.decode().count("\N{REPLACEMENT CHARACTER} é") == 1
-        assert summarise(folder).modes["specreason"].right == 1
+        assert summarise_run(folder).modes["specreason"].right == 1
 
 
 class TestCommands:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from specreason_sgl.errors import UsageError
 from specreason_sgl.events import Noticed, SolveEnded, StepTaken, TextStreamed, UnknownEvent
 from specreason_sgl.runs import locks
-from specreason_sgl.runs.index import summarise
+from specreason_sgl.runs.index import summarise_run
 from specreason_sgl.runs.store import Done, Problem, RunConfig, RunWriter, SolveRecord, read_run, writing
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -107,7 +107,7 @@ def test_an_unknown_event_is_kept_and_told(tmp_path: Path) -> None:
     "event",
     [
         {"type": "solve_ended", "at": 1.5, "outcome": "voted", "correct": True, "votes": [2, 1]},
-        {"type": "thinking_ended", "at": 1.0, "reason": "enough", "steps": 1, "tokens": 1},
+        {"type": "thinking_ended", "at": 1.0, "reason": ["enough", "voted"], "steps": 1, "tokens": 1},
         {"type": "call_made", "at": 1.0, "model": "verifier", "kind": "vote"},
     ],
 )
@@ -179,9 +179,9 @@ def test_a_file_system_without_locks_is_told_once_and_written_all_the_same(
     assert len(done) == 1
     assert [len(writer.remarks) for writer in (run, again)] == [1, 1]
     assert "file system without locks" in again.remarks[0]
-    assert summarise(tmp_path / "run").status == "unknown"
+    assert summarise_run(tmp_path / "run").status == "unknown"
     again.close("success")
-    assert summarise(tmp_path / "run").status == "success"
+    assert summarise_run(tmp_path / "run").status == "success"
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EINVAL])

@@ -37,20 +37,20 @@ from specreason_sgl.runs.store import Done, SolveRecord
 from specreason_sgl.text.scoring import Score
 from specreason_sgl.view import figures
 from specreason_sgl.view.batch_sinks import JsonBatch, PlainBatch
-from specreason_sgl.view.batch_view import BatchLook, BatchState, Estimate, SolveKey, batch_frame
+from specreason_sgl.view.batch_view import BatchLook, BatchState, SolveKey, TimeLeft, batch_frame
 from specreason_sgl.view.browse import Browser
-from specreason_sgl.view.compare import Side, compare_frame, first_difference
+from specreason_sgl.view.compare import Side, compare_frame, first_different_step
 from specreason_sgl.view.display import choose, open_batch_display, open_display
 from specreason_sgl.view.json_lines import JsonSink
-from specreason_sgl.view.listing import Solved, accuracies, solves_page
+from specreason_sgl.view.listing import EndedSolve, accuracies, solves_page
 from specreason_sgl.view.live import decode_keys
 from specreason_sgl.view.output import Output
 from specreason_sgl.view.plain import PlainSink
 from specreason_sgl.view.scenes import BatchScene, SolveScene
-from specreason_sgl.view.solve_view import FOLDED, Look, frame, report
+from specreason_sgl.view.solve_view import FOLDED, Look, solve_frame, solve_report
 from specreason_sgl.view.state import SolveState
 from specreason_sgl.view.text import fit, head, one_line, shorten, visible, wrap
-from specreason_sgl.view.theme import BATCH_LEGEND, LEGEND, ROLES
+from specreason_sgl.view.theme import BATCH_LEGEND, LEGEND, SIGNS
 
 DATA = Path(__file__).parent / "data"
 GOLDEN = DATA / "golden"
@@ -104,7 +104,9 @@ def call(model: Role, kind: CallKind, tokens: int, step: int | None = None) -> C
 
 
 def solve_page(width: int) -> Text:
-    return frame(SolveState.of(story()), Look(width=width, height=36, title="specreason · story-7", keys="q quit"))
+    return solve_frame(
+        SolveState.of(story()), Look(width=width, height=36, title="specreason · story-7", keys="q quit")
+    )
 
 
 def live_page(width: int) -> Text:
@@ -112,17 +114,17 @@ def live_page(width: int) -> Text:
     place = next(place for place, event in enumerate(events) if isinstance(event, StepScored) and not event.accepted)
     writing = TextStreamed(step=2, model="base", kind="regenerate", text="She keeps 1 for herself, so 31")
     state = SolveState.of([*events[: place + 1], writing])
-    return frame(state, Look(width=width, height=24, now=1.5, title="specreason · story-7"))
+    return solve_frame(state, Look(width=width, height=24, now=1.5, title="specreason · story-7"))
 
 
 def report_page(width: int) -> Text:
-    return report(SolveState.of(story()), Look(width=width, title="specreason · story-7"))
+    return solve_report(SolveState.of(story()), Look(width=width, title="specreason · story-7"))
 
 
 def redecided_page(width: int) -> Text:
     events = story()
     again = redecide(events, 8, "greedy")
-    return frame(SolveState.of(events), Look(width=width, height=40, cursor=3, redecision=again))
+    return solve_frame(SolveState.of(events), Look(width=width, height=40, cursor=3, redecision=again))
 
 
 def compare_page(width: int) -> Text:
@@ -134,7 +136,7 @@ def some_batch() -> BatchState:
     state = BatchState(total=40)
     for number, record in enumerate(stored() * 2):
         copy = record.model_copy(update={"repeat": number // 2})
-        state.finished(Solved.of(copy))
+        state.finished(EndedSolve.of(copy))
     for number, length in enumerate((2, 4, 7, 12)):
         key = SolveKey(f"story-{number}", 0, "specreason")
         state.started(key)
@@ -152,7 +154,7 @@ def batch_page(width: int) -> Text:
 
 
 def solves_list_page(width: int) -> Text:
-    return solves_page("20260301-stories", [Solved.of(record) for record in stored()], 1, width, 12, colour=True)
+    return solves_page("20260301-stories", [EndedSolve.of(record) for record in stored()], 1, width, 12, colour=True)
 
 
 PAGES: dict[str, Callable[[int], Text]] = {
@@ -197,7 +199,7 @@ def test_a_frame_fits_any_terminal(width: int, height: int, cursor: int | None, 
     one, other = (SolveState.of(record.events) for record in stored())
     look = Look(width=width, height=height, cursor=cursor, offset=offset, keys="q quit")
     pages = [
-        frame(one, look),
+        solve_frame(one, look),
         compare_frame(Side("one", one), Side("other", other), look),
         batch_frame(some_batch(), BatchLook(width=width, height=height, clock=61.0)),
     ]
@@ -208,17 +210,17 @@ def test_a_frame_fits_any_terminal(width: int, height: int, cursor: int | None, 
 
 
 def test_everything_is_told_in_words_as_well_as_in_colour() -> None:
-    plain = frame(SolveState.of(story()), Look(colour=False))
+    plain = solve_frame(SolveState.of(story()), Look(colour=False))
 
     assert not plain.spans
     for name in LEGEND:
-        assert ROLES[name].label in plain.plain
-    legend = [ROLES[name] for name in {*LEGEND, *BATCH_LEGEND}]
+        assert SIGNS[name].label in plain.plain
+    legend = [SIGNS[name] for name in {*LEGEND, *BATCH_LEGEND}]
     assert len({role.glyph for role in legend}) == len({role.word for role in legend}) == len(legend)
 
 
 def test_model_text_is_never_markup() -> None:
-    page = report(SolveState.of(story()), Look())
+    page = solve_report(SolveState.of(story()), Look())
 
     assert "[red]Not a colour[/red]" in page.plain
     assert "[bruised ones go to \\(x\\)]" in page.plain
@@ -233,8 +235,8 @@ def test_a_long_step_is_folded_until_it_is_opened() -> None:
         ]
     )
 
-    folded = report(state, Look(width=80)).plain
-    opened = report(state, Look(width=80, opened=frozenset({0}))).plain
+    folded = solve_report(state, Look(width=80)).plain
+    opened = solve_report(state, Look(width=80, opened=frozenset({0}))).plain
 
     assert folded.count("word word") <= FOLDED * 20
     assert "more characters" in folded
@@ -244,8 +246,8 @@ def test_a_long_step_is_folded_until_it_is_opened() -> None:
 def test_a_rejected_draft_is_folded_beneath_until_it_is_opened() -> None:
     state = SolveState.of(story())
 
-    assert "✗ rejected  14 tok ▸ She keeps 1 for herself, so 31 + 1" in report(state, Look()).plain
-    assert "✗ rejected  14 tok ▾" in report(state, Look(opened=frozenset({2}))).plain
+    assert "✗ rejected  14 tok ▸ She keeps 1 for herself, so 31 + 1" in solve_report(state, Look()).plain
+    assert "✗ rejected  14 tok ▾" in solve_report(state, Look(opened=frozenset({2}))).plain
 
 
 def test_text_streams_into_the_step_that_is_being_written() -> None:
@@ -254,20 +256,20 @@ def test_text_streams_into_the_step_that_is_being_written() -> None:
     state.add(TextStreamed(step=0, model="small", kind="draft", text="two"))
 
     assert phase(state) == "drafting"
-    assert "Two and two▌" in frame(state, Look()).plain
+    assert "Two and two▌" in solve_frame(state, Look()).plain
 
     state.add(StepDrafted(step=0, text="Two and two is four.", tokens=5, closes=False))
     assert phase(state) == "judging"
     state.add(score(0, tuple(-0.1 if digit == 1 else -5.0 for digit in range(10)), accepted=False))
     assert phase(state) == "regenerating"
     state.add(TextStreamed(step=0, model="base", kind="regenerate", text="It is "))
-    assert "It is▌" in frame(state, Look()).plain
+    assert "It is▌" in solve_frame(state, Look()).plain
     state.add(StepTaken(step=0, author="base", text="It is four.", tokens=3))
     assert phase(state) == "drafting"
     state.add(ThinkingEnded(reason="closed", steps=1, tokens=3))
     assert phase(state) == "answering"
     state.add(TextStreamed(step=None, model="base", kind="answer", text="So \\boxed{4}"))
-    assert "So \\boxed{4}▌" in frame(state, Look()).plain
+    assert "So \\boxed{4}▌" in solve_frame(state, Look()).plain
 
 
 def test_a_whole_chain_streams_before_it_is_cut_into_steps() -> None:
@@ -275,10 +277,10 @@ def test_a_whole_chain_streams_before_it_is_cut_into_steps() -> None:
     state.add(TextStreamed(step=None, model="base", kind="think", text="First this."))
 
     assert phase(state) == "thinking"
-    assert "First this.▌" in frame(state, Look()).plain
+    assert "First this.▌" in solve_frame(state, Look()).plain
 
     state.add(StepTaken(step=0, author="base", text="First this.", tokens=3))
-    assert "▌" not in frame(state, Look()).plain
+    assert "▌" not in solve_frame(state, Look()).plain
 
 
 def test_an_empty_step_leaves_its_place_to_the_next_draft() -> None:
@@ -301,7 +303,7 @@ def test_failures_notices_and_unknown_events_are_shown_or_passed_over() -> None:
             SolveEnded(outcome="failed"),
         ]
     )
-    page = frame(state, Look()).plain
+    page = solve_frame(state, Look()).plain
 
     assert "! notice       look here" in page
     assert "‼ failed       the server␛[2J is gone" in page
@@ -329,8 +331,8 @@ def test_no_control_byte_of_anybody_reaches_a_terminal(texts: list[str], width: 
     state = SolveState.of(events)
     opened = Look(width=width, opened=frozenset({-1, 0}), found=texts[2], title=texts[1])
     side = Side(texts[1], state)
-    pages = [frame(state, opened), report(state, opened), compare_frame(side, side, opened)]
-    pages += [frame(SolveState.of(events[:length]), Look(width=width)) for length in range(len(events))]
+    pages = [solve_frame(state, opened), solve_report(state, opened), compare_frame(side, side, opened)]
+    pages += [solve_frame(SolveState.of(events[:length]), Look(width=width)) for length in range(len(events))]
 
     for shown in [plain.getvalue(), *(page.plain for page in pages)]:
         assert not any(map(is_obeyed, shown))
@@ -541,8 +543,8 @@ def test_a_search_goes_to_what_it_finds_in_texts_and_rejected_drafts() -> None:
 def test_comparison_finds_where_two_solves_part() -> None:
     one, other = (SolveState.of(record.events) for record in stored())
 
-    assert first_difference(one, other) == 1
-    assert first_difference(one, one) is None
+    assert first_different_step(one, other) == (1, 0)
+    assert first_different_step(one, one) is None
 
 
 def test_a_batch_counts_what_has_ended() -> None:
@@ -570,7 +572,7 @@ def test_a_batch_scrolls_to_the_chosen_row_when_there_is_no_room() -> None:
 
 
 def test_the_time_left_is_smoothed() -> None:
-    left = Estimate()
+    left = TimeLeft()
     left.update(10.0, 10.0, 1, 9)
     assert left.value == 90.0
     left.update(10.2, 10.2, 5, 5)
@@ -596,7 +598,7 @@ def test_what_was_not_heard_of_a_solve_is_counted_when_it_ends() -> None:
         state.started(SolveKey("story-7", 0, "specreason"))
         for event in story()[:heard]:
             state.heard(SolveKey("story-7", 0, "specreason"), event)
-        state.finished(Solved.of(stored()[0]))
+        state.finished(EndedSolve.of(stored()[0]))
 
     assert {state.tokens for state in states} == {sum(stored()[0].tally.generated.values())}
 
@@ -613,7 +615,7 @@ def test_accuracies_that_there_is_no_room_for_are_left_out(width: int) -> None:
 
 @pytest.mark.parametrize("width", range(30, 120, 3))
 def test_a_threshold_is_shown_whole_or_not_at_all(width: int) -> None:
-    heading = frame(SolveState.of(story()), Look(width=width, title="story-7")).plain.split("\n")[0]
+    heading = solve_frame(SolveState.of(story()), Look(width=width, title="story-7")).plain.split("\n")[0]
 
     assert "threshold 7 " in heading or "threshold" not in heading
     assert "expected) " in heading or "(" not in heading

@@ -1,4 +1,4 @@
-"""Where two runs of the same part, and whether they could be expected not to."""
+"""Where two runs of the same problems differ, and whether they could be expected to be equal."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import Any
 
 from specreason_sgl.events import (
     AnswerWritten,
+    ChainOpened,
     Event,
     SolveEnded,
     SolveFailed,
     StepDrafted,
     StepScored,
+    StepsCut,
     StepTaken,
+    TextAdded,
     ThinkingEnded,
 )
 from specreason_sgl.runs.store import SolveRecord
@@ -23,30 +26,30 @@ NOTHING = "nothing"
 
 @dataclass(frozen=True)
 class Divergence:
-    """The first thing in which two solves of the same problem are not alike."""
+    """The first difference between two solves of the same problem."""
 
     problem: str
     mode: str
     repeat: int
     what: str
-    """Such as ``draft of step 3``."""
+    """What differs, such as ``draft of step 3``."""
     left: str
     right: str
 
 
 @dataclass
-class Comparison:
-    """Two runs, solve by solve."""
+class RunDiff:
+    """The differences between two runs, solve by solve."""
 
     same: int = 0
     different: list[Divergence] = field(default_factory=list)
     only_left: list[str] = field(default_factory=list)
-    """Solves that the other run lacks."""
+    """Keys of solves that the other run does not have."""
     only_right: list[str] = field(default_factory=list)
 
     @property
     def is_same(self) -> bool:
-        """Whether the two tell the same."""
+        """Whether there is no difference."""
         return not (self.different or self.only_left or self.only_right)
 
     def as_json(self) -> dict[str, Any]:
@@ -54,10 +57,10 @@ class Comparison:
         return {"is_same": self.is_same, **asdict(self)}
 
 
-def compare(left: Sequence[SolveRecord], right: Sequence[SolveRecord]) -> Comparison:
-    """Compare what two runs say: texts, scores, decisions and outcomes, but no times and no retries."""
+def diff_runs(left: Sequence[SolveRecord], right: Sequence[SolveRecord]) -> RunDiff:
+    """Compare the texts, scores, decisions and outcomes of two runs, but no times and no retries."""
     others = {record.key: record for record in right}
-    made = Comparison()
+    made = RunDiff()
     for record in left:
         other = others.pop(record.key, None)
         if other is None:
@@ -71,7 +74,7 @@ def compare(left: Sequence[SolveRecord], right: Sequence[SolveRecord]) -> Compar
 
 
 def first_divergence(left: SolveRecord, right: SolveRecord) -> Divergence | None:
-    """Where two solves part; None where they do not."""
+    """The first difference between two solves; None if there is none."""
     ours, theirs = list(_said(left.events)), list(_said(right.events))
     for place in range(max(len(ours), len(theirs))):
         one, other = (said[place] if place < len(said) else (NOTHING, NOTHING) for said in (ours, theirs))
@@ -92,13 +95,13 @@ def repeatability(
     timed: bool,
     stock: bool,
 ) -> str:
-    """Whether a second run of the same can be expected to say the same, in a line for the run's header.
+    """Whether a second run can be expected to give the same texts, as a line for the run's header.
 
     Args:
-        temperature: the highest of all modes.
-        concurrency: solves at the same time.
+        temperature: the highest temperature of all modes.
+        concurrency: how many solves run at the same time.
         deterministic: whether all servers run with deterministic inference.
-        overlapping: whether a program makes calls to one model at the same time.
+        overlapping: whether a program makes several calls to one model at the same time.
         timed: whether decisions depend on measured times, as they do with back-off.
         stock: whether all programs are stock ones; others can set temperatures and draw numbers themselves.
     """
@@ -120,21 +123,30 @@ def repeatability(
     return next(words for holds, words in first_that_holds if holds)
 
 
-def _said(events: Sequence[Event]) -> Iterator[tuple[str, str]]:
-    for event in events:
+def _said(events: Sequence[Event]) -> Iterator[tuple[str, str]]:  # noqa: C901 - one case for each event
+    """What is compared of a solve, chain by chain, since it does not matter which was quicker; its end comes last."""
+    for event in sorted(events, key=lambda event: (isinstance(event, SolveFailed | SolveEnded), event.chain)):
+        chain = f" of chain {event.chain}" if event.chain else ""
         match event:
+            case ChainOpened():
+                parent = "nothing" if event.parent is None else f"chain {event.parent}"
+                yield f"the opening{chain}", f"from {parent} after {event.steps} steps"
             case StepDrafted():
-                yield f"draft of step {event.step}", event.text
+                yield f"draft of step {event.step}{chain}", event.text
             case StepScored():
                 decision = "accepted" if event.accepted else "rejected"
                 digits = ", ".join(f"{p:g}" for p in event.logprobs)
-                yield f"score of step {event.step}", f"{decision} at {event.expected:.4f} [{digits}]"
+                yield f"score of step {event.step}{chain}", f"{decision} at {event.expected:.4f} [{digits}]"
             case StepTaken():
-                yield f"step {event.step}", f"{event.author}: {event.text}"
+                yield f"step {event.step}{chain}", f"{event.author}: {event.text}"
+            case TextAdded():
+                yield f"text before step {event.step}{chain}", f"{event.author}: {event.text}"
+            case StepsCut():
+                yield f"the cut before step {event.keep}{chain}", event.reason
             case ThinkingEnded():
-                yield "the end of thinking", event.reason
+                yield f"the end of thinking{chain}", event.reason
             case AnswerWritten():
-                yield "answer", event.text
+                yield f"answer{chain}", event.text
             case SolveFailed():
                 yield "failure", event.error
             case SolveEnded():

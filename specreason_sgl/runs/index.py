@@ -1,7 +1,7 @@
-"""The stored runs: finding one by a piece of its name, and what each came to without reading all of it.
+"""The stored runs: finding a run by a part of its name, and summing up runs without reading all of their text.
 
-A run file can be gigabytes of reasoning. Its lines end with the outcome and begin with the problem and the mode, so
-that is all that is looked at.
+A run file can be gigabytes of reasoning. Each line begins with the problem and the mode, and ends with the outcome;
+only these parts are read.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from specreason_sgl.runs import locks
 from specreason_sgl.errors import UsageError
+from specreason_sgl.runs import locks
 from specreason_sgl.runs.store import CONFIG, SOLVES, STATUS, RunConfig, RunStatus
 
 M = TypeVar("M", bound=BaseModel)
 
 LATEST = "latest"
+EXAMPLE = "example"
+"""The name of the run that comes with the package."""
 SHOWN = 3
-"""So many candidates are named when a name is not unique."""
+"""How many candidates are listed when a name is not unique."""
 
 Word = Literal["running", "unfinished", "success", "error", "cancelled", "unknown"]
 
@@ -32,28 +34,29 @@ Word = Literal["running", "unfinished", "success", "error", "cancelled", "unknow
 _MODE = re.compile(rb'\}, ?"mode": ?"((?:[^"\\]|\\.)*)"')
 _ENDED = re.compile(rb'"type": ?"solve_ended", ?"outcome": ?"(\w+)", ?"correct": ?(true|false|null)')
 _TAIL = 400
-"""The last event of a line is not longer than this."""
+"""The most bytes of the last event on a line."""
 
 
 @dataclass
 class Count:
-    """What came of the solves of one mode."""
+    """How many solves of one mode ended in which way."""
 
     solves: int = 0
     right: int = 0
     graded: int = 0
-    """Solves that are known to be right or wrong; where answers are known a failed solve is a wrong one."""
+    """Solves that are marked as right or wrong."""
     failed: int = 0
+    """Failed solves without such a mark."""
 
     @property
     def accuracy(self) -> float | None:
-        """Right ones as a share of those that could be; None where no right answer is known."""
+        """Right solves as a share of graded and failed ones; None where no right answer is known."""
         return self.right / (self.graded + self.failed) if self.graded else None
 
 
 @dataclass
-class Summary:
-    """One stored run, in short."""
+class RunSummary:
+    """A short summary of one stored run."""
 
     folder: Path
     status: Word = "unknown"
@@ -74,7 +77,7 @@ class Summary:
 
     @property
     def when(self) -> datetime:
-        """When it began, or failing that when it was last written."""
+        """When the run began; if unknown, when it was last written."""
         begun = self.config.created if self.config else None
         return begun or self.updated or datetime.fromtimestamp(0, UTC)
 
@@ -96,10 +99,10 @@ def folders(parent: Path) -> list[Path]:
 
 
 def find(name: str, parent: Path) -> Path:
-    """The run that is meant by a path, a unique beginning or end of a name, or `latest`.
+    """Find a run by its path, a unique beginning or end of its name, `latest` or `example`.
 
     Raises:
-        UsageError: there is none, or more than one.
+        UsageError: no run fits, or more than one.
     """
     path = Path(name)
     if is_run(path):
@@ -108,6 +111,8 @@ def find(name: str, parent: Path) -> Path:
     if name == LATEST and known:
         return known[-1]
     exact = [folder for folder in known if folder.name == name]
+    if name == EXAMPLE and not exact:
+        return Path(__file__).parent / EXAMPLE
     meant = exact or [folder for folder in known if folder.name.startswith(name) or folder.name.endswith(name)]
     if len(meant) == 1:
         return meant[0]
@@ -118,9 +123,9 @@ def find(name: str, parent: Path) -> Path:
     raise UsageError(f"there is no run `{name}` in `{parent}`", hint="`specreason list` shows the stored runs")
 
 
-def summarise(folder: Path) -> Summary:
-    """What a run came to, whole or not; what cannot be read becomes a remark."""
-    summary = Summary(folder)
+def summarise_run(folder: Path) -> RunSummary:
+    """Sum up a run, finished or not; whatever cannot be read becomes a remark."""
+    summary = RunSummary(folder)
     summary.config = _read(folder / CONFIG, RunConfig, summary.remarks)
     status = _read(folder / STATUS, RunStatus, summary.remarks)
     if status:
@@ -142,7 +147,7 @@ def _written(folder: Path) -> float:
 
 
 def _started(solves: Path) -> Word:
-    """Whether somebody is still writing: the writer holds a lock that ends with it, however it ends."""
+    """Whether a process still writes the run: the writer holds a lock, which ends with its process."""
     try:
         with solves.open("rb") as file:
             free = locks.take(file, shared=True)
@@ -163,7 +168,7 @@ def _lines(path: Path, remarks: list[str]) -> Iterator[bytes]:
                 remarks.append(f"line {number} of `{SOLVES}` is {what} and left out")
 
 
-def _count(line: bytes, summary: Summary) -> None:
+def _count(line: bytes, summary: RunSummary) -> None:
     mode = _MODE.search(line)
     count = summary.modes.setdefault(_read_text(mode[1]) if mode else "", Count())
     count.solves += 1
@@ -176,7 +181,7 @@ def _count(line: bytes, summary: Summary) -> None:
 
 
 def _read_text(inside: bytes) -> str:
-    """What stands between the quotes of a JSON string."""
+    """Decode the inside of a JSON string, given without its quotes."""
     try:
         return str(json.loads(b'"%s"' % inside, strict=False))
     except ValueError:

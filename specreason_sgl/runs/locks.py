@@ -1,14 +1,13 @@
-"""Advisory locks that end with the process that holds them, however it ends, and file systems that know none."""
+"""Advisory locks, which end with the process that holds them, also on file systems that do not support locks."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import time
 from typing import IO
 
 UNKNOWN = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
-"""How a file system says that it knows no locks."""
+"""The error numbers of a file system that does not support locks."""
 _POLL_S = 0.05
 
 
@@ -16,16 +15,20 @@ def take(file: int | IO[bytes], *, shared: bool = False, wait_s: float = 0.0) ->
     """Lock an open file until it is closed.
 
     Args:
-        file: opened for writing unless the lock is shared: network file systems want it so.
-        shared: whether others may have such a lock too.
-        wait_s: how long to wait for somebody who has it.
+        file: the file; it has to be open for writing unless the lock is shared, as network file systems demand that.
+        shared: whether other processes may have a shared lock too.
+        wait_s: seconds to wait for another process that holds the lock.
 
     Returns:
-        Whether it is locked; False if somebody else has it, None if the file system knows no locks.
+        True if the file is locked, False if another process holds the lock, None if locks are not supported.
 
     Raises:
-        OSError: anything else, which says nothing about anybody else.
+        OSError: locking failed for another reason.
     """
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows
+        return None
     until = time.monotonic() + wait_s
     while True:
         try:

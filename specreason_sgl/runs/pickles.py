@@ -1,7 +1,7 @@
-"""Pickles read as plain data: nothing that one names is imported or called.
+"""Reading pickles as plain data: nothing that a pickle names is imported or called.
 
-Lists, dicts, text and numbers need no names. NumPy writes a scalar as a call by name, so those names, and no others,
-get stand-ins that decode the number.
+Lists, dicts, text and numbers need no names. NumPy writes a scalar as a call of a named function, so these names, and
+no others, are replaced by functions of our own that decode the number.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _FORMATS = {
 
 
 class Unreadable(ValueError):
-    """A pickle that is broken, or wants more than plain data."""
+    """The pickle is broken, or needs more than plain data."""
 
 
 def load(data: bytes) -> object:
     """The plain data that a pickle holds.
 
     Raises:
-        Unreadable: it is cut off, holds anything but plain data, or was made to do harm.
+        Unreadable: the pickle is incomplete, holds anything but plain data, or was made to do harm.
     """
     try:
         _check_places(data)
@@ -41,7 +41,7 @@ def load(data: bytes) -> object:
 
 
 def _check_places(data: bytes) -> None:
-    """Refuse a pickle that is cut off, or that asks for memory by the place at which it says to keep something."""
+    """Refuse a pickle that is incomplete, or whose memo indices are so large that they would take much memory."""
     for count, (operation, argument, _) in enumerate(pickletools.genops(data)):
         if operation.name in {"PUT", "BINPUT", "LONG_BINPUT"} and argument is not None and argument > count:
             raise Unreadable("it keeps things at places that are not its own")
@@ -49,7 +49,7 @@ def _check_places(data: bytes) -> None:
 
 class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
-        """The stand-in for a name; all others are refused before anything is done with them."""
+        """Our own function for a name; all other names are refused."""
         stand_in = _STAND_INS.get((module, name))
         if stand_in is None:
             raise Unreadable(f"it wants to use {f'{module}.{name}'[:80]!r}, and only plain data are read")
@@ -57,7 +57,7 @@ class _Reader(pickle.Unpickler):
 
 
 class _Sealed:
-    """A function that a pickle may call and cannot change."""
+    """A function that a pickle may call but cannot change."""
 
     __slots__ = ("_call",)
 
@@ -91,7 +91,7 @@ def _scalar(kind: object, raw: bytes) -> Any:
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """How old protocols write bytes."""
+    """The call by which old pickle protocols write bytes."""
     if encoding != "latin1":
         raise Unreadable(f"it holds bytes as {encoding}")
     return text.encode(encoding)

@@ -1,7 +1,7 @@
 """What another threshold or score rule would have decided, from the stored log-probabilities of the digits.
 
-Only the decisions can be taken again. From the first one that comes out differently on, the stored text follows a
-decision that would not have been made: it is counterfactual, and so are the scores of its drafts.
+Only the decisions can be made again. After the first decision that would differ, the stored text follows a decision
+that would not have been made: it is counterfactual, and so are the scores of its drafts.
 """
 
 from __future__ import annotations
@@ -14,66 +14,83 @@ from specreason_sgl.events import Event, StepScored
 from specreason_sgl.text.scoring import DIGITS, ScoreRule
 
 SWEEP = tuple(range(1, len(DIGITS)))
-"""The thresholds that are told apart in an overview."""
+"""The thresholds of an overview."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """One draft, decided twice."""
+    """The stored and the new decision on one draft."""
 
-    step: int
+    scored: StepScored
     value: float
-    """The figure that the rule compares with the threshold."""
-    was: bool
-    """Whether the stored run accepted it."""
+    """The number that the score rule compares with the threshold."""
     now: bool
 
     @property
+    def step(self) -> int:
+        """The number of the draft's step."""
+        return self.scored.step
+
+    @property
+    def was(self) -> bool:
+        """Whether the stored run accepted it."""
+        return self.scored.accepted
+
+    @property
     def flips(self) -> bool:
-        """Whether it comes out differently."""
+        """Whether the new decision differs from the stored one."""
         return self.was != self.now
 
 
 @dataclass(frozen=True)
 class Redecision:
-    """All decisions of a solve at another threshold."""
+    """All decisions of a solve at another threshold or by another rule."""
 
     threshold: float
     rule: ScoreRule
     decisions: tuple[Decision, ...]
     sweep: tuple[tuple[int, float], ...]
-    """The acceptance at each whole threshold, by the same rule."""
+    """Pairs of (whole threshold, acceptance at it), by the same rule."""
 
     @cached_property
     def flips(self) -> tuple[int, ...]:
-        """The steps whose decision comes out differently."""
+        """The steps whose decision would differ."""
         return tuple(decision.step for decision in self.decisions if decision.flips)
+
+    @cached_property
+    def _first_flip(self) -> int | None:
+        return next((place for place, decision in enumerate(self.decisions) if decision.flips), None)
+
+    @property
+    def first_flip(self) -> Decision | None:
+        """The first decision that would differ; everything after it is counterfactual."""
+        return None if self._first_flip is None else self.decisions[self._first_flip]
 
     @property
     def divergence(self) -> int | None:
-        """The first step that flips; everything after it is counterfactual."""
-        return next(iter(self.flips), None)
+        """The step of the first decision that would differ."""
+        return self.first_flip.step if self.first_flip else None
 
     @property
     def stored_acceptance(self) -> float | None:
-        """Accepted drafts as a share of the judged ones, as it was."""
+        """Accepted drafts as a share of the judged ones, by the stored decisions."""
         return _share([decision.was for decision in self.decisions])
 
     @property
     def acceptance(self) -> float | None:
-        """The same, as it would be on these drafts."""
+        """Accepted drafts as a share of the judged ones, by the new decisions."""
         return _share([decision.now for decision in self.decisions])
 
-    def on(self, step: int) -> Decision | None:
-        """The decision on a step; None for steps that were not judged."""
-        return self._by_step.get(step)
+    def on(self, scored: StepScored | None) -> Decision | None:
+        """The decision on a draft; None for steps that were not judged."""
+        return self._by_score.get(scored) if scored else None
 
     @cached_property
-    def _by_step(self) -> dict[int, Decision]:
-        return {decision.step: decision for decision in self.decisions}
+    def _by_score(self) -> dict[StepScored, Decision]:
+        return {decision.scored: decision for decision in self.decisions}
 
     def as_row(self) -> dict[str, object]:
-        """All of it, for programs."""
+        """All of it as plain data, for JSON."""
         return {
             "threshold": self.threshold,
             "score": self.rule,
@@ -83,32 +100,44 @@ class Redecision:
             "first_divergence": self.divergence,
             "acceptance_by_threshold": dict(self.sweep),
             "decisions": [
-                {"step": decision.step, "value": decision.value, "was": decision.was, "now": decision.now}
+                {
+                    **_chain(decision),
+                    "step": decision.step,
+                    "value": decision.value,
+                    "was": decision.was,
+                    "now": decision.now,
+                }
                 for decision in self.decisions
             ],
+            **{f"first_divergence_{name}": value for name, value in _chain(self.first_flip).items()},
         }
 
-    def is_counterfactual(self, step: int) -> bool:
-        """Whether a stored step follows a decision that would not have been made."""
-        return self.divergence is not None and step > self.divergence
+    def is_counterfactual(self, decided: int) -> bool:
+        """Whether text written after so many decisions follows a decision that would differ.
+
+        The decisions of all chains count, because the result of one chain may have decided what happened to another.
+        """
+        return self._first_flip is not None and decided > self._first_flip
 
 
 def redecide(events: Iterable[Event], threshold: float, rule: ScoreRule) -> Redecision:
-    """Decide every judged draft of a solve again."""
+    """Decide on every judged draft of a solve again."""
     judged = [event for event in events if isinstance(event, StepScored)]
     return Redecision(
         threshold,
         rule,
-        tuple(
-            Decision(event.step, event.score.value(rule), event.accepted, event.score.accepts(rule, threshold))
-            for event in judged
-        ),
+        tuple(Decision(event, event.score.value(rule), event.score.accepts(rule, threshold)) for event in judged),
         tuple(
             (whole, sum(event.score.accepts(rule, whole) for event in judged) / len(judged))
             for whole in SWEEP
             if judged
         ),
     )
+
+
+def _chain(decision: Decision | None) -> dict[str, int]:
+    """The chain of a decision as a field; empty for the first chain."""
+    return {"chain": decision.scored.chain} if decision and decision.scored.chain else {}
 
 
 def _share(decisions: list[bool]) -> float | None:

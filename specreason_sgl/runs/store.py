@@ -1,4 +1,4 @@
-"""The run folder: what was asked, with what, and every solve as one line.
+"""The run folder: the configuration, the status, and every solve on one line.
 
 ::
 
@@ -6,9 +6,9 @@
         config.json    the resolved configuration, versions, servers, seeds
         status.json    started | success | error | cancelled, and when
         solves.jsonl   one `SolveRecord` a line, appended as each solve ends
-        logs/          whatever the servers said
+        logs/          the servers' output
 
-A line is a whole solve, so that a torn last line is one solve owed again and never a half-counted one.
+A line is a whole solve. If a crash leaves the last line incomplete, that solve is done again and never counted in part.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,20 +29,22 @@ from typing import IO, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 from pydantic_core import to_json
 
-from specreason_sgl.runs import locks
 from specreason_sgl.errors import SpecReasonError, UsageError
 from specreason_sgl.events import SCHEMA_VERSION, Event, TextStreamed, UnknownEvent, read_event
-from specreason_sgl.text.prompts import whole
+from specreason_sgl.runs import locks
 from specreason_sgl.tally import Tally, tally
+from specreason_sgl.text.prompts import whole
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
 
 CONFIG, STATUS, SOLVES = "config.json", "status.json", "solves.jsonl"
+PROGRAMS, RENEWED = "programs", "renewed_programs"
+"""Fields of the configuration: the programs' digests by name at the start of the run, and those that changed later."""
 NAMED = 5
-"""So many lines are named that cannot be read."""
+"""How many unreadable lines are listed by number."""
 LOCK_S = 1.0
-"""Readers take the lock of a run for a moment; who holds it for longer writes."""
+"""Seconds to wait for a run's lock: a reader holds it for a moment only, so a longer holder is a writer."""
 
 Status = Literal["started", "success", "error", "cancelled"]
 
@@ -56,7 +58,9 @@ class Problem(BaseModel):
     question: str
     answer: str | None = None
     choice: bool = False
-    """Whether it is a question with options, whose letters are the answers."""
+    """Whether the question has options, whose letters are the answers."""
+    earlier: tuple[dict[str, str], ...] = Field((), exclude_if=lambda turns: not turns)
+    """The messages before the question, each with ``role`` and ``content``."""
 
     @field_validator("id", "question", "answer", mode="before")
     @classmethod
@@ -65,26 +69,27 @@ class Problem(BaseModel):
 
 
 def solve_key(problem: Problem, mode: str, repeat: int) -> str:
-    """What identifies a solve by content, whatever the problem is called."""
-    text = json.dumps([problem.question, problem.answer, mode, repeat])
+    """A digest that identifies a solve by its contents; the problem's id does not matter."""
+    said = [list(problem.earlier)] if problem.earlier else []
+    text = json.dumps([problem.question, problem.answer, mode, repeat, *said])
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-class Solve(BaseModel):
-    """Which solve a line of the run file tells of, whatever else is in it."""
+class SolveIdentity(BaseModel):
+    """The fields of a line of the run file that identify the solve, without its events."""
 
     problem: Problem
     mode: str
-    """What solved it: a program, or a program with parameters under a name of its own."""
+    """The name of what solved the problem: a program, or a program with parameters."""
     repeat: int = 0
 
     @property
     def key(self) -> str:
-        """Identifies problem, mode and repeat by content, so that a resumed run knows what is done."""
+        """A digest of problem, mode and repeat, by which a resumed run knows what is done."""
         return solve_key(self.problem, self.mode, self.repeat)
 
 
-class SolveRecord(Solve):
+class SolveRecord(SolveIdentity):
     """One line of the run file: one program on one problem."""
 
     seed: int | None = None
@@ -106,7 +111,7 @@ class SolveRecord(Solve):
 
 @dataclass(frozen=True)
 class Done:
-    """A stored solve without its events: what a batch remembers of each, however many there are."""
+    """A stored solve without its events: what a batch keeps of each solve in memory."""
 
     key: str
     mode: str
@@ -114,12 +119,12 @@ class Done:
 
     @classmethod
     def of(cls, record: SolveRecord) -> Done:
-        """What is remembered of a record."""
+        """The facts of a record that a batch keeps in memory."""
         return cls(record.key, record.mode, record.tally)
 
 
 class RunStatus(BaseModel):
-    """How far a run got; extra fields are kept as they are."""
+    """How far a run got; unknown fields are kept unchanged."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -129,7 +134,7 @@ class RunStatus(BaseModel):
 
 
 class RunConfig(BaseModel):
-    """Everything somebody needs to repeat a run; extra fields are kept as they are."""
+    """Everything that is needed to repeat a run; unknown fields are kept unchanged."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -139,15 +144,18 @@ class RunConfig(BaseModel):
     pair: str
     settings: dict[str, Any] = Field(default_factory=dict)
     parameters: dict[str, Any] = Field(default_factory=dict)
-    """The program's own."""
+    """The values of the program's own parameters."""
     versions: dict[str, str] = Field(default_factory=dict)
     servers: dict[str, Any] = Field(default_factory=dict)
     judge_version: str | None = None
+    """The version of ``prompts``; a digest if they are the user's own."""
+    prompts: dict[str, str] = Field(default_factory=dict, exclude_if=lambda words: not words)
+    """The complete prompts of the pair."""
     repeatability: str | None = None
-    """Whether a second run can be expected to say the same, and why not."""
+    """Whether a second run can be expected to give the same texts, and if not, why."""
     concurrency: list[int] = Field(default_factory=list)
-    """Of a batch: solves at the same time, as asked for or as fitted to the servers; more than one where it went on
-    with another number. Empty in runs of the first version, whose ``job`` has it.
+    """For a batch, how many solves ran at the same time, as given or as fitted to the servers. There are several
+    numbers if the run was resumed with another one. Empty in runs of the first version, where it is in ``job``.
     """
     command: list[str] = Field(default_factory=list)
 
@@ -159,28 +167,28 @@ class RunConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Run:
-    """A stored run, as much of it as can be read."""
+    """A stored run, as far as it can be read."""
 
     folder: Path
     config: RunConfig | None
     status: RunStatus | None
     records: list[SolveRecord]
     remarks: list[str]
-    """One line for each thing that could not be read."""
+    """A line for each part that could not be read."""
 
 
 def new_folder(parent: Path, name: str) -> Path:
-    """A path for a new run, named by time, contents and a random tail."""
+    """A path for a new run, named by the time, the given name and a random ending."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     return parent / f"{stamp}-{name}-{secrets.token_hex(2)}"
 
 
 class RunWriter:
-    """Writes one run folder; private to its owner, and to one process at a time."""
+    """Writes one run folder, which only its owner can read, and only one process at a time can write."""
 
     folder: Path
     remarks: list[str]
-    """One line for each thing that whoever writes here should be told."""
+    """A line for each fact about the folder that the user should know."""
     _file: IO[bytes]
     _status: dict[str, Any]
 
@@ -188,7 +196,7 @@ class RunWriter:
         """Create the folder and its configuration.
 
         Raises:
-            UsageError: the folder holds a run already, or cannot be written.
+            UsageError: there is a run in the folder already, or the folder cannot be written.
         """
         self._hold(folder, lambda: self._begin(config))
 
@@ -200,28 +208,31 @@ class RunWriter:
         same: Sequence[str],
         keep: Callable[[SolveRecord], Done | None],
         known: Callable[[str, Any], Any] = lambda _, value: value,
+        ours: Callable[[str], bool] = lambda _: False,
     ) -> tuple[RunWriter, list[Done]]:
-        """Go on with a run, or begin it if it is not there; returns what is kept in mind of the solves that are done.
+        """Go on with a run, or begin it; returns the writer, and what ``keep`` made of the stored solves.
 
-        A half-written line is taken out of the file. A whole line that this version cannot read stays as it is; if it
-        says which solve it is of, that one is done.
+        An incomplete line is removed from the file. A complete line that this version cannot read stays unchanged; if
+        its solve can be identified, that solve counts as done.
 
         Args:
-            folder: of the run.
-            config: what the run would be given now.
-            same: the fields in which the stored configuration must agree with it.
-            keep: what to keep in mind of a stored solve; None takes it out, because it is to be done again.
-            known: what the stored value of such a field, of whatever version, is to this one.
+            folder: the run folder.
+            config: the configuration that the run would get now.
+            same: the fields that must be equal in the stored configuration and in ``config``.
+            keep: makes what is kept in memory of a stored solve; None removes the solve, because it is done again.
+            known: converts the stored value of such a field, of any version, to the form of this version.
+            ours: whether a program comes with the package. Such a program may differ between versions: the run goes
+                on all the same, a remark says so, and the configuration keeps both digests.
 
         Raises:
-            UsageError: another process is writing there, the run is of a later version, or the configuration has
+            UsageError: another process is writing there, a later version wrote the run, or the configuration has
                 changed; the message names the fields that differ.
         """
         self = cls.__new__(cls)
-        return self, self._hold(folder, lambda: self._go_on(config, same, keep, known))
+        return self, self._hold(folder, lambda: self._go_on(config, same, keep, known, ours))
 
     def _hold(self, folder: Path, prepare: Callable[[], T]) -> T:
-        """Prepare a folder that nobody else writes, and let go of it again if that fails."""
+        """Lock and prepare the folder; release it again if the preparation fails."""
         self.folder, self.remarks, self._status = folder, [], {}
         with self._complaining():
             folder.mkdir(parents=True, mode=0o700, exist_ok=True)
@@ -235,7 +246,7 @@ class RunWriter:
             return prepared
 
     def _open(self, name: str) -> IO[bytes]:
-        """The file of the solves, locked: that keeps other writers out, and tells readers that somebody is writing."""
+        """Open and lock the file of the solves: the lock keeps writers out, and tells readers of the writer."""
         path = self.folder / name
         file = os.fdopen(os.open(path, os.O_CREAT | os.O_APPEND | os.O_RDWR, 0o600), "a+b", buffering=0)
         try:
@@ -269,15 +280,18 @@ class RunWriter:
         same: Sequence[str],
         keep: Callable[[SolveRecord], Done | None],
         known: Callable[[str, Any], Any],
+        ours: Callable[[str], bool],
     ) -> list[Done]:
         if not (self.folder / CONFIG).exists():
             self._begin(config)
             return []
         stored = _stored_config(self.folder)
         asked = json.loads(config.model_dump_json())
-        if changes := list(_differences(stored, asked, same, known)):
-            msg = f"`{self.folder}` was begun with another configuration: {'; '.join(changes)}"
-            raise UsageError(msg, hint="change it back, or begin another run with `--out`")
+        renewed = _renewed(stored, asked, ours) if PROGRAMS in same else {}
+        agreed = {**stored, PROGRAMS: {**_programs(stored), **renewed}} if renewed else stored
+        if changes := dict(_differences(agreed, asked, same, known)):
+            msg = f"`{self.folder}` was begun with another configuration: {'; '.join(changes.values())}"
+            raise UsageError(msg, hint=_hint(changes))
         with suppress(OSError, ValueError):
             self._status = dict(json.loads((self.folder / STATUS).read_bytes()))
         self._file.seek(0)
@@ -285,11 +299,12 @@ class RunWriter:
         done, kept = self._sort_out(text, keep)
         if kept != text:
             self._replace_solves(kept)
+        stored = self._note_programs(stored, renewed)
         self._note_concurrency(stored, config.concurrency)
         return done
 
     def _sort_out(self, text: bytes, keep: Callable[[SolveRecord], Done | None]) -> tuple[list[Done], bytes]:
-        """What is done by the lines of a run file, and the lines that stay."""
+        """The solves that a run file's lines show as done, and the text of the lines that stay."""
         done, lines = list[Done](), list[bytes]()
         unread, known = list[int](), 0
         *whole_lines, last = text.split(b"\n")
@@ -302,7 +317,7 @@ class RunWriter:
                 continue
             else:
                 unread.append(number)
-                if solve := _read_line(line, Solve):
+                if solve := _read_line(line, SolveIdentity):
                     done.append(Done(solve.key, solve.mode, Tally()))
                     known += 1
             lines.append(line + b"\n")
@@ -320,8 +335,21 @@ class RunWriter:
         self._file.close()
         self._file = self._open(SOLVES)
 
+    def _note_programs(self, stored: dict[str, Any], renewed: dict[str, str]) -> dict[str, Any]:
+        """Add to the stored configuration which programs differ from here on; everything else in it stays."""
+        before = [each for each in stored.get(RENEWED) or () if isinstance(each, dict)]
+        news = {name: digest for name, digest in renewed.items() if _last_known(name, before) != digest}
+        if not news:
+            return stored
+        added = {"since": datetime.now(UTC).isoformat(), "programs": news}
+        stored = {**stored, RENEWED: [*before, added]}
+        self._write(CONFIG, json.dumps(stored, indent=2))
+        named = ", ".join(f"`{name}`" for name in news)
+        self.remarks.append(f"programs that come with the package have changed since the run was begun: {named}")
+        return stored
+
     def _note_concurrency(self, stored: dict[str, Any], now: list[int]) -> None:
-        """Have the configuration, with all that is in it, say that the run goes on with another number of solves."""
+        """Add to the stored configuration that the run goes on with another concurrency; all else stays."""
         fitted = _fitted(stored)
         before = stored.get("concurrency") or [fitted]
         if now and before[-1] not in {None, now[-1]}:
@@ -346,10 +374,10 @@ class RunWriter:
             raise SpecReasonError(msg, hint="free some space; what was stored before is intact") from error
 
     def append(self, record: SolveRecord) -> None:
-        """Store one solve, all of it or nothing.
+        """Append one solve, either completely or not at all.
 
         Raises:
-            SpecReasonError: the disk is full or the folder has gone.
+            SpecReasonError: the disk is full or the folder is gone.
         """
         kept = record.model_copy(update={"events": [e for e in record.events if not isinstance(e, TextStreamed)]})
         try:
@@ -368,22 +396,22 @@ class RunWriter:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def note_servers(self, config: RunConfig, servers: dict[str, Any]) -> None:
-        """Add to the configuration what the servers said of themselves, once they are there to be asked."""
+        """Add the servers' reports about themselves to the configuration, once the servers answer."""
         with self._storing():
             self._write(CONFIG, config.model_copy(update={"servers": servers}).model_dump_json(indent=2))
 
     def set_status(self, status: Status, message: str | None = None) -> None:
-        """Say how far the run got."""
+        """Write how far the run got."""
         told = RunStatus(status=status, updated=datetime.now(UTC), message=message)
         self._status |= told.model_dump(mode="json")
         self._write(STATUS, json.dumps(self._status))
 
     def close(self, status: Status, message: str | None = None) -> None:
-        """Say how it ended and let go of the folder.
+        """Write how the run ended, and release the folder.
 
         Raises:
-            SpecReasonError: the run was a success and that cannot be written down; of one that was not, its own error
-                says more.
+            SpecReasonError: the status of a successful run cannot be written. After a run that failed this is not
+                raised, because the run's own error says more.
         """
         try:
             with self._storing():
@@ -403,14 +431,14 @@ class RunWriter:
 
 @contextmanager
 def writing(folder: Path, config: RunConfig) -> Iterator[RunWriter]:
-    """A writer of a new run whose final status says how the block ended."""
+    """A writer for a new run; the run's final status says how the block ended."""
     with closing(RunWriter(folder, config)) as writer:
         yield writer
 
 
 @contextmanager
 def closing(writer: RunWriter) -> Iterator[RunWriter]:
-    """The writer, whose final status says how the block ended."""
+    """The given writer; the run's final status says how the block ended."""
     try:
         yield writer
     except KeyboardInterrupt:
@@ -423,10 +451,10 @@ def closing(writer: RunWriter) -> Iterator[RunWriter]:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run folder, whole or not; what cannot be read becomes a remark and the rest is returned.
+    """Read a run folder, complete or not; a part that cannot be read becomes a remark.
 
     Raises:
-        UsageError: there is no run there.
+        UsageError: there is no run in the folder.
     """
     solves = folder / SOLVES
     if not folder.is_dir() or not (solves.exists() or (folder / CONFIG).exists()):
@@ -444,7 +472,7 @@ def read_run(folder: Path) -> Run:
 
 
 def _whole(value: Any) -> Any:
-    """The value with whole characters in all its texts."""
+    """The value without halves of surrogate pairs in any of its texts."""
     if isinstance(value, str):
         return whole(value)
     if isinstance(value, dict):
@@ -453,10 +481,10 @@ def _whole(value: Any) -> Any:
 
 
 def _stored_config(folder: Path) -> dict[str, Any]:
-    """The configuration of a run that is to go on, with everything in it.
+    """The stored configuration of a run that is resumed, with its unknown fields.
 
     Raises:
-        UsageError: it cannot be read, or it is of a later version.
+        UsageError: the configuration cannot be read, or a later version wrote it.
     """
     hint = "begin another run with `--out`"
     try:
@@ -472,7 +500,7 @@ def _stored_config(folder: Path) -> dict[str, Any]:
 
 
 def _fitted(stored: dict[str, Any]) -> int | None:
-    """The concurrency that the first version fitted to the servers and stored as if it had been asked for."""
+    """The concurrency that the first version fitted to the servers but stored as if the user had given it."""
     job = stored.get("job")
     asked = any(re.fullmatch(r"(--set=)?(--)?concurrency(=.*)?", word) for word in stored.get("command") or ())
     return job.get("concurrency") if isinstance(job, dict) and "concurrency" not in stored and not asked else None
@@ -480,16 +508,44 @@ def _fitted(stored: dict[str, Any]) -> int | None:
 
 def _differences(
     stored: dict[str, Any], asked: dict[str, Any], names: Sequence[str], known: Callable[[str, Any], Any]
-) -> Iterator[str]:
-    """One line for each field in which a stored configuration is not what is asked for."""
+) -> Iterator[tuple[str, str]]:
+    """Each field that differs between the stored and the requested configuration, and a line about it."""
     for name in names:
         for field, old, new in _changes(name, known(name, stored.get(name)), asked.get(name)):
             if not (field == "job.concurrency" and new is None and _fitted(stored)):
-                yield f"`{field}` was {json.dumps(old)[:60]} and is {json.dumps(new)[:60]}"
+                yield field, f"`{field}` was {json.dumps(old)[:60]} and is {json.dumps(new)[:60]}"
+
+
+def _hint(changes: Collection[str]) -> str:
+    """What to do about fields that differ."""
+    own = [field.removeprefix(f"{PROGRAMS}.") for field in changes if field.startswith(f"{PROGRAMS}.")]
+    if len(own) < len(changes):
+        return "change it back, or begin another run with `--out`"
+    named = ", ".join(f"`{name}`" for name in own)
+    return f"give {named} the text back that it had when the run was begun, or begin another run with `--out`"
+
+
+def _programs(config: dict[str, Any]) -> dict[str, Any]:
+    """The digests of a configuration's programs; values that are no digests are left out."""
+    told = config.get(PROGRAMS)
+    return told if isinstance(told, dict) else {}
+
+
+def _renewed(stored: dict[str, Any], asked: dict[str, Any], ours: Callable[[str], bool]) -> dict[str, str]:
+    """The digests of the stock programs that have changed since the run was begun."""
+    before = _programs(stored)
+    return {
+        name: digest for name, digest in _programs(asked).items() if before.get(name, digest) != digest and ours(name)
+    }
+
+
+def _last_known(name: str, renewed: Sequence[dict[str, Any]]) -> Any:
+    """A program's digest as of the last resume that found it changed; None if there was none."""
+    return next((_programs(each)[name] for each in reversed(renewed) if name in _programs(each)), None)
 
 
 def _changes(name: str, stored: Any, asked: Any) -> Iterator[tuple[str, Any, Any]]:
-    """The fields, by their dotted names, in which two configurations differ, and what they are in both."""
+    """The fields in which two configurations differ: dotted name, stored value, requested value."""
     if isinstance(stored, dict) and isinstance(asked, dict):
         for key in sorted(stored.keys() | asked.keys()):
             yield from _changes(f"{name}.{key}", stored.get(key), asked.get(key))
@@ -501,7 +557,7 @@ def _changes(name: str, stored: Any, asked: Any) -> Iterator[tuple[str, Any, Any
 
 
 def _read_line(line: bytes, model: type[M]) -> M | None:
-    """What a line tells, as much as the model wants to know; None if it does not tell that."""
+    """A line of the run file, validated as the given model; None if it does not have that form."""
     try:
         return model.model_validate(json.loads(line))
     except (ValueError, RecursionError):
@@ -509,7 +565,7 @@ def _read_line(line: bytes, model: type[M]) -> M | None:
 
 
 def _is_whole(line: bytes) -> bool:
-    """Whether a line that nothing ends is a whole one all the same."""
+    """Whether a last line without a line feed is complete nevertheless."""
     try:
         return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):
@@ -527,7 +583,7 @@ def _read_records(path: Path, remarks: list[str]) -> Iterator[SolveRecord]:
 
 
 def _quoted(text: str) -> str:
-    """A stored word that no terminal obeys, whoever prints it."""
+    """A stored word with its control characters made visible, so that it is safe to print."""
     return json.dumps(text)[1:-1]
 
 

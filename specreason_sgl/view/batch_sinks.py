@@ -1,4 +1,4 @@
-"""Where a batch tells what happens: on the screen, as plain lines, as JSON lines, or nowhere."""
+"""Where a batch reports what happens: on the screen, as plain lines, as JSON lines, or nowhere."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from specreason_sgl.runs.store import Done, SolveRecord
 from specreason_sgl.view import figures
 from specreason_sgl.view.batch_view import BatchState, SolveKey, standing_lines
 from specreason_sgl.view.json_lines import json_line
-from specreason_sgl.view.listing import Solved
+from specreason_sgl.view.listing import EndedSolve
 from specreason_sgl.view.output import Output, note
 from specreason_sgl.view.plain import WIDE
 from specreason_sgl.view.scenes import BatchScene
 from specreason_sgl.view.text import one_line
-from specreason_sgl.view.theme import ROLES
+from specreason_sgl.view.theme import SIGNS
 
 
 class BatchSink(Protocol):
-    """Told of everything that happens in a batch, from any thread."""
+    """Called with everything that happens in a batch, from any thread."""
 
     def started(self, problem_id: str, repeat: int, mode: str) -> SolveKey:
-        """A solve begins; the key names it from here on."""
+        """A solve begins; returns the key that identifies it in all later calls."""
         ...
 
     def event(self, key: SolveKey, event: Event) -> None:
@@ -32,16 +32,16 @@ class BatchSink(Protocol):
         ...
 
     def finished(self, key: SolveKey, record: SolveRecord) -> None:
-        """A solve has ended and this is what is stored of it."""
+        """A solve has ended, with the given record."""
         ...
 
     def notice(self, message: str) -> None:
-        """Something concerns the whole batch, such as a server that is waited for."""
+        """A message about the whole batch, such as that it waits for a server."""
         ...
 
 
 class SilentBatch:
-    """Tells nobody."""
+    """Reports nothing."""
 
     def started(self, problem_id: str, repeat: int, mode: str) -> SolveKey:
         """Name a solve."""
@@ -54,22 +54,22 @@ class SilentBatch:
         """Say nothing."""
 
     def notice(self, message: str) -> None:
-        """Say it where errors are said: a run that pauses in silence looks like one that hangs."""
+        """Print the message on standard error: a run that pauses without a word looks as if it hangs."""
         note(message)
 
 
 class SceneBatch(SilentBatch):
-    """Hands everything to the screen, and goes on in plain lines once that has been left."""
+    """Shows everything on the screen, and writes plain lines once the user has left the screen."""
 
     def __init__(self, scene: BatchScene, stream: TextIO) -> None:
-        """Tell this scene, and then this stream."""
+        """Report to this scene, and to the stream once the scene is left."""
         self._scene = scene
         self._lines = PlainLines(scene.state, stream)
         self._left = False
         self._lock = threading.Lock()
 
     def left(self) -> None:
-        """The screen is free again."""
+        """Go on in plain lines, as the user has left the screen."""
         self._left = True
         self._go_on()
 
@@ -81,7 +81,7 @@ class SceneBatch(SilentBatch):
                 if isinstance(each, str):
                     self._lines.notice(each)
                 elif isinstance(each[1], SolveRecord):
-                    self._lines.ended(each[0], Solved.of(each[1]))
+                    self._lines.ended(each[0], EndedSolve.of(each[1]))
 
     def started(self, problem_id: str, repeat: int, mode: str) -> SolveKey:
         """A new row."""
@@ -105,32 +105,32 @@ class SceneBatch(SilentBatch):
 
 
 class PlainLines:
-    """A batch in lines, each of them about a state that holds already what it tells."""
+    """A batch as lines; each line is written after the state was updated."""
 
     def __init__(self, state: BatchState, stream: TextIO | None) -> None:
         """Write to this stream, or to standard output."""
         self._state = state
         self._output = Output(stream)
 
-    def ended(self, key: SolveKey, solved: Solved) -> None:
+    def ended(self, key: SolveKey, ended: EndedSolve) -> None:
         """Write the line of a solve."""
         self._state.tick(time.monotonic())
-        self._output.line(self._line(key, solved))
+        self._output.line(self._line(key, ended))
 
     def notice(self, message: str) -> None:
         """Write a line of its own."""
         self._output.line(f"note: {one_line(message)}")
 
     def totals(self) -> None:
-        """Write what it has come to."""
+        """Write the totals so far."""
         for words in standing_lines(self._state, WIDE, time.monotonic()):
             self._output.line(" ".join(words.plain.split()))
 
-    def _line(self, key: SolveKey, solved: Solved) -> str:
-        tally, state = solved.state.tally, self._state
+    def _line(self, key: SolveKey, ended: EndedSolve) -> str:
+        tally, state = ended.state.tally, self._state
         parts = [
             f"{state.done}/{state.total}",
-            ROLES[solved.state.phase].label,
+            SIGNS[ended.state.phase].label,
             f"{one_line(key.problem_id)} #{key.repeat}",
             one_line(key.mode),
             one_line(tally.answer or "–"),
@@ -153,7 +153,7 @@ class PlainBatch(SilentBatch):
     """One line for each solve that has ended, and the totals at the end."""
 
     def __init__(self, total: int, earlier: Sequence[Done] = (), stream: TextIO | None = None) -> None:
-        """Begin with what there was before."""
+        """Begin with the solves that are stored already."""
         self._state = BatchState(total, time.monotonic())
         self._state.resumed(earlier)
         self._lines = PlainLines(self._state, stream)
@@ -161,10 +161,10 @@ class PlainBatch(SilentBatch):
 
     def finished(self, key: SolveKey, record: SolveRecord) -> None:
         """Write its line."""
-        solved = Solved.of(record)
+        ended = EndedSolve.of(record)
         with self._lock:
-            self._state.finished(solved)
-            self._lines.ended(key, solved)
+            self._state.finished(ended)
+            self._lines.ended(key, ended)
 
     def notice(self, message: str) -> None:
         """Write it as a line of its own."""

@@ -1,4 +1,4 @@
-"""Many problems at once: what is in flight, what it comes to so far, what has just ended.
+"""Many problems at once: the running solves, the results so far, and the solves that have just ended.
 
 The state is fed by `BatchState.started`, `heard` and `finished`, and `batch_frame` draws it.
 """
@@ -18,20 +18,20 @@ from specreason_sgl.runs.store import Done
 from specreason_sgl.tally import Tally
 from specreason_sgl.view import figures
 from specreason_sgl.view.lines import columns, fitting, flow, keys_help, label, legend, line, page, rule, spread
-from specreason_sgl.view.listing import OUTCOME, ROOMY, Solved, scrolled, solved_line
+from specreason_sgl.view.listing import OUTCOME, ROOMY, EndedSolve, ended_line, scrolled
 from specreason_sgl.view.state import SolveState, utility
 from specreason_sgl.view.text import one_line, shorten
-from specreason_sgl.view.theme import BATCH_LEGEND, ROLES
+from specreason_sgl.view.theme import BATCH_LEGEND, SIGNS
 
 KEYS = "↑/↓ select  enter opens the trace  q leaves the view, the run goes on"
 ENDED_SHOWN = 5
-"""So many of the last finished solves are shown."""
+"""How many of the last finished solves are shown."""
 SMOOTHING = 0.2
-"""How much of a new estimate enters the one that is shown."""
+"""The weight of a new estimate in the one that is shown."""
 STEADY = 1.0
-"""Seconds for which an estimate stands still."""
+"""Seconds between two changes of the estimate."""
 SNIPPET = 16
-"""Where there is room for so much of it, the end of the text being written is shown."""
+"""The end of the text being written is shown if there are at least so many cells for it."""
 
 
 class SolveKey(NamedTuple):
@@ -43,14 +43,14 @@ class SolveKey(NamedTuple):
 
 
 @dataclass
-class Estimate:
+class TimeLeft:
     """The time that is left, smoothed so that it can be read."""
 
     value: float | None = None
     _seen: float = 0.0
 
     def update(self, clock: float, elapsed: float, done: int, left: int) -> None:
-        """Take the pace of what is done into account."""
+        """Update the estimate from the pace so far."""
         if not done:
             return
         passed = clock - self._seen
@@ -88,18 +88,18 @@ class BatchState:
 
     total: int
     began: float = 0.0
-    """By the clock of whoever feeds it."""
+    """When the batch began, by the caller's clock, in seconds."""
     flying: dict[SolveKey, SolveState] = field(default_factory=dict)
-    """What is in flight, the longest first."""
-    ended: deque[Solved] = field(default_factory=lambda: deque(maxlen=50))
+    """The running solves, the oldest first."""
+    ended: deque[EndedSolve] = field(default_factory=lambda: deque(maxlen=50))
     """The last ones that ended, the newest first."""
     modes: dict[str, Standing] = field(default_factory=dict)
     tokens: int = 0
     earlier: int = 0
-    """Solves that were there before this batch began."""
-    left: Estimate = field(default_factory=Estimate)
+    """Solves that were stored before this batch began."""
+    left: TimeLeft = field(default_factory=TimeLeft)
     notice: str = ""
-    """The last thing that concerned the whole batch."""
+    """The last message about the whole batch."""
 
     @property
     def done(self) -> int:
@@ -107,13 +107,13 @@ class BatchState:
         return sum(standing.done for standing in self.modes.values())
 
     def resumed(self, earlier: Sequence[Done]) -> None:
-        """These were done before."""
+        """Count solves that were stored before."""
         for one in earlier:
             self.modes.setdefault(one.mode, Standing()).add(one.tally)
         self.earlier = len(earlier)
 
     def started(self, key: SolveKey) -> None:
-        """A solve takes off."""
+        """A solve begins."""
         self.flying[key] = SolveState()
 
     def heard(self, key: SolveKey, event: Event) -> None:
@@ -122,15 +122,15 @@ class BatchState:
         if isinstance(event, CallMade):
             self.tokens += event.generated_tokens
 
-    def finished(self, solved: Solved) -> None:
-        """A solve has ended; what was not heard of it while it ran is caught up on."""
-        heard = self.flying.pop(SolveKey(solved.problem_id, solved.repeat, solved.mode), SolveState())
-        self.tokens += sum(solved.state.tally.generated.values()) - sum(heard.tally.generated.values())
-        self.ended.appendleft(solved)
-        self.modes.setdefault(solved.mode, Standing()).add(solved.state.tally)
+    def finished(self, ended: EndedSolve) -> None:
+        """A solve has ended; count also what its events did not report while it ran."""
+        heard = self.flying.pop(SolveKey(ended.problem_id, ended.repeat, ended.mode), SolveState())
+        self.tokens += sum(ended.state.tally.generated.values()) - sum(heard.tally.generated.values())
+        self.ended.appendleft(ended)
+        self.modes.setdefault(ended.mode, Standing()).add(ended.state.tally)
 
     def tick(self, clock: float) -> None:
-        """Look at the clock."""
+        """Update everything that depends on the time."""
         fresh = self.done - self.earlier
         self.left.update(clock, clock - self.began, fresh, self.total - self.done)
 
@@ -153,7 +153,7 @@ def batch_frame(state: BatchState, look: BatchLook) -> Text:
     top = _header(state, look)
     bottom = [rule(look.width), *legend(BATCH_LEGEND, look.width), *keys_help(look.keys, look.width)]
     room = max(2, look.height - len(top) - len(bottom))
-    ended = [solved_line(solved, look.width) for solved in list(state.ended)[: max(0, min(ENDED_SHOWN, room - 4))]]
+    ended = [ended_line(each, look.width) for each in list(state.ended)[: max(0, min(ENDED_SHOWN, room - 4))]]
     below = [rule(look.width, "last finished"), *ended] if ended else []
     room = max(1, room - len(below))
     rows = _flying(state, look, room)
@@ -187,7 +187,7 @@ def _header(state: BatchState, look: BatchLook) -> list[Text]:
 
 
 def standing_lines(state: BatchState, width: int, clock: float) -> list[Text]:
-    """What a batch has come to, one line for each mode."""
+    """The results of a batch so far, one line for each mode."""
     shown = [(mode, standing) for mode, standing in state.modes.items() if standing.done]
     rate = f"{state.tokens / (clock - state.began):,.0f}" if state.tokens and clock > state.began else "–"
     items = [
@@ -237,8 +237,7 @@ def _flying(state: BatchState, look: BatchLook, room: int) -> list[Text]:
 def _row(key: SolveKey, solve: SolveState, look: BatchLook, *, chosen: bool, named: bool) -> Text:
     tally, roomy = solve.tally, look.width >= ROOMY
     name = key.problem_id if not key.repeat else f"{key.problem_id} #{key.repeat}"
-    last = next(reversed(solve.steps), None)
-    scored = next((step.score for step in reversed(solve.steps.values()) if step.score), None)
+    last, scored = solve.latest, solve.scored
     cells = [
         (line(("›" if chosen else " ", "bold")), 1),
         (line(label(solve.phase)), OUTCOME),
@@ -246,10 +245,10 @@ def _row(key: SolveKey, solve: SolveState, look: BatchLook, *, chosen: bool, nam
     ]
     if named and roomy:
         cells.append((line((one_line(key.mode), "dim")), 18))
-    cells.append((line(f"step {last}" if last is not None else ""), -9))
+    cells.append((line(f"step {last.number}" if last is not None else ""), -9))
     if scored is not None:
         value, figure = utility(scored, solve.rule)
-        style = ROLES["accepted" if scored.accepted else "rejected"]
+        style = SIGNS["accepted" if scored.accepted else "rejected"]
         words = line((f"{style.glyph} {figure:>4} ", style.style))
         if roomy:
             reached, rest = figures.gauge(value, solve.threshold)
@@ -260,8 +259,8 @@ def _row(key: SolveKey, solve: SolveState, look: BatchLook, *, chosen: bool, nam
     cells.append((line(f"{figures.count(tally.thinking_tokens)} tok"), -10))
     row = columns(fitting(cells, look.width, gap=1), gap=1)
     room = look.width - row.cell_len - 3
-    if solve.steps and room >= SNIPPET:
-        text = one_line(solve.steps[next(reversed(solve.steps))].shown[-2 * room :])
+    if last is not None and room >= SNIPPET:
+        text = one_line(last.shown[-2 * room :])
         end = text if cell_len(text) <= room else "…" + text[1 - room :]
         row.append("  ").append(shorten(end, room), "dim")
     return row

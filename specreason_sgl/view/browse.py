@@ -1,4 +1,4 @@
-"""Moving about in one solve with keys: which step is looked at, what is opened, what is searched for."""
+"""Moving around in one solve with keys: the selected step, what is opened, and the search."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from specreason_sgl.view.solve_view import ANSWER, Look
-from specreason_sgl.view.state import SolveState, StepState
+from specreason_sgl.view.state import Item, SolveState, StepState
 
 KEYS = "n/b step  r rejection  f fold  / search  u/d scroll  g/G ends  q quit"
 SCROLL = 8
@@ -14,20 +14,20 @@ SCROLL = 8
 
 @dataclass
 class Browser:
-    """Where somebody is in a solve."""
+    """The user's position in a solve."""
 
     cursor: int | None = None
-    """Place of the step that is looked at; None follows the end."""
+    """The selected item of the solve; None follows the end."""
     offset: int = 0
     opened: frozenset[int] = frozenset()
     query: str = ""
     typing: str | None = None
-    """What has been typed into the search so far; None while nobody searches."""
+    """The text typed into the search so far; None if there is no search."""
     missed: bool = False
     """Whether the last search or jump found nothing."""
 
     def look(self, look: Look) -> Look:
-        """The same look from here."""
+        """The given look with this position."""
         keys = look.keys
         if self.typing is not None:
             keys = f"search: {self.typing}▌  enter goes  esc leaves"
@@ -38,13 +38,13 @@ class Browser:
         )
 
     def press(self, key: str, state: SolveState) -> bool:  # noqa: C901 - one case for each key
-        """Act on a key; returns whether it meant anything."""
+        """Act on a key; returns whether the key has a meaning."""
         self.missed = False
         if self.typing is not None:
             self._type(key, state)
             return True
-        steps = list(state.steps.values())
-        last = len(steps) - 1
+        items = state.items
+        last = len(items) - 1
         here = last if self.cursor is None else self.cursor
         match key:
             case "n" | "j" | "down" | "right":
@@ -60,11 +60,11 @@ class Browser:
             case "u" | "pageup":
                 self._scroll(-SCROLL)
             case "r":
-                self._find(steps, lambda step: step.rejected is not None)
+                self._find(items, lambda item: isinstance(item, StepState) and item.rejected is not None)
             case "f" | "enter":
-                self._fold(steps, here)
+                self._fold(items, here)
             case "F":
-                everything = frozenset({ANSWER, *state.steps})
+                everything = frozenset({ANSWER, *(item.place for item in items)})
                 self.opened = frozenset() if everything <= self.opened else everything
             case "/":
                 self.typing = ""
@@ -81,15 +81,15 @@ class Browser:
             return
         self.offset = max(0, self.offset + (lines if self.cursor is not None else -lines))
 
-    def _fold(self, steps: list[StepState], here: int) -> None:
-        number = steps[here].number if 0 <= here < len(steps) else ANSWER
-        self.opened = self.opened ^ {number}
+    def _fold(self, items: list[Item], here: int) -> None:
+        place = items[here].place if 0 <= here < len(items) else ANSWER
+        self.opened = self.opened ^ {place}
 
-    def _find(self, steps: list[StepState], wanted: Callable[[StepState], bool]) -> None:
-        """Go to the next step that is wanted, from the beginning again after the last one."""
+    def _find(self, items: list[Item], wanted: Callable[[Item], bool]) -> None:
+        """Go to the next wanted item; after the last one the search starts again at the beginning."""
         here = -1 if self.cursor is None else self.cursor
-        places = [*range(here + 1, len(steps)), *range(min(here + 1, len(steps)))]
-        place = next((place for place in places if wanted(steps[place])), None)
+        places = [*range(here + 1, len(items)), *range(min(here + 1, len(items)))]
+        place = next((place for place in places if wanted(items[place])), None)
         self.missed = place is None
         if place is not None:
             self._go(place)
@@ -112,8 +112,9 @@ class Browser:
     def _search(self, state: SolveState) -> None:
         wanted = self.query.casefold()
 
-        def holds(step: StepState) -> bool:
-            return wanted in step.shown.casefold() or wanted in (step.rejected or "").casefold()
+        def holds(item: Item) -> bool:
+            rejected = item.rejected if isinstance(item, StepState) else None
+            return wanted in item.shown.casefold() or wanted in (rejected or "").casefold()
 
         if wanted:
-            self._find(list(state.steps.values()), holds)
+            self._find(state.items, holds)

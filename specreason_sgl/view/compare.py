@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 from rich.text import Text
 
 from specreason_sgl.view import figures
 from specreason_sgl.view.lines import Part, columns, flow, keys_help, label, legend, line, page, rule
-from specreason_sgl.view.solve_view import LOW, Look, answer_lines, step_lines
+from specreason_sgl.view.solve_view import LOW, Look, Section, of_chain, sections
 from specreason_sgl.view.state import SolveState
 from specreason_sgl.view.text import head, one_line
 from specreason_sgl.view.theme import FINAL_LEGEND
@@ -19,49 +20,55 @@ SEAM = " ║ "
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two."""
+    """One of the two solves."""
 
     title: str
     state: SolveState
 
 
 def compare_frame(left: Side, right: Side, look: Look) -> Text:
-    """Both on a page of exactly the height that is asked for."""
+    """Both solves on a page of exactly the given height."""
     top, bottom = _header(left, right, look), _footer(look)
     room = max(1, look.height - len(top) - len(bottom))
-    pairs = _pairs(left, right)
+    sides = _sides(left, right, look)
+    pairs = max(map(len, sides))
     body: list[Text] = []
     start = pairs - 1 if look.cursor is None else min(look.cursor, pairs - 1)
     for place in range(start, pairs):
-        body += _pair(left, right, look, place)
+        body += _pair(sides, look, place)
         if len(body) >= room + look.offset:
             break
     body = body[look.offset : look.offset + room]
     for place in range(start - 1, -1, -1):
         if len(body) >= room or look.offset:
             break
-        body = (_pair(left, right, look, place) + body)[-room:]
+        body = (_pair(sides, look, place) + body)[-room:]
     return page([*top, *body, *[line()] * (room - len(body)), *bottom][: look.height], look.width, colour=look.colour)
 
 
 def compare_report(left: Side, right: Side, look: Look) -> Text:
-    """Both from the question to the answers."""
-    body = [each for place in range(_pairs(left, right)) for each in _pair(left, right, look, place)]
+    """Both solves in full, from the question to the answers."""
+    sides = _sides(left, right, look)
+    body = [each for place in range(max(map(len, sides))) for each in _pair(sides, look, place)]
     return page([*_header(left, right, look), *body, *_footer(look)], look.width, colour=look.colour)
 
 
-def first_difference(left: SolveState, right: SolveState) -> int | None:
-    """The first step whose text is not the same on both sides; None where there is none."""
-    texts = [[step.shown.split() for step in state.steps.values()] for state in (left, right)]
-    for place in range(max(map(len, texts))):
-        one, other = (side[place] if place < len(side) else None for side in texts)
-        if one != other:
-            return place
+def first_different_step(left: SolveState, right: SolveState) -> tuple[int, int] | None:
+    """Where two solves first differ, as (step, chain); for other text the number of steps before it.
+
+    None if there is no difference. Steps that were taken back do not count.
+    """
+    standing = [[item for item in state.items if item.cut is None] for state in (left, right)]
+    for some in zip_longest(*standing):
+        texts = [item and (item.chain, item.shown.split()) for item in some]
+        if texts[0] != texts[1]:
+            return min((item.chain, item.number) for item in some if item)[::-1]
     return None
 
 
-def _pairs(left: Side, right: Side) -> int:
-    return max(len(left.state.steps), len(right.state.steps)) + 1
+def _sides(left: Side, right: Side, look: Look) -> list[list[Section]]:
+    inner = replace(look, width=_half(look), redecision=None)
+    return [sections(side.state, inner) for side in (left, right)]
 
 
 def _half(look: Look) -> int:
@@ -84,8 +91,10 @@ def _header(left: Side, right: Side, look: Look) -> list[Text]:
         rows, more = head(started.question.strip(), max(1, look.width - 4), 2)
         lines = [*(line(" ", row) for row in rows[:-1]), line(" ", rows[-1], " …" if more else ""), rule(look.width)]
     lines += _beside(_summary(left, look), _summary(right, look), look)
-    differs = first_difference(left.state, right.state)
-    words = "the same text throughout" if differs is None else f"first different step: {differs}"
+    differs = first_different_step(left.state, right.state)
+    words = (
+        "the same text throughout" if differs is None else f"first different step: {differs[0]}{of_chain(differs[1])}"
+    )
     return [*lines, rule(look.width, words)]
 
 
@@ -107,15 +116,6 @@ def _footer(look: Look) -> list[Text]:
     return lines + (keys_help(look.keys, look.width) if look.keys else [])
 
 
-def _pair(left: Side, right: Side, look: Look, place: int) -> list[Text]:
-    inner = replace(look, width=_half(look), redecision=None)
-    halves = []
-    for side in (left, right):
-        steps = list(side.state.steps.values())
-        if place < len(steps):
-            halves.append(step_lines(steps[place], side.state, inner, place))
-        elif place == len(steps):
-            halves.append(answer_lines(side.state, inner))
-        else:
-            halves.append([])
-    return _beside(halves[0], halves[1], look)
+def _pair(sides: Sequence[Sequence[Section]], look: Look, place: int) -> list[Text]:
+    one, other = (side[place]() if place < len(side) else [] for side in sides)
+    return _beside(one, other, look)

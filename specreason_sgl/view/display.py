@@ -1,4 +1,4 @@
-"""How a run shows itself: chosen once, opened around the run, closed with what stays on the terminal."""
+"""The display of a run: it is chosen once, opened around the run, and at the end leaves the results on the terminal."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 DisplayMode = Literal["auto", "rich", "plain", "json", "none"]
 
 PIPED = 140
-"""Columns where nobody says how many there are."""
+"""The width in columns where it is not known."""
 MODES: tuple[DisplayMode, ...] = get_args(DisplayMode)
 VARIABLE = "SPECREASON_DISPLAY"
 
 
 def choose(mode: str, *, stdout_isatty: bool, env: Mapping[str, str]) -> DisplayMode:
-    """The mode that is meant: what was asked for, else what the environment says, else what suits the output.
+    """The display mode: the given one, else that of the environment, else the one that suits the output.
 
-    Anything but a capable terminal gets plain lines, whatever was asked for.
+    Output that is no capable terminal always gets plain lines.
 
     Raises:
         UsageError: there is no such mode.
@@ -45,11 +45,12 @@ def choose(mode: str, *, stdout_isatty: bool, env: Mapping[str, str]) -> Display
 
 
 def is_screen(stream: TextIO) -> bool:
-    """Whether a stream is a terminal that has the glyphs which views are drawn with."""
-    from specreason_sgl.view.theme import ROLES
+    """Whether a stream is a terminal that can show the glyphs of the views."""
+    from specreason_sgl.view.theme import OTHERS, SIGNS
 
+    glyphs = [sign.glyph for sign in SIGNS.values()] + [glyph for glyph, _, _ in OTHERS]
     try:
-        "".join(role.glyph for role in ROLES.values()).encode(stream.encoding or "ascii")
+        "".join(glyphs).encode(stream.encoding or "ascii")
     except UnicodeEncodeError:
         return False
     return stream.isatty()
@@ -62,12 +63,12 @@ def has_colour(env: Mapping[str, str]) -> bool:
 
 @contextmanager
 def open_display(mode: DisplayMode, *, title: str = "specreason", stream: TextIO | None = None) -> Iterator[Sink]:
-    """Show one solve while the block runs; what stays is the whole trace with its totals.
+    """Show one solve while the block runs; at the end the whole trace with its totals stays.
 
     Args:
         mode: as `choose` returned it.
-        title: what the header says first.
-        stream: in place of standard output.
+        title: the beginning of the header.
+        stream: used instead of standard output.
     """
     if mode == "none":
         yield _ignore
@@ -89,7 +90,7 @@ def _rich_display(title: str, stream: TextIO) -> Iterator[Sink]:
     from specreason_sgl.view.live import beside
     from specreason_sgl.view.plain import SceneSink
     from specreason_sgl.view.scenes import SolveScene
-    from specreason_sgl.view.solve_view import Look, report
+    from specreason_sgl.view.solve_view import Look, solve_report
 
     terminal = console(stream)
     scene = SolveScene(title, colour=not terminal.no_color)
@@ -101,7 +102,7 @@ def _rich_display(title: str, stream: TextIO) -> Iterator[Sink]:
         scene.fresh(0.0)
         if scene.state.started:
             look = Look(width=terminal.width, colour=not terminal.no_color, title=title)
-            terminal.print(report(scene.state, look), soft_wrap=True)
+            terminal.print(solve_report(scene.state, look), soft_wrap=True)
 
 
 @contextmanager
@@ -113,14 +114,14 @@ def open_batch_display(
     earlier: Sequence[Done] = (),
     stream: TextIO | None = None,
 ) -> Iterator[BatchSink]:
-    """Show many solves while the block runs; what stays is what they came to.
+    """Show many solves while the block runs; at the end their results stay.
 
     Args:
         mode: as `choose` returned it.
         total: how many solves there will be, the earlier ones included.
-        title: what the header says first.
+        title: the beginning of the header.
         earlier: solves that are stored already, when a run goes on.
-        stream: in place of standard output.
+        stream: used instead of standard output.
     """
     from specreason_sgl.view import batch_sinks
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -15,13 +15,15 @@ from rich.text import Text
 from specreason_sgl.errors import UsageError
 from specreason_sgl.runs.redecide import Redecision
 from specreason_sgl.view import figures
-from specreason_sgl.view.solve_view import TIMED, Look, report, totals
-from specreason_sgl.view.state import SolveState, StepState, utility
-from specreason_sgl.view.text import one_line, visible
-from specreason_sgl.view.theme import FINAL_LEGEND, ROLES, RoleName
+from specreason_sgl.view.solve_view import Look, chain_words, flip_words, solve_report, spent, totals
+from specreason_sgl.view.state import ChainState, Item, SolveState, StepState, TextState, utility
+from specreason_sgl.view.text import one_line, shorten, visible
+from specreason_sgl.view.theme import FINAL_LEGEND, SIGNS, Sign, SignName
 
 WIDTH = 110
 """Columns of a picture."""
+REASON = 200
+"""The most cells of a program's reason."""
 
 PAPER = TerminalTheme(
     (22, 24, 29),
@@ -87,7 +89,7 @@ def picture(page: Text, title: str, width: int = WIDTH) -> str:
 
 def as_svg(state: SolveState, title: str, redecision: Redecision | None = None) -> str:
     """The whole trace as it stands on a terminal."""
-    return picture(report(state, Look(width=WIDTH, title=title, redecision=redecision)), title)
+    return picture(solve_report(state, Look(width=WIDTH, title=title, redecision=redecision)), title)
 
 
 _CSS = """
@@ -99,6 +101,9 @@ h1 { font-size: 1.25rem; } pre { white-space: pre-wrap; margin: .25rem 0; font: 
 .step { border-left: 3px solid var(--role); padding: .1rem 0 .1rem .75rem; margin: .6rem 0; }
 .step.base { border-left-width: 6px; } .step.unreal { border-left-style: dashed; opacity: .65; }
 summary { cursor: pointer; } .role { color: var(--role); font-weight: 600; white-space: nowrap; }
+.step.cut pre, .added.cut pre { text-decoration: line-through; opacity: .6; }
+.added { border-left: 2px dotted var(--role); padding-left: .75rem; margin: .4rem 0; color: var(--dim); }
+h2 { font-size: 1rem; border-top: 1px solid var(--line); padding-top: .6rem; margin-top: 1.2rem; }
 .figures, .legend, footer { color: var(--dim); font-size: .85rem; }
 .rejected { border-left: 3px dotted var(--role); padding-left: .75rem; margin: .3rem 0; color: var(--dim); }
 .note { border-top: 1px dashed var(--dim); color: var(--dim); padding-top: .3rem; font-size: .9rem; }
@@ -109,8 +114,8 @@ summary { cursor: pointer; } .role { color: var(--role); font-weight: 600; white
 def as_html(state: SolveState, title: str, redecision: Redecision | None = None) -> str:
     """The trace as a page of its own; every step folds."""
     question = state.started.question if state.started else ""
-    steps = "\n".join(_html_step(step, state, redecision) for step in state.steps.values())
-    legend = " ".join(_html_role(name) for name in FINAL_LEGEND)
+    steps = "\n".join(each for chain in state.chains.values() for each in _html_chain(chain, state, redecision))
+    legend = " ".join(_html_sign(name) for name in FINAL_LEGEND)
     sums = "<br>".join(_escape(words.plain.strip()) for words in totals(state, WIDTH))
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -134,36 +139,69 @@ def as_html(state: SolveState, title: str, redecision: Redecision | None = None)
 """
 
 
+def _html_chain(chain: ChainState, state: SolveState, redecision: Redecision | None) -> Iterator[str]:
+    if state.is_branched:
+        yield f"<h2>{_escape(chain_words(chain))}</h2>"
+    for item in chain.items:
+        if isinstance(item, TextState):
+            yield _html_added(item, state, redecision)
+        else:
+            yield _html_step(item, state, redecision)
+    if chain.answer and chain.answer is not state.answer:
+        yield f"<p>{_html_sign('answered')} <strong>{_escape(visible(chain.answer.answer or '–'))}</strong></p>"
+
+
+def _html_kind(kind: str, item: Item, redecision: Redecision | None) -> str:
+    unreal = redecision is not None and redecision.is_counterfactual(item.decided)
+    return kind + (" unreal" if unreal else "") + (" cut" if item.cut is not None else "")
+
+
+def _html_cut(item: Item) -> str:
+    if item.cut is None:
+        return ""
+    return f'{_html_sign("cut")} <span class="figures">{_escape(shorten(item.cut, REASON))}</span> '
+
+
+def _html_added(text: TextState, state: SolveState, redecision: Redecision | None) -> str:
+    sign = state.sign_of_author(text.author)
+    tokens = f" {figures.count(text.tokens)} tok" if text.tokens else ""
+    return (
+        f'<div class="{_html_kind("added", text, redecision)}" style="--role:{sign.hex}">{_html_sign("added")} by '
+        f"{_html_sign(sign)}{tokens} {_html_cut(text)}{_html_text(text.text)}</div>"
+    )
+
+
 def _html_step(step: StepState, state: SolveState, redecision: Redecision | None) -> str:
-    unreal = redecision is not None and redecision.is_counterfactual(step.number)
-    kind = ("base" if step.author == "base" else "small") + (" unreal" if unreal else "")
-    decision = redecision.on(step.number) if redecision else None
-    flip = f"{_html_role('flip')} " if decision and decision.flips else ""
+    kind = _html_kind("base" if step.author == "base" else "small", step, redecision)
+    sign = state.sign_of(step)
+    decision = redecision.on(step.score) if redecision else None
+    flip = f"{_html_sign('flip')} " if decision and decision.flips else ""
     rejected = ""
     if step.rejected is not None:
-        words = f"{_html_role('rejected')} draft, {figures.count(step.draft_tokens)} tok"
+        words = f"{_html_sign('rejected')} draft, {figures.count(step.draft_tokens)} tok"
         rejected = (
-            f'<details class="rejected" style="--role:{ROLES["rejected"].hex}"><summary>{words}</summary>'
+            f'<details class="rejected" style="--role:{SIGNS["rejected"].hex}"><summary>{words}</summary>'
             f"{_html_text(step.rejected)}</details>"
         )
     return (
-        f'<details open class="step {kind}" style="--role:{ROLES[step.role].hex}"><summary>{step.number} '
-        f'{_html_role(step.role)} {flip}<span class="figures">{_escape(_figures(step, state))}</span></summary>'
+        f'<details open class="step {kind}" style="--role:{sign.hex}"><summary>{step.number} '
+        f"{_html_sign(sign)} {flip}{_html_cut(step)}"
+        f'<span class="figures">{_escape(_figures(step, state))}</span></summary>'
         f"{_html_text(step.shown)}{rejected}</details>"
     )
 
 
 def _html_end(state: SolveState) -> str:
-    parts = [f'<p class="note">{_html_role("notice")} {_escape(visible(notice))}</p>' for _, notice in state.notices]
+    parts = [f'<p class="note">{_html_sign("notice")} {_escape(visible(notice))}</p>' for notice in state.notices]
     if state.answer:
-        grade = _html_role(state.phase) if state.phase in {"right", "wrong"} else ""
+        grade = _html_sign(state.phase) if state.phase in {"right", "wrong"} else ""
         answer = f"<strong>{_escape(visible(state.answer.answer or '–'))}</strong>"
         parts.append(
-            f'<div class="step base" style="--role:{ROLES["answered"].hex}">{_html_role("answered")} '
+            f'<div class="step base" style="--role:{SIGNS["answered"].hex}">{_html_sign("answered")} '
             f"{answer} {grade}{_html_text(state.answer.text)}</div>"
         )
     if state.failure:
-        parts.append(f"<p>{_html_role('failed')} {_escape(visible(state.failure.error))}</p>")
+        parts.append(f"<p>{_html_sign('failed')} {_escape(visible(state.failure.error))}</p>")
     return "\n".join(parts)
 
 
@@ -171,9 +209,9 @@ def _html_redecision(redecision: Redecision | None) -> str:
     return f'<p class="note">{_escape(_redecided(redecision))}</p>' if redecision else ""
 
 
-def _html_role(name: RoleName) -> str:
-    role = ROLES[name]
-    return f'<span class="role" style="--role:{role.hex}">{_escape(role.label)}</span>'
+def _html_sign(name: SignName | Sign) -> str:
+    sign = name if isinstance(name, Sign) else SIGNS[name]
+    return f'<span class="role" style="--role:{sign.hex}">{_escape(sign.label)}</span>'
 
 
 def _html_text(text: str) -> str:
@@ -191,31 +229,51 @@ def as_markdown(state: SolveState, title: str, redecision: Redecision | None = N
         parts.append(_fenced(state.started.question))
     if redecision:
         parts.append(f"> {_redecided(redecision)}")
-    for step in state.steps.values():
-        parts.append(f"## {step.number} {ROLES[step.role].label}")
-        decision = redecision.on(step.number) if redecision else None
-        marks = [ROLES["flip"].label] if decision and decision.flips else []
-        if redecision and redecision.is_counterfactual(step.number):
-            marks.append("counterfactual")
-        parts += [" · ".join([*marks, _figures(step, state)]), _fenced(step.shown)]
-        if step.rejected is not None:
-            parts += [
-                f"{ROLES['rejected'].label} draft, {figures.count(step.draft_tokens)} tok",
-                _fenced(step.rejected),
-            ]
-    parts += [f"{ROLES['notice'].label}: {_plain(notice)}" for _, notice in state.notices]
+    for chain in state.chains.values():
+        parts += _markdown_chain(chain, state, redecision)
+    parts += [f"{SIGNS['notice'].label}: {_plain(notice)}" for notice in state.notices]
     if state.answer:
-        grade = f" · {ROLES[state.phase].label}" if state.phase in {"right", "wrong"} else ""
-        parts += [f"## {ROLES['answered'].label}{grade}", _fenced(state.answer.text)]
+        grade = f" · {SIGNS[state.phase].label}" if state.phase in {"right", "wrong"} else ""
+        parts += [f"## {SIGNS['answered'].label}{grade}", _fenced(state.answer.text)]
     if state.failure:
-        parts.append(f"{ROLES['failed'].label}: {_plain(state.failure.error)}")
-    parts += [f"- {words.plain.strip()}" for words in totals(state, WIDTH)]
+        parts.append(f"{SIGNS['failed'].label}: {_plain(state.failure.error)}")
+    parts += [f"- {_listed(words.plain)}" for words in totals(state, WIDTH)]
     return "\n\n".join(parts) + "\n"
+
+
+def _markdown_chain(chain: ChainState, state: SolveState, redecision: Redecision | None) -> Iterator[str]:
+    if state.is_branched:
+        yield f"# {_plain(chain_words(chain))}"
+    for item in chain.items:
+        marks = []
+        if isinstance(item, TextState):
+            yield f"{SIGNS['added'].word} by {_plain(state.sign_of_author(item.author).label)}"
+            marks += [f"{figures.count(item.tokens)} tok"] if item.tokens else []
+        else:
+            yield f"## {item.number} {_plain(state.sign_of(item).label)}"
+            decision = redecision.on(item.score) if redecision else None
+            marks += [SIGNS["flip"].label] if decision and decision.flips else []
+        if item.cut is not None:
+            marks.append(f"{SIGNS['cut'].label}: {_plain(shorten(item.cut, REASON))}")
+        if redecision and redecision.is_counterfactual(item.decided):
+            marks.append("counterfactual")
+        marks += [_figures(item, state)] if isinstance(item, StepState) else []
+        yield from filter(None, (" · ".join(marks), _fenced(item.shown)))
+        if isinstance(item, StepState) and item.rejected is not None:
+            yield f"{SIGNS['rejected'].label} draft, {figures.count(item.draft_tokens)} tok"
+            yield _fenced(item.rejected)
+    if chain.answer and chain.answer is not state.answer:
+        yield f"{SIGNS['answered'].label}: {_plain(chain.answer.answer or '–')}"
 
 
 def _plain(text: str) -> str:
     """Words on one line that Markdown takes as they are."""
     return re.sub(r"([\\`*_{}\[\]<>#|!])", r"\\\1", one_line(text))
+
+
+def _listed(text: str) -> str:
+    """A line of totals, in which nothing but a program's own words could be taken for Markdown."""
+    return re.sub(r"([\\`*_\[\]<>#|!])", r"\\\1", text.strip())
 
 
 def _fenced(text: str) -> str:
@@ -232,8 +290,7 @@ def _figures(step: StepState, state: SolveState) -> str:
         bar = "".join(figures.gauge(value, state.threshold))
         parts.append(f"score {figure} {bar} {figures.sparkline(step.score.score.distribution)}")
     parts.append(f"{figures.count(step.tokens)} tok")
-    parts += [f"{word} {figures.seconds(step.seconds[kind])}" for kind, word in TIMED if step.seconds[kind]]
-    return " · ".join(parts)
+    return " · ".join([*parts, *spent(step)])
 
 
 def _redecided(redecision: Redecision) -> str:
@@ -242,9 +299,9 @@ def _redecided(redecision: Redecision) -> str:
         f"{len(redecision.decisions)} decisions flip, acceptance {figures.share(redecision.acceptance)} "
         f"instead of {figures.share(redecision.stored_acceptance)}"
     )
-    if redecision.divergence is None:
+    if redecision.first_flip is None:
         return words
-    return f"{words}; everything after step {redecision.divergence} is counterfactual"
+    return f"{words}; everything after {flip_words(redecision)} is counterfactual"
 
 
 FORMATS: dict[str, Callable[[SolveState, str, Redecision | None], str]] = {

@@ -8,7 +8,7 @@ from itertools import accumulate
 from rich.cells import cell_len
 from rich.text import Text
 
-from specreason_sgl.view.theme import ROLES, RoleName
+from specreason_sgl.view.theme import SIGNS, Sign, SignName
 
 Part = str | tuple[str, str]
 """A piece of a line, with its style or without."""
@@ -19,14 +19,14 @@ def line(*parts: Part) -> Text:
     return Text.assemble(*parts, no_wrap=True, overflow="crop", end="")
 
 
-def label(name: RoleName, width: int = 0) -> tuple[str, str]:
-    """Glyph and word of a role in its colour, padded."""
-    role = ROLES[name]
-    return role.label.ljust(width), role.style
+def label(name: SignName | Sign, width: int = 0) -> tuple[str, str]:
+    """Glyph and word of a sign, padded to a width, and the sign's style."""
+    sign = name if isinstance(name, Sign) else SIGNS[name]
+    return sign.label + " " * (width - cell_len(sign.label)), sign.style
 
 
 def spread(left: Text, right: Text, width: int) -> Text:
-    """One thing at the left edge and another at the right; the left one gives way."""
+    """One text at the left edge and another at the right; the left one is cut if there is too little room."""
     room = width - right.cell_len
     left = left.copy()
     left.truncate(max(0, room - 1), overflow="ellipsis")
@@ -76,7 +76,7 @@ def rule(width: int, words: str = "") -> Text:
     return line((lead + "─" * (width - cell_len(lead)), "dim"))
 
 
-def legend(names: Sequence[RoleName], width: int) -> list[Text]:
+def legend(names: Sequence[SignName], width: int) -> list[Text]:
     """What the glyphs mean."""
     return flow([line(label(name)) for name in names], width, gap="  ")
 

@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 from rich.text import Text
 
-from specreason_sgl.runs.index import Count, Summary, Word
+from specreason_sgl.runs.index import Count, RunSummary, Word
 from specreason_sgl.runs.store import SolveRecord
 from specreason_sgl.view import figures
 from specreason_sgl.view.lines import columns, fitting, keys_help, label, legend, line, page, rule, spread
 from specreason_sgl.view.state import SolveState
 from specreason_sgl.view.text import one_line
-from specreason_sgl.view.theme import ROLES, RoleName
+from specreason_sgl.view.theme import SIGNS, SignName
 
-OUTCOMES: tuple[RoleName, ...] = ("right", "wrong", "answered", "unanswered", "failed")
+OUTCOMES: tuple[SignName, ...] = ("right", "wrong", "answered", "unanswered", "failed")
 OUTCOME = 14
 """The widest outcome or phase, glyph and word."""
 NAME = 38
 """The widest name of a run that is shown whole."""
 STEPS, ROOMY, SPACIOUS = 70, 90, 130
-"""From these widths on there is room for counts, for what solved it or when, and for what a run was made with."""
+"""The widths from which on a line also shows counts, then the mode or the time, then the program and the pair."""
 STATUSES: dict[Word, tuple[str, str]] = {
     "running": ("▶", "cyan"),
     "unfinished": ("◐", "yellow"),
@@ -35,7 +35,7 @@ KEYS = "↑/↓ select  enter opens  q quit"
 
 
 @dataclass(frozen=True)
-class Solved:
+class EndedSolve:
     """One solve that has ended, in short."""
 
     problem_id: str
@@ -44,26 +44,26 @@ class Solved:
     state: SolveState
 
     @classmethod
-    def of(cls, record: SolveRecord) -> Solved:
-        """In short, what a record holds."""
+    def of(cls, record: SolveRecord) -> EndedSolve:
+        """The short form of a record."""
         return cls(record.problem.id, record.mode, record.repeat, SolveState.of(record.events))
 
 
-def solved_line(solved: Solved, width: int, *, chosen: bool = False) -> Text:
+def ended_line(ended: EndedSolve, width: int, *, chosen: bool = False) -> Text:
     """One solve on one line."""
-    tally = solved.state.tally
-    name = solved.problem_id if not solved.repeat else f"{solved.problem_id} #{solved.repeat}"
+    tally = ended.state.tally
+    name = ended.problem_id if not ended.repeat else f"{ended.problem_id} #{ended.repeat}"
     cells = [
         (line(("›" if chosen else " ", "bold")), 1),
-        (line(label(solved.state.phase)), OUTCOME),
+        (line(label(ended.state.phase)), OUTCOME),
         (line((one_line(name), "bold" if chosen else "")), 12),
     ]
     if width >= ROOMY:
-        cells.append((line((one_line(solved.mode), "dim")), 18))
+        cells.append((line((one_line(ended.mode), "dim")), 18))
     cells += [
         (line(one_line(tally.answer or "–")), 8),
         *([(line(figures.steps(sum(tally.steps.values()))), -9)] if width >= STEPS else []),
-        (line(f"{ROLES['accepted'].glyph} {figures.share(tally.acceptance)}" if tally.judged else ""), -7),
+        (line(f"{SIGNS['accepted'].glyph} {figures.share(tally.acceptance)}" if tally.judged else ""), -7),
     ]
     if width >= ROOMY:
         cells.append((line(f"{figures.count(tally.thinking_tokens)} tok"), -10))
@@ -71,9 +71,11 @@ def solved_line(solved: Solved, width: int, *, chosen: bool = False) -> Text:
     return columns(fitting(cells, width, gap=1), gap=1)
 
 
-def solves_page(title: str, solves: Sequence[Solved], chosen: int, width: int, height: int, *, colour: bool) -> Text:
+def solves_page(
+    title: str, solves: Sequence[EndedSolve], chosen: int, width: int, height: int, *, colour: bool
+) -> Text:
     """A run's solves on a page, scrolled to the chosen one."""
-    right, graded = (sum(solved.state.tally.correct is value for solved in solves) for value in (True, False))
+    right, graded = (sum(ended.state.tally.correct is value for ended in solves) for value in (True, False))
     found = f"{right} of {right + graded} right · " if right + graded else ""
     top = [
         spread(line((f" {one_line(title)}", "bold")), line((f"{found}{figures.solves(len(solves))} ", "dim")), width),
@@ -83,8 +85,8 @@ def solves_page(title: str, solves: Sequence[Solved], chosen: int, width: int, h
     room = max(1, height - len(top) - len(bottom))
     start = scrolled(chosen, len(solves), room)
     body = [
-        solved_line(solved, width, chosen=place == chosen)
-        for place, solved in enumerate(solves[start : start + room], start=start)
+        ended_line(ended, width, chosen=place == chosen)
+        for place, ended in enumerate(solves[start : start + room], start=start)
     ]
     return page([*top, *body, *[line()] * (room - len(body)), *bottom][:height], width, colour=colour)
 
@@ -94,7 +96,7 @@ def scrolled(chosen: int, total: int, room: int) -> int:
     return max(0, min(chosen - room // 2, total - room))
 
 
-def runs_page(summaries: Sequence[Summary], width: int, *, colour: bool) -> Text:
+def runs_page(summaries: Sequence[RunSummary], width: int, *, colour: bool) -> Text:
     """The stored runs, one line each with its remarks below, the latest last."""
     lines = []
     for summary in summaries:
@@ -103,7 +105,7 @@ def runs_page(summaries: Sequence[Summary], width: int, *, colour: bool) -> Text
     return page(lines, width, colour=colour)
 
 
-def _run_line(summary: Summary, width: int) -> Text:
+def _run_line(summary: RunSummary, width: int) -> Text:
     glyph, style = STATUSES[summary.status]
     config, spacious = summary.config, width >= SPACIOUS
     rates = 28 if spacious else 12

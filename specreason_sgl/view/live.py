@@ -25,7 +25,7 @@ FRAME = 0.1
 IDLE = 0.5
 """Seconds between two frames when nothing but the clock moves."""
 ESCAPE_WAIT = 0.05
-"""So long the rest of an escape sequence may take."""
+"""Seconds to wait for the rest of an escape sequence."""
 
 _NAMED = {
     "\x1b[A": "up",
@@ -165,7 +165,7 @@ def has_keys(stream: TextIO | None) -> bool:
     """Whether somebody can press keys there: it is a terminal, and not in the hands of another program."""
     try:
         return stream is not None and stream.isatty() and os.tcgetpgrp(stream.fileno()) == os.getpgrp()
-    except (OSError, ValueError):
+    except (AttributeError, OSError, ValueError):  # Windows has no such groups
         return False
 
 
@@ -197,12 +197,12 @@ def show(scene: Scene, console: Console, *, done: Callable[[], bool] = lambda: F
 def beside(scene: Scene, console: Console, left: Callable[[], None]) -> Iterator[None]:
     """Show a scene from a thread of its own while the block runs.
 
-    Whatever goes wrong in the view ends the view and is told in one line; the block never hears of it.
+    An error in the view ends the view and is reported in one line; it is not raised in the block.
 
     Args:
         scene: what is shown.
         console: where.
-        left: called, from that thread, when the view has been left before the block is over.
+        left: called from that thread if the user leaves the view before the block is over.
     """
     done = threading.Event()
 

@@ -1,4 +1,4 @@
-"""What is told in lines: nothing that a terminal obeys, on any stream, and no trouble when nobody reads it any more."""
+"""Writing lines to any stream: control characters are made visible, and a reader that goes away is no error."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TextIO
 
 SPELT_OUT = "backslashreplace"
-"""What becomes of a character that a stream's encoding does not have."""
+"""The error handler for characters that a stream's encoding does not have."""
 
 GONE = (errno.EPIPE, errno.EIO)
-"""Of a stream: its reader has gone, or its terminal."""
+"""The error numbers of a stream whose reader or terminal is gone."""
 
 
 def prepare() -> None:
@@ -44,7 +44,7 @@ def say(text: str, *, err: bool = False) -> None:
 
 
 def note(text: str) -> None:
-    """Say something by the way, in one line on standard error."""
+    """Print a note, in one line on standard error."""
     from specreason_sgl.view.text import one_line
 
     say(f"note: {one_line(text)}", err=True)

@@ -7,27 +7,31 @@ from typing import TextIO
 
 from specreason_sgl.events import (
     AnswerWritten,
+    ChainOpened,
     DraftingChanged,
     Event,
     Noticed,
     SolveEnded,
     SolveFailed,
     SolveStarted,
+    StepsCut,
     StepTaken,
+    TextAdded,
     TextStreamed,
     ThinkingEnded,
 )
 from specreason_sgl.runs.redecide import Redecision
 from specreason_sgl.view import figures
+from specreason_sgl.view.lines import label
 from specreason_sgl.view.output import Output
 from specreason_sgl.view.scenes import SolveScene
-from specreason_sgl.view.solve_view import TIMED, totals
+from specreason_sgl.view.solve_view import REASON, flip_words, of_chain, spent, totals
 from specreason_sgl.view.state import SolveState, StepState, utility
 from specreason_sgl.view.text import one_line, shorten
-from specreason_sgl.view.theme import ROLES
+from specreason_sgl.view.theme import SIGNS
 
 TEXT = 200
-"""So many cells of a text go on a line."""
+"""The most cells of a text on a line."""
 WIDE = 10_000
 """Lines of totals are not broken."""
 
@@ -50,7 +54,7 @@ class PlainSink:
 
 
 class SceneSink:
-    """Hands a solve to the screen, and goes on in plain lines once that has been left."""
+    """Shows a solve on the screen, and writes plain lines once the user has left the screen."""
 
     def __init__(self, scene: SolveScene, stream: TextIO | None = None) -> None:
         """Tell this scene, and then this stream, or standard output."""
@@ -65,7 +69,7 @@ class SceneSink:
         self._go_on()
 
     def left(self) -> None:
-        """The screen is free again."""
+        """Go on in plain lines, as the user has left the screen."""
         self._left = True
         self._go_on()
 
@@ -78,32 +82,44 @@ class SceneSink:
                     self._output.line(words)
 
 
-def describe(event: Event, state: SolveState) -> list[str]:  # noqa: PLR0911 - one case for each event
-    """What an event has to tell, as plain lines; the state holds it already."""
+def describe(event: Event, state: SolveState) -> list[str]:  # noqa: C901, PLR0911 - one case for each event
+    """The plain lines about an event; the state has to include the event already."""
     match event:
         case SolveStarted():
-            score = one_line(event.score_rule or "greedy")
+            score = shorten(event.score_rule or "greedy", REASON)
             rule = "" if event.threshold is None else f"threshold {event.threshold:g} ({score}) · "
-            heading = f"{one_line(event.program)} · {rule}budget {figures.count(event.budget)} tok"
+            heading = f"{shorten(event.program, TEXT)} · {rule}budget {figures.count(event.budget)} tok"
             return [heading, f"question  {one_line(event.question)}"]
+        case ChainOpened():
+            parent = "" if event.parent is None else f" from chain {event.parent} after {figures.steps(event.steps)}"
+            return [f"chain {event.chain} opened{parent}"]
         case StepTaken():
-            return [step_line(state.steps[event.step], state)]
+            return [step_line(state.standing(event), state)]
+        case TextAdded():
+            tokens = f"  {figures.count(event.tokens)} tok" if event.tokens else ""
+            author = state.sign_of_author(event.author).label
+            text = shorten(event.text, TEXT)
+            return [f"{SIGNS['added'].label} by {author}{of_chain(event.chain)}{tokens}  {text}"]
+        case StepsCut():
+            left = figures.steps(state.chain(event.chain).steps)
+            return [f"{SIGNS['cut'].label}{of_chain(event.chain)}: {shorten(event.reason, REASON)} · {left} left"]
         case DraftingChanged():
             word = "drafting again" if event.drafting else "drafting pauses"
             return [f"{word} · acceptance {event.acceptance:.0%} · predicted speed-up {event.predicted:.2f}x"]
         case ThinkingEnded():
-            return [
-                f"thinking ended: {event.reason} · {figures.steps(event.steps)} · {figures.count(event.tokens)} tok"
-            ]
+            words = (
+                f"{shorten(event.reason, REASON)} · {figures.steps(event.steps)} · {figures.count(event.tokens)} tok"
+            )
+            return [f"thinking{of_chain(event.chain)} ended: {words}"]
         case AnswerWritten():
-            return [f"{ROLES['answered'].label}  {shorten(event.answer or '–', TEXT)}"]
+            return [f"{SIGNS['answered'].label}{of_chain(event.chain)}  {shorten(event.answer or '–', TEXT)}"]
         case Noticed():
-            return [f"{ROLES['notice'].label}  {one_line(event.message)}"]
+            return [f"{SIGNS['notice'].label}  {one_line(event.message)}"]
         case SolveFailed():
             hint = [f"hint: {one_line(event.hint)}"] if event.hint else []
-            return [f"{ROLES['failed'].label}  {one_line(event.error)}", *hint]
+            return [f"{SIGNS['failed'].label}  {one_line(event.error)}", *hint]
         case SolveEnded():
-            return [ROLES[state.phase].label, *(words.plain.strip() for words in totals(state, WIDE))]
+            return [SIGNS[state.phase].label, *(words.plain.strip() for words in totals(state, WIDE))]
         case _:
             return []
 
@@ -118,27 +134,27 @@ def redecided_lines(title: str, redecision: Redecision) -> list[str]:
     flips = [
         "  ".join(
             (
-                ROLES["flip"].label,
-                f"step {decision.step}",
+                SIGNS["flip"].label,
+                f"step {decision.step}{of_chain(decision.scored.chain)}",
                 f"score {decision.value:.2f}",
-                f"{ROLES['accepted' if decision.was else 'rejected'].label} before,",
-                f"{ROLES['accepted' if decision.now else 'rejected'].label} now",
+                f"{SIGNS['accepted' if decision.was else 'rejected'].label} before,",
+                f"{SIGNS['accepted' if decision.now else 'rejected'].label} now",
             )
         )
         for decision in redecision.decisions
         if decision.flips
     ]
     lines = [heading, *flips]
-    if redecision.divergence is not None:
-        lines.append(f"the stored text is counterfactual after step {redecision.divergence}")
+    if redecision.first_flip:
+        lines.append(f"the stored text is counterfactual after {flip_words(redecision)}")
     return lines
 
 
 def step_line(step: StepState, state: SolveState) -> str:
     """One step on one line."""
-    parts = [f"step {step.number:>3}", f"{ROLES[step.role].label:<13}"]
+    parts = [f"step {step.number:>3}{of_chain(step.chain)}", label(state.sign_of(step), 13)[0]]
     if step.score is not None:
         parts.append(f"score {utility(step.score, state.rule)[1]}")
     parts.append(f"{figures.count(step.tokens)} tok")
-    parts += [f"{word} {figures.seconds(step.seconds[kind])}" for kind, word in TIMED if step.seconds[kind]]
+    parts += spent(step)
     return "  ".join([*parts, shorten(step.shown, TEXT)])

@@ -16,76 +16,97 @@ from specreason_sgl.events import (
     Role,
     StepDrafted,
     StepScored,
+    StepsCut,
     StepTaken,
+    TextAdded,
     TextStreamed,
 )
 from specreason_sgl.runs.redecide import Redecision
 from specreason_sgl.view import figures
 from specreason_sgl.view.browse import KEYS as BROWSE
 from specreason_sgl.view.browse import Browser
-from specreason_sgl.view.solve_view import Look, frame
+from specreason_sgl.view.solve_view import Look, solve_frame
 from specreason_sgl.view.state import SolveState
 
 PIECES = 24
-"""A stored text streams in again in at most so many pieces."""
+"""The most pieces in which a stored text is streamed again."""
+UNSTREAMED: frozenset[CallKind] = frozenset({"draft", "judge", "think", "answer"})
+"""Kinds of calls whose text is not streamed again as that of a step."""
 FASTEST = 64.0
 KEYS = f"space play  +/- speed  {BROWSE}"
 
+Placed = tuple[int, Event]
+"""An event, with the index of the stored event that it is or leads up to."""
+
 
 def stretched(events: Iterable[Event]) -> list[Event]:
-    """The stored events with the streaming put back that was not stored: each text over the time of its call."""
-    return sorted(_with_streams(events), key=lambda event: event.at)
+    """The stored events with the streaming put back that was not stored: each text over the time of its call.
+
+    What leads up to a stored event keeps its place among those of the same time, whichever chain they are of.
+    """
+    placed = list(enumerate(events))
+    chains = dict.fromkeys(event.chain for _, event in placed)
+    spread = [each for chain in chains for each in _spread([each for each in placed if each[1].chain == chain])]
+    made = [(event.at, place, event) for place, event in _with_streams(sorted(spread, key=_place))]
+    return [event for _, _, event in sorted(made, key=lambda each: each[:2])]
 
 
-def _with_streams(events: Iterable[Event]) -> Iterator[Event]:
-    call: CallMade | None = None
-    for event in _spread_chains(events):
+def _place(placed: Placed) -> int:
+    return placed[0]
+
+
+def _with_streams(placed: Iterable[Placed]) -> Iterator[Placed]:
+    calls: dict[int, CallMade] = {}
+    for place, event in placed:
+        call = calls.get(event.chain)
         match event:
             case CallMade(dropped=False):
-                call = event
+                calls[event.chain] = event
             case StepDrafted() if call is not None:
-                yield from _pieces(event.text, event.step, "small", "draft", call)
-            case StepTaken(author="base") if call is not None and call.kind == "regenerate":
-                yield from _pieces(event.text, event.step, "base", "regenerate", call)
+                model = call.model if call.kind == "draft" else "small"
+                yield from _pieces(event.text, event.step, model, "draft", call, place)
+            case StepTaken() if call is not None and call.kind not in UNSTREAMED and call.model == event.author:
+                yield from _pieces(event.text, event.step, event.author, call.kind, call, place)
             case AnswerWritten() if call is not None and call.kind == "answer":
-                yield from _pieces(event.text, None, event.author, "answer", call)
+                yield from _pieces(event.text, None, event.author, "answer", call, place)
             case _:
                 pass
-        yield event
+        yield place, event
 
 
-def _spread_chains(events: Iterable[Event]) -> Iterator[Event]:
+def _spread(placed: Iterable[Placed]) -> Iterator[Placed]:
+    """The events of one chain; steps that were written in one go come each when its text was there."""
     think: CallMade | None = None
-    chain: list[StepTaken] = []
-    for event in events:
+    steps: list[tuple[int, StepTaken]] = []
+    for place, event in placed:
         if isinstance(event, StepTaken) and think is not None:
-            chain.append(event)
+            steps.append((place, event))
             continue
         if think is not None:
-            yield from _chain(chain, think)
-            think, chain = None, []
-        if isinstance(event, CallMade) and event.kind == "think":
+            yield from _in_one_go(steps, think)
+            think, steps = None, []
+        if isinstance(event, CallMade) and event.kind == "think" and event.step is None:
             think = event
-        yield event
+        yield place, event
     if think is not None:
-        yield from _chain(chain, think)
+        yield from _in_one_go(steps, think)
 
 
-def _chain(steps: Sequence[StepTaken], call: CallMade) -> Iterator[Event]:
-    """The steps of a chain that was written in one go, each when its text was there."""
-    total = sum(step.tokens for step in steps) or 1
+def _in_one_go(steps: Sequence[tuple[int, StepTaken]], call: CallMade) -> Iterator[Placed]:
+    total = sum(step.tokens for _, step in steps) or 1
     done = 0
-    for step in steps:
+    for place, step in steps:
         done += step.tokens
-        yield step.model_copy(update={"at": call.at - call.wall_s * (1 - done / total)})
+        yield place, step.model_copy(update={"at": max(0.0, call.at - call.wall_s * (1 - done / total))})
 
 
-def _pieces(text: str, step: int | None, model: Role, kind: CallKind, call: CallMade) -> Iterator[Event]:
+def _pieces(text: str, step: int | None, model: Role, kind: CallKind, call: CallMade, place: int) -> Iterator[Placed]:
     count = min(PIECES, len(text))
-    places = [len(text) * place // count for place in range(count + 1)] if count else []
+    places = [len(text) * part // count for part in range(count + 1)] if count else []
     for one, (start, end) in enumerate(pairwise(places)):
-        at = call.at - call.wall_s * (1 - one / count)
-        yield TextStreamed(at=max(0.0, at), step=step, model=model, kind=kind, text=text[start:end])
+        at = max(0.0, call.at - call.wall_s * (1 - one / count))
+        piece = TextStreamed(at=at, chain=call.chain, step=step, model=model, kind=kind, text=text[start:end])
+        yield place, piece
 
 
 @dataclass
@@ -119,8 +140,8 @@ class Player:
         return self._next > before
 
     def step(self) -> None:
-        """Go on to where the next step, or the answer, is there."""
-        self._until((StepTaken, AnswerWritten))
+        """Go on to where the next step, other text, a cut or the answer is there."""
+        self._until((StepTaken, TextAdded, StepsCut, AnswerWritten))
 
     def rejection(self) -> None:
         """Go on to the next rejected draft."""
@@ -192,7 +213,7 @@ class ReplayScene:
             keys=BROWSE if player.done else f"{self._pace}  {KEYS}",
             redecision=self._redecision,
         )
-        return frame(player.state, self.browser.look(look))
+        return solve_frame(player.state, self.browser.look(look))
 
     def press(self, key: str) -> None:
         """Play, or move about in what has been played."""

@@ -14,9 +14,9 @@ from specreason_sgl.runs.store import Done, SolveRecord
 from specreason_sgl.view.batch_view import BatchLook, BatchState, SolveKey, batch_frame
 from specreason_sgl.view.browse import KEYS, Browser
 from specreason_sgl.view.compare import Side, compare_frame
-from specreason_sgl.view.listing import Solved, solves_page
+from specreason_sgl.view.listing import EndedSolve, solves_page
 from specreason_sgl.view.live import Scene
-from specreason_sgl.view.solve_view import Look, frame
+from specreason_sgl.view.solve_view import Look, solve_frame
 from specreason_sgl.view.state import SolveState
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ class SolveScene:
         """The solve so far."""
         now = None if self._began is None or self.state.ended else clock - self._began
         look = Look(width=width, height=height, now=now, colour=self._colour, title=self._title, keys=KEYS)
-        return frame(self.state, self._browser.look(look))
+        return solve_frame(self.state, self._browser.look(look))
 
     def press(self, key: str) -> None:
         """Move about; q leaves the view."""
@@ -114,7 +114,7 @@ class BatchScene:
                 if what is None:
                     self.state.started(key)
                 elif isinstance(what, SolveRecord):
-                    self.state.finished(Solved.of(what))
+                    self.state.finished(EndedSolve.of(what))
                 else:
                     self.state.heard(key, what)
             yield each
@@ -125,7 +125,7 @@ class BatchScene:
             key, solve = self._open
             title = f"{key.problem_id} · {key.mode}"
             look = Look(width=width, height=height, colour=self._colour, title=title, keys=BATCH_TRACE_KEYS)
-            return frame(solve, self._browser.look(look))
+            return solve_frame(solve, self._browser.look(look))
         return batch_frame(
             self.state,
             BatchLook(
@@ -165,7 +165,7 @@ class RunScene:
         self.over = False
         self._title = title
         self._records = records
-        self._solves = [Solved.of(record) for record in records]
+        self._solves = [EndedSolve.of(record) for record in records]
         self._open_one = open_one
         self._colour = colour
         self._chosen = 0
@@ -213,7 +213,7 @@ class CompareScene:
         """Begin at the first step."""
         self.over = False
         self._sides = left, right
-        self._longer = max(left.state, right.state, key=lambda state: len(state.steps))
+        self._longer = max(left.state, right.state, key=lambda state: len(state.items))
         self._colour = colour
         self._browser = Browser(cursor=0)
 

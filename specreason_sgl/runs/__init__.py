@@ -1,0 +1,1 @@
+"""Stored runs: writing, finding, comparing and re-deciding them."""
