@@ -8,13 +8,17 @@ SCALE ?= 1
 LOCK ?=
 STAMP := $(VENV)/.installed
 
-.PHONY: run test soak check format lock audit clean
+.PHONY: run test quick soak check format lock platforms audit clean
 
 run: $(STAMP)
 	$(BIN)/specreason run $(if $(QUESTION),"$(QUESTION)",)
 
 test: check
 	$(BIN)/python -m pytest
+
+# What needs no server, on all cores: a minute or two.
+quick: $(STAMP)
+	$(BIN)/python -m pytest -m "not server and not slow" --numprocesses auto --quiet
 
 # Hours at full scale.
 soak: $(STAMP)
@@ -33,6 +37,15 @@ format: $(STAMP)
 lock: $(STAMP)
 	$(BIN)/uv pip compile pyproject.toml --group dev --upgrade --generate-hashes --no-annotate --no-header \
 		--python-version 3.11 --python-platform x86_64-manylinux_2_34 --output-file .ci/requirements.txt --quiet
+
+# What would be installed elsewhere, from wheels alone, as the package index has them.
+platforms: $(STAMP)
+	@for on in "macos 3.11" "macos 3.13" "windows 3.11" "windows 3.13" "x86_64-manylinux_2_34 3.11" \
+		"x86_64-manylinux_2_34 3.12" "x86_64-manylinux_2_34 3.13" "aarch64-manylinux_2_34 3.12"; do \
+		set -- $$on; $(BIN)/uv pip compile pyproject.toml --only-binary :all: --no-annotate --no-header --quiet \
+		--python-platform $$1 --python-version $$2 > $(VENV)/platform.txt || exit; \
+		echo "$$on: $$(grep -c == $(VENV)/platform.txt) packages, SGLang: $$(grep ^sglang= $(VENV)/platform.txt || echo none)"; \
+	done
 
 # Asks the package index for known vulnerabilities of what is pinned.
 audit: $(STAMP)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import resource
 import subprocess
@@ -11,11 +12,15 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
+from specreason_sgl.cli import app
 from specreason_sgl.evaluation.datasets import load
 from specreason_sgl.evaluation.grading import Grader
 from specreason_sgl.evaluation.job import Job
+from specreason_sgl.evaluation.modes import Server
 from specreason_sgl.evaluation.runner import Runner, done
-from specreason_sgl.lang.solve import Pair
+from specreason_sgl.lang.pair import Pair
 from specreason_sgl.runs.store import RunConfig, RunWriter, SolveRecord, closing, read_run
 from specreason_sgl.view.batch_sinks import SilentBatch
 
@@ -35,7 +40,7 @@ def make_job(problems: int, *, concurrency: int = 4, budget: int = 1024, seed: i
     return Job.model_validate(row | fields)
 
 
-def execute(folder: Path, job: Job, pair: Pair) -> list[SolveRecord]:
+def execute(folder: Path, job: Job, pair: Pair[Server]) -> list[SolveRecord]:
     """Run a job, or go on with it."""
     config = RunConfig(created=datetime.now(UTC), program=job.name, pair="tests")
     writer, earlier = RunWriter.resume(folder, config, (), done)
@@ -54,6 +59,13 @@ def start(*arguments: str, quiet: bool = False) -> subprocess.Popen[str]:
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
+
+
+def carry_out(monkeypatch: pytest.MonkeyPatch, *arguments: str, stdin: bytes = b"") -> int:
+    """The command line in this process, which has imported already what takes another one seconds."""
+    monkeypatch.setattr(sys, "argv", ["specreason", *arguments])
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+    return app.main()
 
 
 def stored_lines(folder: Path) -> int:
