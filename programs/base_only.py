@@ -4,12 +4,17 @@ import sglang as sgl
 
 
 @sgl.function
-def base_only(s, trace):
-    """Think until the thinking is closed or there is no more room for it, then answer."""
-    s += trace.prefix("base")
-    with s.copy() as thinking:
-        thinking += sgl.gen("thinking", stop=[trace.base.chat.thinking.close], max_tokens=trace.most("base"))
-        s += trace.thought(thinking, "thinking")
-    s += trace.base.chat.close_thinking
-    s += sgl.gen("answer", max_tokens=trace.settings.answer_tokens)
-    return trace.answered(s, "answer")
+def think(s, chain):
+    """Think until the thinking is closed or there is no more room for it."""
+    s += chain.prompt("base")
+    s += sgl.gen("think", stop=[chain.solve.chat("base").thinking.close], max_tokens=chain.most("base"))
+
+
+@sgl.function
+def base_only(s, solve):
+    """Think, then answer."""
+    chain = solve.chain()
+    chain.think(solve.read(think.run(chain, backend=solve.base, **solve.sampling), "think", chain))
+    s += chain.closed("base")
+    s += sgl.gen("answer", max_tokens=solve.settings.answer_tokens)
+    return solve.answer(s, chain)

@@ -1,51 +1,47 @@
 """Drafting ahead: SpecReason in which no model waits for the other. The same decisions, in less time."""
 
 import sglang as sgl
+from pydantic import NonNegativeFloat, NonNegativeInt
 
 from specreason_sgl.lang.ahead import Ahead
-from specreason_sgl.lang.loading import DIGITS
+from specreason_sgl.lang.back_off import Drafting
+from specreason_sgl.lang.loading import load
+from specreason_sgl.text.scoring import ScoreRule
 
 OVERLAPS = True
 
-
-@sgl.function
-def draft(s, trace, step, steps):
-    """The small model drafts a step behind others, some of which nobody has judged yet."""
-    s += trace.prefix("small", steps)
-    for part, most in trace.parts(s, step):
-        s += sgl.gen(part, stop=step.ends, max_tokens=most)
+paper = load("specreason").module
 
 
 @sgl.function
-def judge(s, trace, step, steps):
-    """The base model scores the last of the steps, 0 to 9."""
-    s += trace.prefix("base", steps) + trace.base.chat.judge_turn
-    s += sgl.select(step.score, choices=DIGITS)
+def lookahead(
+    s, solve, depth: NonNegativeInt = 2, threshold: NonNegativeFloat = 7.0, score: ScoreRule = "greedy",
+    first_n: NonNegativeInt = 0, min_step_tokens: NonNegativeInt = 0, back_off: bool = False,
+):  # fmt: skip
+    """Draft ahead of the judge.
 
-
-@sgl.function
-def write(s, trace, step):
-    """The base model writes the step itself."""
-    s += trace.prefix("base")
-    s += sgl.gen(step.text, stop=step.ends, max_tokens=step.most)
-
-
-@sgl.function
-def lookahead(s, trace, depth=2, race=False):
-    """Draft ``depth`` steps ahead of the judge; with ``race`` the base model writes each step at the same time."""
-    s += trace.prefix("base")
-    with Ahead(trace, draft, judge, write, depth) as ahead:
-        for step in trace.next_steps():
-            s += step.delimiter
+    Args:
+        depth: so many steps are drafted on top of one that is not decided.
+        threshold: the utility score at which a draft is accepted; 0 accepts all, anything above 9 none.
+        score: what is compared with it: the most probable digit (`greedy`) or the mean digit (`expected`).
+        first_n: so many first steps are written by the base model without a draft.
+        min_step_tokens: a shorter draft goes on into the next step before it is judged; can cost accuracy.
+        back_off: pause drafting where it does not pay; decisions then depend on measured times.
+    """
+    chain, drafting = solve.chain(), Drafting(solve, first_n, back_off)
+    with Ahead(chain, paper.draft, paper.judge, depth, least=min_step_tokens) as ahead:
+        for place in chain.places():
             kept = None
-            if trace.wants_draft(step):
-                if race:
-                    ahead.begin_own(step)
-                drafted, verdict = ahead.next(step)
-                if drafted.text and trace.accepted(verdict, step):
-                    kept = drafted
-                    ahead.drop_own()
-            s += trace.take(step, kept or ahead.own(step))
-    s += trace.base.chat.close_thinking
-    s += sgl.gen("answer", max_tokens=trace.settings.answer_tokens)
-    return trace.answered(s, "answer")
+            if drafting.is_wanted(place):
+                drafted, judged = ahead.next(place)
+                if drafted.text:
+                    verdict = solve.score(judged, place)
+                    kept = drafted if solve.decide(place, verdict.accepts(score, threshold), verdict) else None
+            if kept is None:
+                ahead.drop()
+                base = paper.regenerate.run(chain, place, backend=solve.base, **solve.sampling)
+                kept = solve.read(base, "regenerate", place)
+            chain.take(place, kept)
+    s += chain.closed("base")
+    s += sgl.gen("answer", max_tokens=solve.settings.answer_tokens)
+    return solve.answer(s, chain)

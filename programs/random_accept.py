@@ -1,8 +1,10 @@
 """A control: SpecReason with lots in place of the judge, so that what the judge is worth can be seen."""
 
 import random
+from typing import Annotated
 
 import sglang as sgl
+from pydantic import Field, NonNegativeInt
 
 from specreason_sgl.lang.loading import load
 
@@ -10,7 +12,20 @@ paper = load("specreason").function.func
 
 
 @sgl.function
-def random_accept(s, trace, rate=0.5):
-    """Draft, draw lots, accept or regenerate; ``rate`` is the acceptance that is aimed at."""
-    lots = random.Random(f"{trace.settings.seed}:{trace.question}")
-    return paper(s, trace, judge=lambda s, trace, step, drafted: trace.decided(step, lots.random() < rate))
+def random_accept(
+    s, solve, rate: Annotated[float, Field(ge=0, le=1)] = 0.5, first_n: NonNegativeInt = 0,
+    min_step_tokens: NonNegativeInt = 0,
+):  # fmt: skip
+    """Draft, draw lots, accept or regenerate.
+
+    Args:
+        rate: the acceptance that is aimed at.
+        first_n: so many first steps are written by the base model without a draft.
+        min_step_tokens: a shorter draft goes on into the next step before lots are drawn.
+    """
+    lots = random.Random(f"{solve.settings.seed}:{solve.problem.question}")
+
+    def accepts(solve, place, *_):
+        return solve.decide(place, lots.random() < rate)
+
+    return paper(s, solve, first_n=first_n, min_step_tokens=min_step_tokens, accepts=accepts)

@@ -6,12 +6,17 @@ MODEL = "small"
 
 
 @sgl.function
-def small_only(s, trace):
-    """Think until the thinking is closed or there is no more room for it, then answer."""
-    s += trace.prefix("small")
-    with s.copy() as thinking:
-        thinking += sgl.gen("thinking", stop=[trace.small.chat.thinking.close], max_tokens=trace.most("small"))
-        s += trace.thought(thinking, "thinking")
-    s += trace.small.chat.close_thinking
-    s += sgl.gen("answer", max_tokens=trace.settings.answer_tokens)
-    return trace.answered(s, "answer")
+def think(s, chain):
+    """Think until the thinking is closed or there is no more room for it."""
+    s += chain.prompt("small")
+    s += sgl.gen("think", stop=[chain.solve.chat("small").thinking.close], max_tokens=chain.most("small"))
+
+
+@sgl.function
+def small_only(s, solve):
+    """Think, then answer."""
+    chain = solve.chain()
+    chain.think(solve.read(think.run(chain, backend=solve.small, **solve.sampling), "think", chain))
+    s += chain.closed("small")
+    s += sgl.gen("answer", max_tokens=solve.settings.answer_tokens)
+    return solve.answer(s, chain)

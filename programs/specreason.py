@@ -1,45 +1,66 @@
 """SpecReason: speculative reasoning, step by step (Pan et al., arXiv 2504.07891, figure 2)."""
 
 import sglang as sgl
+from pydantic import NonNegativeFloat, NonNegativeInt
 
-from specreason_sgl.lang.loading import DIGITS
+from specreason_sgl.lang.back_off import Drafting
+from specreason_sgl.text.scoring import DIGITS, ScoreRule
 
 
 @sgl.function
-def draft(s, trace, step):
+def draft(s, chain, place, least=0):
     """The small model drafts the next step."""
-    s += trace.prefix("small")
-    for part, most in trace.parts(s, step):
-        s += sgl.gen(part, stop=step.ends, max_tokens=most)
-
-
-def judge(s, trace, step, drafted):
-    """The base model scores the draft, 0 to 9, in a copy of the conversation that is then forgotten."""
-    with s.copy() as asked:
-        asked += drafted.text + trace.delimiter + trace.base.chat.judge_turn
-        asked += sgl.select(step.score, choices=DIGITS)
-        return trace.accepted(asked, step)
-
-
-def regenerate(s, trace, step):
-    """The base model writes the step itself."""
-    with s.copy() as own:
-        own += sgl.gen(step.text, stop=step.ends, max_tokens=step.most)
-        return trace.written(own, step)
+    s += chain.prompt("small")
+    for part, most in chain.parts(s, place, "draft", least):
+        s += sgl.gen(part, stop=place.stops, max_tokens=most)
 
 
 @sgl.function
-def specreason(s, trace, judge=judge):
-    """Draft, judge, accept or regenerate, until the thinking ends; then the base model answers."""
-    s += trace.prefix("base")
-    for step in trace.next_steps():
-        s += step.delimiter
+def judge(s, chain, place, *steps):
+    """The base model scores the last of these steps, 0 to 9, in a turn that is then forgotten."""
+    s += chain.prompt("base", *steps) + chain.solve.chat("base").judge_turn
+    s += sgl.select(place.named("judge"), choices=DIGITS)
+
+
+@sgl.function
+def regenerate(s, chain, place):
+    """The base model writes the step itself."""
+    s += chain.prompt("base")
+    s += sgl.gen(place.named("regenerate"), stop=place.stops, max_tokens=place.most)
+
+
+def reaches(solve, place, drafted, threshold, score):
+    """Whether the judge's score of a draft reaches the threshold."""
+    verdict = solve.score(judge.run(place.chain, place, drafted.text, backend=solve.base), place)
+    return solve.decide(place, verdict.accepts(score, threshold), verdict)
+
+
+@sgl.function
+def specreason(
+    s, solve, threshold: NonNegativeFloat = 7.0, score: ScoreRule = "greedy", first_n: NonNegativeInt = 0,
+    min_step_tokens: NonNegativeInt = 0, back_off: bool = False, accepts=reaches,
+):  # fmt: skip
+    """Draft, judge, accept or regenerate, until the thinking ends; then the base model answers.
+
+    Args:
+        threshold: the utility score at which a draft is accepted; 0 accepts all, anything above 9 none.
+        score: what is compared with it: the most probable digit (`greedy`) or the mean digit (`expected`).
+        first_n: so many first steps are written by the base model without a draft.
+        min_step_tokens: a shorter draft goes on into the next step before it is judged; can cost accuracy.
+        back_off: pause drafting where it does not pay; decisions then depend on measured times.
+    """
+    chain, drafting = solve.chain(), Drafting(solve, first_n, back_off)
+    for place in chain.places():
         kept = None
-        if trace.wants_draft(step):
-            drafted = trace.drafted(draft.run(trace, step, backend=trace.small, **trace.sampling), step)
-            if drafted.text and judge(s, trace, step, drafted):
+        if drafting.is_wanted(place):
+            small = draft.run(chain, place, least=min_step_tokens, backend=solve.small, **solve.sampling)
+            drafted = solve.read(small, "draft", place)
+            if drafted.text and accepts(solve, place, drafted, threshold, score):
                 kept = drafted
-        s += trace.take(step, kept or regenerate(s, trace, step))
-    s += trace.base.chat.close_thinking
-    s += sgl.gen("answer", max_tokens=trace.settings.answer_tokens)
-    return trace.answered(s, "answer")
+        if kept is None:
+            base = regenerate.run(chain, place, backend=solve.base, **solve.sampling)
+            kept = solve.read(base, "regenerate", place)
+        chain.take(place, kept)
+    s += chain.closed("base")
+    s += sgl.gen("answer", max_tokens=solve.settings.answer_tokens)
+    return solve.answer(s, chain)

@@ -6,28 +6,28 @@ Exit codes: 0 done, 1 not solved or failed problems, 2 usage, 3 server unreachab
 from __future__ import annotations
 
 SIGNALLED = 128
-"""Exit codes from here on tell of a signal: this and its number."""
+"""The exit code after a signal is this number plus the signal's number."""
 
 
 class SpecReasonError(Exception):
-    """A failure that is told in one line, with what to do about it."""
+    """A failure whose message is one line, with a hint that says what to do."""
 
     exit_code = 1
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        """Keep the message, and the hint for the line below it."""
+        """Keep the message, and the hint that is shown on the line below it."""
         super().__init__(message)
         self.hint = hint
 
 
 class UsageError(SpecReasonError):
-    """The request itself cannot be carried out."""
+    """What the user asked for cannot be carried out."""
 
     exit_code = 2
 
 
 class ServerUnreachable(SpecReasonError):
-    """A model server does not answer, or is not one."""
+    """A model server does not answer, or the address is not that of a model server."""
 
     exit_code = 3
 

@@ -1,6 +1,6 @@
-"""Files as people have them: bytes, text and settings, whatever wrote them.
+"""Reading the user's files: bytes, text and settings, from any editor or system.
 
-A byte order mark says how text is encoded and is no part of it; gzip is known by its first bytes, whatever the name.
+A byte order mark gives the encoding and is no part of the text; gzip is recognised by its first bytes, not by the name.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import Any
 from specreason_sgl.errors import UsageError
 
 LARGEST = 1 << 30
-"""Bytes that a file may come to once it is unpacked."""
+"""The most bytes that an unpacked file may have."""
 
 _GZIP = b"\x1f\x8b"
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
 def read_bytes(path: Path, most: int = LARGEST) -> bytes:
-    """What a file holds, unpacked if it is gzipped.
+    """The bytes of a file, unpacked if it is gzipped.
 
     Raises:
-        UsageError: it cannot be read, or comes to more than so many bytes.
+        UsageError: the file cannot be read, or has more than ``most`` bytes.
     """
     try:
         with path.open("rb") as file:
@@ -45,7 +45,7 @@ def decode(data: bytes, name: str, *, hint: str = "save it as UTF-8 text") -> st
     """Text from its bytes: UTF-8, or what the byte order mark says.
 
     Raises:
-        UsageError: it is no text; the message has the name.
+        UsageError: the bytes are no text; the message names the file.
     """
     encoding = next((encoding for mark, encoding in _MARKS.items() if data.startswith(mark)), "utf-8")
     try:
@@ -55,19 +55,19 @@ def decode(data: bytes, name: str, *, hint: str = "save it as UTF-8 text") -> st
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, its lines ended as everywhere here.
+    """The text of a file, with line feeds as line ends.
 
     Raises:
-        UsageError: it cannot be read or is no text.
+        UsageError: the file cannot be read or is no text.
     """
     return _lines(decode(read_bytes(path), f"`{path}`"))
 
 
 def read_input() -> str:
-    """The same of standard input.
+    """The text of standard input, with line feeds as line ends.
 
     Raises:
-        UsageError: it is no text.
+        UsageError: the input is no text.
     """
     typed = getattr(sys.stdin, "buffer", sys.stdin).read()
     return _lines(decode(typed, "standard input") if isinstance(typed, bytes) else typed.removeprefix("\ufeff"))
@@ -78,10 +78,10 @@ def _lines(text: str) -> str:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The settings in a file.
+    """The contents of a TOML file.
 
     Raises:
-        UsageError: it cannot be read or is no TOML.
+        UsageError: the file cannot be read or is no TOML.
     """
     try:
         return tomllib.loads(read_text(path))

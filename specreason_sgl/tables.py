@@ -1,4 +1,4 @@
-"""Settings in TOML with values replaced on the command line: what jobs and pair files have in common."""
+"""TOML settings with values replaced on the command line, as jobs and pair files use them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from specreason_sgl.errors import UsageError
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """A dotted name and its value from ``name=value``; the value is TOML, or text if it is none.
+    """Split ``name=value`` into a dotted name and a value; the value is read as TOML, or else as text.
 
     Raises:
         UsageError: there is no ``=``.
@@ -25,10 +25,10 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def put(row: dict[str, Any], names: Sequence[str], value: Any) -> None:
-    """Set a value in nested tables, by its dotted name's parts.
+    """Set a value in nested tables, by the parts of its dotted name.
 
     Raises:
-        UsageError: a part on the way is a value already.
+        UsageError: a part before the last is no table.
     """
     for name in names[:-1]:
         row = row.setdefault(name, {})
@@ -37,8 +37,8 @@ def put(row: dict[str, Any], names: Sequence[str], value: Any) -> None:
     row[names[-1]] = value
 
 
-def told(error: Any) -> str:
-    """One of pydantic's errors in a line, with the field's name."""
+def complaint(error: Any) -> str:
+    """One of pydantic's errors as a line with the field's name."""
     place = ".".join(str(part) for part in error["loc"])
     message = str(error["msg"]).removeprefix("Value error, ")
     return f"`{place}`: {message}" if place else message

@@ -10,7 +10,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 import specreason_sgl
 from specreason_sgl.text.prompts import JUDGE_PREFILL, REFERENCE
 
-EMBEDDED = Path(specreason_sgl.__file__).parent / "pair" / "base" / "tokenizer.json"
+EMBEDDED = Path(specreason_sgl.__file__).parent / "embedded" / "base" / "tokenizer.json"
 
 TURNS = {
     "ChatML": ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>\n"),

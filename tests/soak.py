@@ -31,19 +31,19 @@ from batches import ROOT, execute, footprint, holds, make_job, start
 from faults import Plan, Proxy, story_pair
 from hostile import FINDS, TURNS, generated
 
-from specreason_sgl.engine.endpoint import Endpoint
-from specreason_sgl.engine.patience import Patience
+from specreason_sgl.embedded.stories import story
+from specreason_sgl.engine.backend import Endpoint
 from specreason_sgl.events import CallMade
 from specreason_sgl.lang.loading import load as load_program
-from specreason_sgl.lang.solve import Pair, solve
-from specreason_sgl.pair.stories import story
-from specreason_sgl.runs.diff import compare
+from specreason_sgl.lang.pair import Pair
+from specreason_sgl.lang.solving import solve
+from specreason_sgl.runs.diff import diff_runs
 from specreason_sgl.runs.store import Problem, RunConfig, SolveRecord, read_run, writing
 from specreason_sgl.servers import pairs
 from specreason_sgl.settings import Settings
 from specreason_sgl.testing import Reply, ScriptedBackend
 
-BASE, SMALL = (ROOT / "specreason_sgl" / "pair" / role for role in ("base", "small"))
+BASE, SMALL = (ROOT / "specreason_sgl" / "embedded" / role for role in ("base", "small"))
 BUDGET = 320
 LINE = "and so the next number is one more than the number before it, as \\(n + 1\\) says."
 MOST_CHARACTERS = 100_000
@@ -74,13 +74,11 @@ def faults(solves: int, concurrency: int, share: float, restarts: int, seed: int
         base, small = (Proxy(one.url, plan, one.api_key) for one, plan in zip(real.addresses, plans, strict=True))
         over = threading.Event()
         with base, small:
-            patience = Patience(120)
             said: list[str] = []
-            patience.say = said.append
-            shaky = Pair(
-                Endpoint(base.url, "base", read_s=20, patience=patience),
-                Endpoint(small.url, "small", read_s=20, patience=patience),
-            )
+            ends = Endpoint(base.url, "base", read_s=20), Endpoint(small.url, "small", read_s=20)
+            for end in ends:
+                end.watch.say = said.append
+            shaky = Pair(*ends)
             for plan in plans:
                 plan.share = share
             killer = threading.Thread(target=real.accidents, args=(restarts, (base, small), over, seed))
@@ -112,8 +110,8 @@ def faults(solves: int, concurrency: int, share: float, restarts: int, seed: int
         "answers_unlike_in_two_runs_without_faults": sum(
             record.tally.answer != answers[record.key] for record in again
         ),
-        "traces_unlike_without_faults": len(compare(calm, records).different),
-        "traces_unlike_in_two_runs_without_faults": len(compare(calm, again).different),
+        "traces_unlike_without_faults": len(diff_runs(calm, records).different),
+        "traces_unlike_in_two_runs_without_faults": len(diff_runs(calm, again).different),
         "kept": set(keys) == set(answers) and set(keys.values()) == {1} and not stored.remarks and not wrong,
     }
 
@@ -137,7 +135,7 @@ class Real:
         """Of the process that leads the servers' group."""
         return self._running.pid
 
-    def endpoints(self) -> Pair:
+    def endpoints(self) -> Pair[Endpoint]:
         """Connected directly."""
         base, small = self.addresses
         return Pair(
@@ -353,12 +351,12 @@ def _long_trace(folder: Path, steps: int) -> float:
     problem = Problem(id="long", question="What is 2 + 2?", answer="4")
     began = time.process_time()
     with writing(folder, RunConfig(created=datetime.now(UTC), program="specreason", pair="scripted")) as run:
-        settings = Settings(budget=20 * steps, score="greedy")
+        settings = Settings(budget=20 * steps)
         run.append(solve(problem, load_program("specreason"), pair, settings))
     return time.process_time() - began
 
 
-def _answer(pair: Pair, settings: Settings) -> str | None:
+def _answer(pair: Pair[Endpoint], settings: Settings) -> str | None:
     return solve(Problem(id="", question=story(0).question), load_program("specreason"), pair, settings).tally.answer
 
 
@@ -372,7 +370,7 @@ def repeat(solves: int) -> dict[str, Any]:
         for place in ("first", "second"):
             with _real(Path(scratch)) as real:
                 runs.append(execute(Path(scratch) / place, what, real.endpoints()))
-    found = compare(*runs)
+    found = diff_runs(*runs)
     parted = Counter(f"{one.mode}: {one.what.rstrip('0123456789 ')}" for one in found.different)
     return {
         "solves": len(runs[0]),

@@ -5,21 +5,25 @@ from __future__ import annotations
 import copy
 from itertools import pairwise
 from random import Random
+from typing import Any, Self
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specreason_sgl.engine.endpoint import Draws, Listen
+from specreason_sgl.embedded import stories
 from specreason_sgl.errors import UsageError
 from specreason_sgl.events import CallMade, DraftingChanged, Dropped, StepDrafted, StepScored, StepTaken
 from specreason_sgl.lang import loading
 from specreason_sgl.lang.back_off import FIRST_PAUSE, BreakEven
-from specreason_sgl.lang.solve import Pair, solve
-from specreason_sgl.pair import stories
+from specreason_sgl.lang.backend import Listen
+from specreason_sgl.lang.pair import Pair
+from specreason_sgl.lang.scope import Scope
+from specreason_sgl.lang.seeds import Draws
+from specreason_sgl.lang.solving import solve
 from specreason_sgl.runs.store import Problem, SolveRecord
 from specreason_sgl.settings import Settings
-from specreason_sgl.testing import CHAT, Reply, ScriptedBackend, StoryBackend
+from specreason_sgl.testing import Reply, ScriptedBackend, StoryBackend
 from specreason_sgl.text.steps import merged
 
 PROGRAMS = {name: loading.load(name) for name in ("specreason", "lookahead", "base_only")}
@@ -52,10 +56,9 @@ def decisions(record: SolveRecord) -> list[object]:
     seed=st.integers(0, 10**6),
     skill=st.sampled_from([0.0, 0.5, 0.8, 1.0]),
     depth=st.integers(0, 4),
-    race=st.booleans(),
 )
-def test_drafting_ahead_decides_as_the_sequential_program(seed: int, skill: float, depth: int, race: bool) -> None:
-    ahead = solved(seed, "lookahead", skill=skill, depth=depth, race=race)
+def test_drafting_ahead_decides_as_the_sequential_program(seed: int, skill: float, depth: int) -> None:
+    ahead = solved(seed, "lookahead", skill=skill, depth=depth)
 
     assert decisions(ahead) == decisions(solved(seed, "specreason", skill=skill))
     assert ahead.tally.correct
@@ -64,47 +67,45 @@ def test_drafting_ahead_decides_as_the_sequential_program(seed: int, skill: floa
 class Sampling(ScriptedBackend):
     """Says one of a few words, or nothing, by the seed of the call alone; as a judge, by the prompt."""
 
-    _draws = Draws(0)
-
-    def for_solve(self, listen: Listen | None, seed: int | None) -> Sampling:  # noqa: ARG002 - as an endpoint
-        return self.drawing(Draws(seed or 0))
-
-    def on_a_chance(self) -> Sampling:
-        return self.drawing(self._draws.branch())
-
-    def count(self, prompt: str) -> None:
-        self._draws.next(prompt)
-
-    def drawing(self, draws: Draws) -> Sampling:
-        mine = copy.copy(self)
-        mine._draws = draws
+    def within(
+        self, scope: Scope, *, role: str | None = None, listen: Listen | None = None, seed: int | None = None
+    ) -> Self:
+        mine = super().within(scope, role=role, listen=listen)
+        mine.draws = self.draws.anew() if seed is None else Draws(seed)
         return mine
 
-    def _next(self, prompt: str) -> Reply | int:
-        if prompt.endswith(CHAT.judge_turn):
-            return Random(prompt).randrange(10)
-        lots = Random(self._draws.next(prompt))
-        return Reply(lots.choice(["a", "b", ""]), closes=lots.random() < 0.1)
+    draws = Draws(0)
+
+    def generate(self, s: Any, sampling_params: Any) -> tuple[str, dict[str, Any]]:
+        lots = Random(self.draws.next(s))
+        mine = copy.copy(self)
+        mine._script = [Reply(lots.choice(["a", "b", ""]), closes=lots.random() < 0.1)]
+        return super(Sampling, mine).generate(s, sampling_params)
+
+    def select(self, s: Any, choices: list[str], *_: Any) -> Any:
+        mine = copy.copy(self)
+        mine._script = [Random(s.text_).randrange(10)]
+        return super(Sampling, mine).select(s, choices, 0.0)
 
 
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     depth=st.integers(0, 3),
-    race=st.booleans(),
     least=st.sampled_from([0, 3]),
 )
-def test_a_prompt_that_comes_again_is_drawn_for_as_the_sequential_program_draws(
-    seed: int, depth: int, race: bool, least: int
+def test_a_place_that_comes_again_is_drawn_for_as_the_sequential_program_draws(
+    seed: int, depth: int, least: int
 ) -> None:
     def decided(program: str, **parameters: object) -> list[object]:
         pair = Pair(Sampling("base", []), Sampling("small", []))
-        knobs = Settings(seed=seed, budget=40, min_step_tokens=least)
-        record = solve(Problem(id="q", question="?"), PROGRAMS[program], pair, knobs, parameters=parameters)
+        limits = Settings(seed=seed, budget=40)
+        given = {"min_step_tokens": least, **parameters}
+        record = solve(Problem(id="q", question="?"), PROGRAMS[program], pair, limits, parameters=given)
         assert record.tally.error is None
         return decisions(record)
 
-    assert decided("lookahead", depth=depth, race=race) == decided("specreason")
+    assert decided("lookahead", depth=depth) == decided("specreason")
 
 
 def test_what_is_drafted_on_top_of_a_rejected_step_is_wasted_and_told() -> None:
@@ -116,15 +117,6 @@ def test_what_is_drafted_on_top_of_a_rejected_step_is_wasted_and_told() -> None:
     assert {e.model for e in dropped} == {"small"}
     assert sum(e.tokens for e in dropped) == sum(e.generated_tokens for e in calls if e.dropped and e.kind == "draft")
     assert record.tally.wasted_tokens == record.tally.drafted_tokens + sum(e.tokens for e in dropped)
-
-
-def test_the_base_models_own_version_is_given_up_where_the_draft_is_accepted() -> None:
-    record = solved(3, "lookahead", skill=1.0, seconds=0.005, depth=1, race=True)
-    raced = [e for e in record.events if isinstance(e, CallMade) and e.kind == "regenerate"]
-
-    assert record.tally.steps["base"] == 0
-    assert raced
-    assert all(call.dropped for call in raced)
 
 
 def test_drafting_ahead_takes_less_time_where_drafts_are_accepted() -> None:
@@ -164,8 +156,9 @@ def test_merged_steps_are_all_steps_and_long_enough(lengths: list[int], least: i
 def test_a_short_draft_goes_on_before_it_is_judged() -> None:
     small = ScriptedBackend("small", [Reply("Hm."), Reply("So two and two are four."), Reply("Done.", closes=True)])
     base = ScriptedBackend("base", [9, 8, Reply("The answer is \\boxed{4}.")])
-    knobs = Settings(min_step_tokens=4)
-    record = solve(Problem(id="q", question="2+2?"), PROGRAMS["specreason"], Pair(base, small), knobs)
+    knobs = {"min_step_tokens": 4}
+    problem = Problem(id="q", question="2+2?")
+    record = solve(problem, PROGRAMS["specreason"], Pair(base, small), Settings(), parameters=knobs)
 
     taken = [e for e in record.events if isinstance(e, StepTaken)]
     assert [e.text for e in taken] == ["Hm.\n\nSo two and two are four.", "Done."]
@@ -241,7 +234,8 @@ def test_the_trace_tells_when_drafting_pauses() -> None:
         Problem(id="q", question="?"),
         PROGRAMS["specreason"],
         Pair(base, small),
-        Settings(back_off=True, budget=600, answer_tokens=8),
+        Settings(budget=600, answer_tokens=8),
+        parameters={"back_off": True},
     )
 
     changes = [e for e in record.events if isinstance(e, DraftingChanged)]

@@ -15,6 +15,7 @@ import pytest
 from scipy import stats
 
 from specreason_sgl.cli import app as command_line
+from specreason_sgl.embedded.stories import story
 from specreason_sgl.evaluation.audit import (
     FLATTERY,
     Judged,
@@ -31,8 +32,8 @@ from specreason_sgl.evaluation.audit import (
 from specreason_sgl.evaluation.datasets import DatasetSpec, load
 from specreason_sgl.events import Event, SolveEnded, StepTaken
 from specreason_sgl.lang import loading
-from specreason_sgl.lang.solve import Pair, solve
-from specreason_sgl.pair.stories import story
+from specreason_sgl.lang.pair import Pair
+from specreason_sgl.lang.solving import solve
 from specreason_sgl.runs.store import Problem, RunConfig, RunWriter, SolveRecord, closing
 from specreason_sgl.settings import Settings
 from specreason_sgl.testing import Reply, ScriptedBackend, StoryBackend
@@ -54,9 +55,13 @@ def pair(skill: float = 0.7, base_skill: float = 1.0) -> Pair:
     return Pair(base, small)
 
 
-def solved(count: int = 8, program: str = "specreason", over: Pair | None = None, **settings: Any) -> list[SolveRecord]:
-    loaded, knobs = loading.load(program), Settings.model_validate({"score": "greedy", **settings})
-    return [solve(problem, loaded, over or pair(), knobs) for problem in load(DatasetSpec(name="stories", limit=count))]
+def judge() -> StoryBackend:
+    return StoryBackend("base", [story(seed) for seed in range(20)])
+
+
+def solved(count: int = 8, program: str = "specreason", over: Pair | None = None, **knobs: Any) -> list[SolveRecord]:
+    loaded, problems = loading.load(program), load(DatasetSpec(name="stories", limit=count))
+    return [solve(problem, loaded, over or pair(), Settings(), parameters=knobs) for problem in problems]
 
 
 def test_auroc_is_the_mann_whitney_statistic() -> None:
@@ -173,12 +178,12 @@ def test_only_verdicts_of_a_judge_count() -> None:
 def test_the_base_models_own_steps_are_judged_behind_those_before_them() -> None:
     (record,) = solved(1, "base_only")
     known = story(0)
-    verdicts = judge_own_steps(record, pair(), Settings(score="greedy"))
+    verdicts = judge_own_steps(record, judge(), Settings(), 7, "greedy")
 
     assert len(verdicts) == len(known.steps)
     assert {v.score.greedy for v in verdicts} == {9}
     careless = solved(10, "base_only", over=pair(base_skill=0.5))
-    rejected = own_rejected([v for r in careless for v in judge_own_steps(r, pair(), Settings(score="greedy"))])
+    rejected = own_rejected([v for r in careless for v in judge_own_steps(r, judge(), Settings(), 7, "greedy")])
     assert 0.2 < rejected.value < 0.8
 
 
@@ -191,7 +196,7 @@ def test_a_judge_that_falls_for_praise_is_found_out() -> None:
             return decision
 
     judges = [kind("base", [story(seed) for seed in range(20)]) for kind in (StoryBackend, Vain)]
-    sober, vain = (flatter(solved(), 6, Pair(judge, None), Settings(score="greedy")) for judge in judges)
+    sober, vain = (flatter(solved(), 6, judge, Settings(), 7, "greedy") for judge in judges)
 
     assert sober is not None
     assert vain is not None
@@ -199,14 +204,14 @@ def test_a_judge_that_falls_for_praise_is_found_out() -> None:
     assert (sober.accepted_plain, vain.accepted_plain) == (0, 0)
     assert vain.accepted == {praise: float(praise == FLATTERY[1]) for praise in FLATTERY}
     assert vain.shift[FLATTERY[1]] > 3
-    assert flatter(solved(over=pair(skill=1.0)), 6, Pair(judges[0], None), Settings()) is None
+    assert flatter(solved(over=pair(skill=1.0)), 6, judges[0], Settings(), 7, "greedy") is None
 
 
 def test_steps_of_the_small_model_are_not_the_base_models_own() -> None:
     (record,) = solved(1)
     own = sum(isinstance(event, StepTaken) and event.author == "base" for event in record.events)
 
-    assert len(judge_own_steps(record, pair(), Settings())) == own
+    assert len(judge_own_steps(record, judge(), Settings(), 7, "greedy")) == own
 
 
 @pytest.fixture
@@ -215,7 +220,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def opened(*_: Any) -> Iterator[Pair]:
         yield pair()
 
-    monkeypatch.setattr("specreason_sgl.cli.pair.open_pair", opened)
+    monkeypatch.setattr("specreason_sgl.servers.opening.open_pair", opened)
     config = RunConfig(created=datetime.now(UTC), program="j", pair="none")
     with closing(RunWriter(tmp_path / "run", config)) as writer:
         for record in (*solved(8, "base_only"), *solved(8)):

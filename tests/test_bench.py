@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from specreason_sgl.embedded import stories
 from specreason_sgl.events import AnswerWritten, CallMade, SolveEnded, SolveStarted, StepScored, StepTaken
 from specreason_sgl.lang import loading
-from specreason_sgl.lang.solve import Pair, solve
+from specreason_sgl.lang.pair import Pair
+from specreason_sgl.lang.solving import solve
 from specreason_sgl.measure import bench, cost_model
 from specreason_sgl.measure.cost_model import Costs, TokenCost
-from specreason_sgl.pair import stories
 from specreason_sgl.runs.store import Problem, SolveRecord
 from specreason_sgl.settings import Settings
 from specreason_sgl.testing import StoryBackend
@@ -134,8 +135,7 @@ def _record() -> SolveRecord:
 
 
 @pytest.mark.server
-@pytest.mark.parametrize("race", [False, True])
-def test_drafting_ahead_decides_on_real_servers_as_the_sequential_program(pair: Pair, race: bool) -> None:
+def test_drafting_ahead_decides_on_real_servers_as_the_sequential_program(pair: Pair) -> None:
     for seed in range(5):
         told = stories.story(seed)
         problem = Problem(id=str(seed), question=told.question, answer=str(told.answer))
@@ -146,7 +146,7 @@ def test_drafting_ahead_decides_on_real_servers_as_the_sequential_program(pair: 
                 for e in solve(problem, loading.load(name), pair, greedy, parameters=parameters).events
                 if isinstance(e, StepTaken | StepScored)
             ]
-            for name, parameters in (("specreason", {}), ("lookahead", {"depth": 2, "race": race}))
+            for name, parameters in (("specreason", {}), ("lookahead", {"depth": 2}))
         ]
 
         assert taken[0] == taken[1]

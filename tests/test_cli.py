@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from batches import start
+from batches import carry_out
 from faults import story_pair
 
-from specreason_sgl.cli import app
 from specreason_sgl.cli.run import SAMPLE_SEED
-from specreason_sgl.pair.stories import story
+from specreason_sgl.embedded.stories import story
 from specreason_sgl.runs.store import read_run
 
 KEY = "nobody-is-to-see-this"
@@ -22,10 +20,8 @@ KEY = "nobody-is-to-see-this"
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> object:
-    def run(*arguments: str, stdin: str = "") -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["specreason", *arguments])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        code = app.main()
+    def run(*arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:
+        code = carry_out(monkeypatch, *arguments, stdin=stdin)
         out = capsys.readouterr()
         return code, out.out, out.err
 
@@ -45,9 +41,9 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         (["run", "q", "--thinking", "think,xml"], 2, "there is no thinking format `xml`"),
         (["run", "q", "--pair", "embedded", "--base", "http://x"], 2, "exclude each other"),
         (["run", "--base", "http://127.0.0.1:9"], 2, "there is no question"),
-        (["run", "q", "--threshold", "-1"], 2, "`--threshold`"),
-        (["run", "q", "--threshold", "nan"], 2, "`--threshold`"),
-        (["run", "q", "--score", "best"], 2, "`--score`"),
+        (["run", "q", "--threshold", "-1"], 2, "`threshold`"),
+        (["run", "q", "--threshold", "nan"], 2, "`threshold`"),
+        (["run", "q", "--score", "best"], 2, "`score`"),
         (["run", "q", "--budget", "0"], 2, "`--budget`"),
         (["run", "q", "--display", "neon"], 2, "neon"),
         (["run", "q", "--base", "http://127.0.0.1:9", "--small", "http://127.0.0.1:9"], 3, "does not answer"),
@@ -83,7 +79,7 @@ def test_an_unwritable_run_folder_is_told_before_anything_starts(call: object, t
 
 @pytest.mark.parametrize(("command", "form"), [("run", ("--api-key", KEY)), ("eval", (f"--api-key={KEY}",))])
 def test_a_key_from_the_command_line_is_neither_stored_nor_told(
-    tmp_path: Path, command: str, form: tuple[str, ...]
+    call: object, tmp_path: Path, command: str, form: tuple[str, ...]
 ) -> None:
     (tmp_path / "job.toml").write_text(
         'dataset = { name = "stories", limit = 1 }\nflush_cache = false\nmodes = [{ kind = "specreason" }]\n'
@@ -92,11 +88,10 @@ def test_a_key_from_the_command_line_is_neither_stored_nor_told(
     what = told[0].question if command == "run" else str(tmp_path / "job.toml")
     with story_pair(told) as (_, proxies, _):
         over = ("--base", proxies[0].url, "--small", proxies[1].url, "--out", str(tmp_path / "run"))
-        process = start(command, what, *over, *form, "--display", "plain")
-        said = process.communicate(timeout=60)
+        code, *said = call(command, what, *over, *form, "--display", "plain")  # type: ignore[operator]
     stored = [path.read_text() for path in (tmp_path / "run").iterdir()]
 
-    assert process.returncode == 0, said
+    assert code == 0, said
     assert len(stored) == 3
     assert "--api-key" in "".join(stored)
     assert KEY not in "".join([*stored, *said])
@@ -104,7 +99,7 @@ def test_a_key_from_the_command_line_is_neither_stored_nor_told(
 
 @pytest.mark.parametrize("given", ["file", "utf-16 file", "standard input"])
 def test_a_question_is_read_whatever_wrote_it_and_its_answer_compared_as_mathematics(
-    given: str, tmp_path: Path
+    call: object, given: str, tmp_path: Path
 ) -> None:
     asked = story(SAMPLE_SEED)
     content = asked.question.encode("utf-16" if given.startswith("utf-16") else "utf-8-sig") + (
@@ -114,25 +109,11 @@ def test_a_question_is_read_whatever_wrote_it_and_its_answer_compared_as_mathema
     what = ("-",) if given == "standard input" else ("--file", str(tmp_path / "question.txt"))
     with story_pair([asked]) as (_, proxies, _):
         over = ("--base", proxies[0].url, "--small", proxies[1].url, "--out", str(tmp_path / "run"))
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "specreason_sgl",
-                "run",
-                *what,
-                *over,
-                "--answer",
-                rf"\frac{{{2 * asked.answer}}}{{2}}",
-            ],
-            input=content,
-            capture_output=True,
-            timeout=120,
-            check=False,
-        )
+        right = rf"\frac{{{2 * asked.answer}}}{{2}}"
+        code, _, said = call("run", *what, *over, "--answer", right, stdin=content)  # type: ignore[operator]
     (record,) = read_run(tmp_path / "run").records
 
-    assert done.returncode == 0, done.stderr
+    assert code == 0, said
     assert record.problem.question.strip() == asked.question
     assert record.tally.correct is True
 

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specreason_sgl.cli import app
+from specreason_sgl.embedded import stories
 from specreason_sgl.errors import UsageError
 from specreason_sgl.evaluation.choice import LETTERS
 from specreason_sgl.evaluation.datasets import (
@@ -23,11 +24,10 @@ from specreason_sgl.evaluation.datasets import (
     as_listed,
     choose_order,
     load,
-    progress,
     step_checker,
+    steps_done,
     told_story,
 )
-from specreason_sgl.pair import stories
 from specreason_sgl.runs.store import Problem
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -204,7 +204,7 @@ def test_a_story_knows_its_right_steps() -> None:
     assert is_right(told.steps[:-1], told.steps[-1], True)
     assert is_right(["nonsense", told.steps[0]], told.steps[1], False)
     assert not is_right(told.steps, told.steps[-1], True)
-    assert progress(told, [*told.steps, "more"]) == len(told.steps)
+    assert steps_done(told, [*told.steps, "more"]) == len(told.steps)
 
 
 @pytest.mark.parametrize("identity", ["60", "story-x", "story-7"])

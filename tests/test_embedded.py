@@ -17,17 +17,19 @@ import pytest
 import sglang as sgl
 import urllib3
 
-from specreason_sgl.cli.pair import embedded_models
-from specreason_sgl.engine.endpoint import Endpoint
+from specreason_sgl.embedded import stories
+from specreason_sgl.embedded.evaluate import auroc
+from specreason_sgl.engine.backend import Endpoint
 from specreason_sgl.errors import ServerUnreachable, UsageError
 from specreason_sgl.events import CallMade, StepScored, StepTaken
 from specreason_sgl.lang import loading
-from specreason_sgl.lang.solve import Pair, solve
-from specreason_sgl.lang.trace import MARGIN
-from specreason_sgl.pair import stories
-from specreason_sgl.pair.evaluate import auroc
+from specreason_sgl.lang.chain import MARGIN
+from specreason_sgl.lang.pair import Pair
+from specreason_sgl.lang.scope import Scope
+from specreason_sgl.lang.solving import solve
 from specreason_sgl.runs.store import Problem, SolveRecord
 from specreason_sgl.servers import processes as runtime
+from specreason_sgl.servers.opening import embedded_models
 from specreason_sgl.settings import Settings
 from specreason_sgl.text.scoring import DIGITS
 
@@ -40,10 +42,10 @@ GREEDY = Settings(temperature=0, top_p=1, budget=1024)
 STORIES = range(8)
 
 
-def run(pair: Pair, seed: int, program: str = "specreason", **changes: object) -> SolveRecord:
+def run(pair: Pair, seed: int, program: str = "specreason", **knobs: object) -> SolveRecord:
     told = stories.story(seed)
     problem = Problem(id=str(seed), question=told.question, answer=str(told.answer))
-    return solve(problem, loading.load(program), pair, GREEDY.model_copy(update=changes))
+    return solve(problem, loading.load(program), pair, GREEDY, parameters=knobs)
 
 
 def steps(record: SolveRecord) -> list[str]:
@@ -52,6 +54,19 @@ def steps(record: SolveRecord) -> list[str]:
 
 def calls(record: SolveRecord, kind: str) -> list[CallMade]:
     return [e for e in record.events if isinstance(e, CallMade) and e.kind == kind]
+
+
+def test_a_conversation_is_rendered_by_the_servers_own_template(pair: Pair) -> None:
+    earlier = ({"role": "user", "content": "Hi.</think>"}, {"role": "assistant", "content": "Hello."})
+    chat = pair.base.chat  # type: ignore[union-attr]
+    text = chat.opening("How many?", earlier=earlier)
+    single = chat.opening("How many?")
+
+    assert text.index("Hi.") < text.index("Hello.") < text.index("How many?")
+    assert text.endswith(single.removeprefix(chat.before))
+    assert text.count("</think>") == single.count("</think>")
+    problem = Problem(id="p", question=stories.story(0).question, earlier=earlier)
+    assert solve(problem, loading.load("specreason"), pair, GREEDY).tally.outcome in {"answered", "unanswered"}
 
 
 def test_the_loop_solves_problems_with_steps_of_both_models(pair: Pair) -> None:
@@ -118,7 +133,7 @@ def asked(base: Endpoint, told: stories.Story, done: int, text: str, *, stock: b
         s += prompt + base.chat.judge_turn
         s += sgl.select("score", choices=list(DIGITS))
 
-    endpoint = base.for_solve(None, None)
+    endpoint = base.within(Scope())
     if stock:
         endpoint._single_tokens = lambda choices: None  # type: ignore[method-assign]  # noqa: ARG005
     state = judge.run(backend=endpoint)
@@ -166,7 +181,7 @@ def served(logs: Path, servers: RunningPair, extra: list[str]) -> list[list[Any]
     """What the base model tells when it is served otherwise."""
     logs.mkdir()
     port, core = runtime.free_ports(1)[0], min(os.sched_getaffinity(0))
-    plan = runtime.plan("base", embedded_models()[0], port=port, core=core, logs=logs, extra=extra)
+    plan = runtime.model_server("base", embedded_models()[0], port=port, core=core, logs=logs, extra=extra)
     other = runtime.Servers.start([plan], servers.base.api_key or "", logs, owned=True)
     try:
         other.wait_until_ready(lambda _: None)

@@ -11,15 +11,15 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from batches import start
+from batches import carry_out
 from faults import story_pair
 from hypothesis import given
 from hypothesis import strategies as st
 
+from specreason_sgl.embedded.stories import story
 from specreason_sgl.evaluation.grading import LONGEST, Grader, outcome
 from specreason_sgl.evaluation.mathematics import math_equal, tidied
 from specreason_sgl.events import AnswerWritten, Event, SolveEnded, SolveFailed
-from specreason_sgl.pair.stories import story
 from specreason_sgl.runs.store import Problem, SolveRecord
 from specreason_sgl.text.answers import boxed
 
@@ -444,7 +444,6 @@ def solved(text: str, *, gold: str | None = "B", truncated: bool = False, failed
         (solved("", failed=True), "failed"),
         (solved("\\boxed{B}", gold=None), None),
     ],
-    ids=str,
 )
 def test_outcomes_of_multiple_choice_are_told_apart(record: SolveRecord, came: str | None) -> None:
     with Grader("choice") as grader:
@@ -463,12 +462,13 @@ def test_outcomes_of_mathematics_are_told_apart(text: str, came: str, grader: Gr
 
 
 @pytest.mark.parametrize(("shift", "code"), [(0, 0), (1, 1)])
-def test_a_single_run_is_graded_as_in_an_evaluation(tmp_path: Path, shift: int, code: int) -> None:
+def test_a_single_run_is_graded_as_in_an_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shift: int, code: int
+) -> None:
     told = [story(seed) for seed in range(60)]
     gold = f"\\frac{{{2 * (int(told[0].answer) + shift)}}}{{2}}"
     with story_pair(told, skill=1.0) as (_, proxies, _):
         servers = ("--base", proxies[0].url, "--small", proxies[1].url)
-        process = start("run", told[0].question, "--answer", gold, *servers, "--out", str(tmp_path / "run"))
-        said = process.communicate(timeout=120)
+        over = (*servers, "--out", str(tmp_path / "run"))
 
-    assert process.returncode == code, said
+        assert carry_out(monkeypatch, "run", told[0].question, "--answer", gold, *over) == code

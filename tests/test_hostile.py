@@ -17,7 +17,8 @@ from tokenizers import Tokenizer
 from specreason_sgl.cli import app
 from specreason_sgl.events import AnswerWritten, Noticed, SolveEnded, SolveFailed, SolveStarted, StepTaken
 from specreason_sgl.lang import loading
-from specreason_sgl.lang.solve import Pair, solve
+from specreason_sgl.lang.pair import Pair
+from specreason_sgl.lang.solving import solve
 from specreason_sgl.runs.store import Problem, RunConfig, SolveRecord, read_run, writing
 from specreason_sgl.settings import Settings
 from specreason_sgl.testing import Reply, ScriptedBackend
@@ -83,7 +84,13 @@ def check_judge(family: str, draft: str) -> None:
     small = ScriptedBackend("small", [Reply(whole(draft), closes=True)])
     base = ScriptedBackend("base", [9, Reply("\\boxed{1}")])
     base.chat = small.chat = chat
-    record = solve(Problem(id="x", question="q"), loading.load("specreason"), Pair(base, small), Settings(threshold=0))
+    record = solve(
+        Problem(id="x", question="q"),
+        loading.load("specreason"),
+        Pair(base, small),
+        Settings(),
+        parameters={"threshold": 0},
+    )
     for event in record.events:
         if isinstance(event, StepTaken):
             asked, plain = ids(made, base.prompts[0]), ids(made, chat.opening("q") + "a\n\n" + chat.judge_turn)

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from specreason_sgl.cli import app
 from specreason_sgl.errors import UsageError
-from specreason_sgl.evaluation.job import KINDS, PROGRAMS, Job, read_job, stock
-from specreason_sgl.evaluation.modes import fitting, load_programs, parameters, phases, program_digests
+from specreason_sgl.evaluation.job import KINDS, PROGRAMS, Job, read_job, resolved, stock
+from specreason_sgl.evaluation.modes import concurrency_that_fits, load_programs, parameters, phases, program_digests
+from specreason_sgl.files import read_toml
+from specreason_sgl.lang.loading import load
 from specreason_sgl.lang.loading import stock as stock_programs
 from specreason_sgl.runs.store import Problem
 from specreason_sgl.tables import parse_override
@@ -40,7 +42,7 @@ def test_a_mode_is_a_program_plus_parameters() -> None:
         ("specreason", "specreason"),
         ("mine", "mine.py"),
     ]
-    assert made.modes[1].settings.threshold == 5
+    assert made.modes[1].parameters == {"threshold": 5}
     assert made.modes[2].parameters == {"width": 2}
     assert set(PROGRAMS) == set(KINDS)
     assert set(PROGRAMS.values()) <= stock_programs().keys()
@@ -59,10 +61,66 @@ def test_a_list_makes_a_mode_of_each_value() -> None:
 
 
 def test_modes_share_the_settings_they_do_not_change() -> None:
-    made = job(BASE, {**SPECREASON, "threshold": 3}, settings={"temperature": 0.0, "threshold": 8})
+    made = job(BASE, {**SPECREASON, "temperature": 0.5}, settings={"temperature": 0.0, "budget": 99})
 
-    assert [mode.settings.threshold for mode in made.modes] == [8, 3]
-    assert {mode.settings.temperature for mode in made.modes} == {0.0}
+    assert [mode.settings.temperature for mode in made.modes] == [0.0, 0.5]
+    assert {mode.settings.budget for mode in made.modes} == {99}
+
+
+def test_knobs_are_shared_by_the_modes_whose_program_has_them() -> None:
+    asked = job(BASE, SPECREASON, {**SPECREASON, "name": "three", "threshold": 3}, parameters={"threshold": 8})
+    made = resolved(asked, load_programs(asked.modes))
+
+    assert [mode.parameters.get("threshold") for mode in made.modes] == [None, 8.0, 3.0]
+    assert made.modes[1].parameters.keys() == load("specreason").knobs.keys()
+    assert resolved(made, load_programs(made.modes)) == made
+
+
+def test_knobs_that_were_settings_once_are_knobs_wherever_a_job_has_them() -> None:
+    asked = job(BASE, {**SPECREASON, "settings": {"first_n": 2}}, settings={"budget": 99, "score": "expected"})
+    made = resolved(asked, load_programs(asked.modes))
+
+    assert (made.modes[1].parameters["first_n"], made.modes[1].parameters["score"]) == (2, "expected")
+    assert made.modes[0].parameters == {}
+    assert {mode.settings.budget for mode in made.modes} == {99}
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [
+        ({"thresold": 5}, "mode `specreason`: the program `specreason` has no parameter `thresold`"),
+        ({"threshold": -1}, "mode `specreason`: parameter `threshold` of the program `specreason`"),
+    ],
+)
+def test_a_knob_that_the_program_has_not_is_refused_by_its_mode(mode: dict[str, Any], words: str) -> None:
+    asked = job(BASE, {**SPECREASON, **mode})
+
+    with pytest.raises(UsageError, match=words):
+        resolved(asked, load_programs(asked.modes))
+
+
+def test_a_mode_says_which_model_stands_in_for_which() -> None:
+    made = job(BASE, {"kind": "base+decode"}, {"name": "mine", "program": "base_only", "roles": {"base": "verifier"}})
+
+    assert [mode.roles for mode in made.modes] == [{}, {"base": "decode"}, {"base": "verifier"}]
+
+
+def test_a_job_can_leave_the_dataset_to_the_command_line(tmp_path: Path) -> None:
+    path = tmp_path / "open.toml"
+    path.write_text('modes = [{ kind = "base" }]\n')
+
+    with pytest.raises(UsageError, match="leaves the dataset open") as refused:
+        read_job(path)
+    assert refused.value.hint == "name it with `--dataset NAME`"
+    assert read_job(path, {"dataset.name": "stories"}).name == "open-stories"
+
+
+def test_what_a_pair_brings_holds_where_the_job_says_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "some.toml"
+    path.write_text('settings = { budget = 7 }\ndataset = { name = "stories" }\nmodes = [{ kind = "base" }]\n')
+    made = read_job(path, None, lambda _: {"budget": 9, "temperature": 0.0})
+
+    assert (made.settings.budget, made.settings.temperature) == (7, 0.0)
 
 
 def test_a_mode_is_compared_with_the_base_model_on_the_same_budget() -> None:
@@ -111,12 +169,10 @@ def test_only_some_modes_and_those_they_need() -> None:
         ({"dataset": {"name": "nope"}}, "dataset.name"),
         ({"dataset": {"name": "stories", "size": 3}}, "dataset.size"),
         ({"settings": {"treshold": 3}}, "treshold"),
-        ({"settings": {"threshold": -1}}, "threshold"),
         ({"concurrency": 0}, "concurrency"),
         ({"modes": []}, "modes"),
         ({"modes": [{"threshold": 3}]}, "needs a `kind` or a `program`"),
         ({"modes": [{"kind": "magic"}]}, "no kind of mode `magic`"),
-        ({"modes": [{"kind": "base", "thresold": 3}]}, "thresold"),
         ({"modes": ["base"]}, "a mode is a table"),
         ({"modes": [BASE, BASE]}, "two modes are called `base`"),
         ({"modes": [BASE, {**BASE, "name": "b", "against": "c"}]}, "`c`, which is no mode"),
@@ -155,7 +211,7 @@ def test_a_program_is_looked_for_beside_the_job(tmp_path: Path) -> None:
 def test_a_job_tells_of_the_code_that_it_brings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "own.py").write_text("raise SystemExit('it ran')")
+    (tmp_path / "own.py").write_text("import sglang as sgl\n@sgl.function\ndef own(s, solve):\n    pass\n")
     (tmp_path / "theirs.toml").write_text(
         'dataset = { name = "stories" }\n'
         'modes = [{ program = "own.py" }, { program = "own.py", name = "again" }, { kind = "base" }]\n'
@@ -184,21 +240,24 @@ def test_a_job_that_is_not_there_names_those_that_are() -> None:
 
 @pytest.mark.parametrize("name", sorted(stock()))
 def test_the_stock_jobs_are_good_and_so_are_their_programs(name: str) -> None:
-    made = read_job(Path(name))
+    is_open = "name" not in read_toml(stock()[name]).get("dataset", {})
+    made = read_job(Path(name), {"dataset.name": "math500"} if is_open else {})
 
-    assert made.name == name
-    assert load_programs(made.modes)
+    assert made.name == (f"{name}-math500" if is_open else name)
+    assert resolved(made, load_programs(made.modes)).modes
 
 
-def test_the_benchmarks_have_the_settings_of_the_paper() -> None:
-    for name in ("aime24", "aime25", "math500", "gpqa", "gsm8k"):
-        made = read_job(Path(f"{name}.toml"))
-        some = [mode for mode in made.modes if mode.kind == "specreason"]
-        assert made.repeats == 16
-        assert {(m.settings.temperature, m.settings.top_p, m.settings.score) for m in some} == {(0.6, 0.95, "greedy")}
-        assert {m.settings.budget for m in some} == {8192, 32768}
-        assert {m.settings.threshold for m in some} == {3, 5, 7, 9}
-        assert {m.settings.first_n for m in some} == {0, 10, 20, 30, 40}
+@pytest.mark.parametrize("dataset", ["aime24", "aime25", "math500", "gpqa-diamond", "gsm8k"])
+def test_the_benchmarks_have_the_settings_of_the_paper(dataset: str) -> None:
+    asked = read_job(Path("paper"), {"dataset.name": dataset})
+    made = resolved(asked, load_programs(asked.modes))
+    some = [mode for mode in made.modes if mode.kind == "specreason"]
+
+    assert (made.name, made.repeats) == (f"paper-{dataset}", 16)
+    assert {(m.settings.temperature, m.settings.top_p, m.parameters["score"]) for m in some} == {(0.6, 0.95, "greedy")}
+    assert {m.settings.budget for m in some} == {8192, 32768}
+    assert {m.parameters["threshold"] for m in some} == {3, 5, 7, 9}
+    assert {m.parameters["first_n"] for m in some} == {0, 10, 20, 30, 40}
 
 
 @pytest.mark.parametrize(
@@ -233,4 +292,4 @@ def test_a_resolved_job_resolves_to_itself(thresholds: list[float], control: boo
     ],
 )
 def test_as_many_at_once_as_the_servers_hold(servers: list[dict[str, Any]], most: int) -> None:
-    assert fitting(servers, job(BASE, settings={"budget": 2048, "answer_tokens": 512})) == most
+    assert concurrency_that_fits(servers, job(BASE, settings={"budget": 2048, "answer_tokens": 512})) == most

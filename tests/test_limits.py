@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from specreason_sgl.events import StepTaken, ThinkingEnded
 from specreason_sgl.lang import loading
-from specreason_sgl.lang.solve import Pair, solve
+from specreason_sgl.lang.pair import Pair
+from specreason_sgl.lang.solving import solve
 from specreason_sgl.runs.store import Problem, SolveRecord
 from specreason_sgl.settings import Settings
 from specreason_sgl.testing import Reply, ScriptedBackend

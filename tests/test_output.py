@@ -17,11 +17,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from packaging.requirements import Requirement
 
 from specreason_sgl.cli import app
-from specreason_sgl.cli.packages import NEEDED, missing
 from specreason_sgl.errors import UsageError
 from specreason_sgl.lang import loading
+from specreason_sgl.packages import NEEDED, missing
 from specreason_sgl.servers.pairs import Address, RunningPair
 from specreason_sgl.view.json_lines import json_line
 
@@ -281,8 +282,7 @@ def test_a_command_whose_output_is_closed_ends_as_it_would() -> None:
         (("run", "q", "--base", "http://127.0.0.1:9", "--small", "http://127.0.0.1:9"), "sglang"),
         (("run", "q"), "torch"),
         (("up",), "torch"),
-        (("eval", "gsm8k", "--dry-run"), "datasets"),
-        (("eval", "bench", "--limit", "2"), "stamina"),
+        (("eval", "paper", "--dataset", "gsm8k", "--dry-run"), "datasets"),
     ],
 )
 def test_a_package_that_is_not_there_is_named_in_a_line(
@@ -324,7 +324,7 @@ def test_every_requirement_is_known_by_what_it_is_imported_as() -> None:
     import tomllib
 
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    names = {"".join(c if c.isalnum() else " " if c in "<>=[!~" else "_" for c in each).split()[0] for each in wanted}
+    names = {Requirement(each).name.replace("-", "_") for each in wanted}
 
     assert names - {"typer", "rich"} <= NEEDED  # the command line is made of these two
 

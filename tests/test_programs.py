@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from batches import start
+from batches import carry_out
 from faults import story_pair
 
+from specreason_sgl.embedded.stories import story
 from specreason_sgl.errors import CallFailed, ServerUnreachable, UsageError
 from specreason_sgl.events import (
     AnswerWritten,
@@ -19,6 +20,7 @@ from specreason_sgl.events import (
     Noticed,
     SolveEnded,
     SolveFailed,
+    SolveStarted,
     StepDrafted,
     StepScored,
     StepTaken,
@@ -26,8 +28,8 @@ from specreason_sgl.events import (
     ThinkingEnded,
 )
 from specreason_sgl.lang import loading
-from specreason_sgl.lang.solve import Pair, solve
-from specreason_sgl.pair.stories import story
+from specreason_sgl.lang.pair import Pair
+from specreason_sgl.lang.solving import solve
 from specreason_sgl.runs.store import Problem, SolveRecord
 from specreason_sgl.settings import Settings
 from specreason_sgl.testing import Reply, ScriptedBackend
@@ -42,12 +44,10 @@ def run(
     small: list[object], base: list[object], program: str = "specreason", **settings: object
 ) -> tuple[SolveRecord, ScriptedBackend, ScriptedBackend]:
     servers = ScriptedBackend("small", small), ScriptedBackend("base", base)  # type: ignore[arg-type]
-    record = solve(
-        PROBLEM,
-        loading.load(program),
-        Pair(servers[1], servers[0]),
-        Settings(**settings),
-    )
+    limits = {name: value for name, value in settings.items() if name in Settings.model_fields}
+    knobs = {name: value for name, value in settings.items() if name not in limits}
+    pair = Pair(servers[1], servers[0])
+    record = solve(PROBLEM, loading.load(program), pair, Settings(**limits), parameters=knobs)
     return record, *servers
 
 
@@ -325,10 +325,10 @@ def test_a_program_of_ones_own(tmp_path: Path) -> None:
     mine.write_text(
         "import sglang as sgl\n"
         "@sgl.function\n"
-        "def mine(s, trace):\n"
-        "    s += trace.prefix('base') + 'It is easy.'\n"
+        "def mine(s, solve):\n"
+        "    s += solve.opening('base') + 'It is easy.'\n"
         "    s += sgl.gen('answer', max_tokens=8)\n"
-        "    return trace.answered(s, 'answer')\n"
+        "    return solve.answer(s, solve.chain())\n"
     )
     record, *_ = run([], [ANSWER], program=str(mine))
 
@@ -388,8 +388,8 @@ def helper(word):
     raise ValueError(word)
 
 @sgl.function
-def mine(s, trace):
-    s += trace.prefix("base")
+def mine(s, solve):
+    s += solve.opening("base")
     helper("{word}")
 """
 
@@ -419,16 +419,18 @@ def test_an_endless_traceback_is_kept_in_part(tmp_path: Path) -> None:
     assert len(next(e for e in record.events if isinstance(e, SolveFailed)).traceback or "") == loading.MOST_TRACEBACK
 
 
-def test_a_run_whose_program_raises_ends_with_a_line_and_is_stored(tmp_path: Path) -> None:
+def test_a_run_whose_program_raises_ends_with_a_line_and_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "mine.py"
     path.write_text(RAISING.format(word="oh \\x1b[31m"))
     with story_pair([story(0)]) as (_, proxies, _):
         over = ("--base", proxies[0].url, "--small", proxies[1].url, "--out", str(tmp_path / "run"))
-        process = start("run", "How many?", "--program", str(path), *over, "--display", "plain")
-        out, err = process.communicate(timeout=60)
+        code = carry_out(monkeypatch, "run", "How many?", "--program", str(path), *over, "--display", "plain")
+    out, err = capsys.readouterr()
     (stored,) = (tmp_path / "run" / "solves.jsonl").read_text().splitlines()
 
-    assert process.returncode == 1, err
+    assert code == 1, err
     assert "mine.py:4: ValueError: oh ␛[31m" in out
     assert "Traceback" not in out + err
     assert "\x1b" not in out + err
@@ -472,3 +474,60 @@ def test_drafts_are_told_before_they_are_judged() -> None:
 
     kinds = [type(e) for e in record.events]
     assert kinds.index(StepDrafted) < kinds.index(StepScored) < kinds.index(StepTaken)
+
+
+def test_models_are_asked_in_somebodys_own_words() -> None:
+    words = {"instruction": "Work out: {problem}", "judge": "Rate the last step, 0 to 9."}
+    record, small, base = run([Reply("a", closes=True)], [9, ANSWER], **words)
+
+    assert record.tally.answer == "4"
+    assert small.prompts[0].startswith(f"[user]Work out: {PROBLEM.question}[assistant]")
+    assert base.prompts[0].endswith("[user]Rate the last step, 0 to 9.[assistant]<think>I think the quality score is: ")
+
+
+def test_turns_before_the_question_stand_in_every_prompt() -> None:
+    earlier = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "1 + 1?"})
+    base, small = ScriptedBackend("base", [9, ANSWER]), ScriptedBackend("small", [Reply("a", closes=True)])
+    problem = PROBLEM.model_copy(update={"earlier": earlier})
+    record = solve(problem, loading.load("specreason"), Pair(base, small), Settings())
+
+    assert record.tally.answer == "4"
+    for prompt in (*base.prompts, *small.prompts):
+        assert prompt.startswith(f"[system]Be brief.[user]1 + 1?[user]{EMBEDDED.user_content(PROBLEM.question)}")
+
+
+def test_the_knobs_of_a_solve_are_in_its_first_event() -> None:
+    record, *_ = run([Reply("a", closes=True)], [9, ANSWER], threshold="5")
+    started = record.events[0]
+
+    assert isinstance(started, SolveStarted)
+    assert (started.threshold, started.score_rule, started.parameters["first_n"]) == (5.0, "greedy", 0)
+
+
+def test_a_model_of_another_role_writes_where_a_program_asks_it(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("""
+import sglang as sgl
+
+@sgl.function
+def ask(s, chain):
+    s += chain.prompt("verifier") + sgl.gen(chain.named("verify"), max_tokens=3)
+
+@sgl.function
+def mine(s, solve):
+    chain = solve.chain()
+    place = next(chain.places())
+    chain.add("Hm. ", "hint")
+    chain.take(place, solve.read(ask.run(chain, backend=solve.model("verifier")), "verify", chain))
+    s += chain.closed("base") + sgl.gen("answer", max_tokens=3)
+    return solve.answer(s, chain)
+""")
+    base, other = ScriptedBackend("base", [ANSWER]), ScriptedBackend("x", [Reply("It is 4.", closes=True)])
+    record = solve(PROBLEM, loading.load(str(path)), Pair(base, None, {"verifier": other}), Settings())
+
+    assert steps(record) == [("verifier", "It is 4.")]
+    assert "Hm. It is 4.\n</think>" in base.prompts[0]
+    assert [(e.model, e.kind) for e in record.events if isinstance(e, CallMade)] == [
+        ("verifier", "verify"),
+        ("base", "answer"),
+    ]

@@ -12,7 +12,8 @@ import pytest
 
 from specreason_sgl.events import Noticed, StepTaken, ThinkingEnded
 from specreason_sgl.lang import loading
-from specreason_sgl.lang.solve import Pair, solve
+from specreason_sgl.lang.pair import Pair
+from specreason_sgl.lang.solving import solve
 from specreason_sgl.runs.store import Problem
 from specreason_sgl.settings import Settings
 from specreason_sgl.testing import Reply, ScriptedBackend

@@ -17,10 +17,10 @@ import pytest
 from rich.console import Console
 
 from specreason_sgl.cli import app as command_line
+from specreason_sgl.embedded.stories import story
 from specreason_sgl.evaluation import plots
 from specreason_sgl.evaluation.report import Report, as_json, markdown, provenance, report_run, tables, terminal
 from specreason_sgl.events import CallMade
-from specreason_sgl.pair.stories import story
 from specreason_sgl.runs.store import Run, RunConfig, RunWriter, SolveRecord, read_run
 from specreason_sgl.view.grid import Grid
 
@@ -45,14 +45,13 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     @contextmanager
     def opened(*_: Any) -> Iterator[Any]:
-        from specreason_sgl.lang.solve import Pair
+        from specreason_sgl.lang.pair import Pair
         from specreason_sgl.testing import StoryBackend
 
         known = [story(seed) for seed in range(10)]
         yield Pair(StoryBackend("base", known), StoryBackend("small", known, skill=0.7))
 
-    for module in ("pair", "session"):
-        monkeypatch.setattr(f"specreason_sgl.cli.{module}.open_pair", opened)
+    monkeypatch.setattr("specreason_sgl.servers.opening.open_pair", opened)
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "mine.toml"
     path.write_text(JOB)
@@ -102,14 +101,15 @@ def test_standard_output_is_json_alone(
 def test_a_dry_run_starts_nothing(
     job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ("--limit", "3", "--repeats", "5", "--concurrency", "4", "--seed", "9", "--set", "settings.first_n=2")
+    options = ("--limit", "3", "--repeats", "5", "--concurrency", "4", "--seed", "9", "--set", "parameters.first_n=2")
     code = call(monkeypatch, "eval", str(job), "--dry-run", "--json", *options)
     made = json.loads(capsys.readouterr().out)
 
     assert code == 0
     assert made["solves"] == 3 * 5 * 6
     assert (made["job"]["concurrency"], made["job"]["seed"]) == (4, 9)
-    assert {mode["settings"]["first_n"] for mode in made["job"]["modes"]} == {2}
+    knobs = [mode["parameters"]["first_n"] for mode in made["job"]["modes"] if "first_n" in mode["parameters"]]
+    assert knobs == [2] * 4
     assert not list(tmp_path.glob("run*"))
 
 
@@ -152,7 +152,7 @@ def test_resuming_a_finished_run_solves_nothing_and_a_changed_job_is_refused(
     assert call(monkeypatch, *again, "--resume") == 0
     assert (run.folder / "solves.jsonl").read_bytes() == before
     assert call(monkeypatch, *again, "--resume", "--set", "settings.temperature=1.0") == 2
-    assert "`job.settings.temperature` was 0.6 and is 1.0" in capsys.readouterr().err
+    assert "`job.settings.temperature` was 0.0 and is 1.0" in capsys.readouterr().err
     assert call(monkeypatch, *again) == 2
     assert "already holds a run" in capsys.readouterr().err
 
@@ -288,7 +288,7 @@ def test_a_fitted_concurrency_is_shown_and_is_not_what_was_asked(
     job.write_text(JOB.replace("concurrency = 1", ""))
     command = ("eval", str(job), "--out", str(tmp_path / "run"), "--json", "--modes", "base")
     fitted = iter((5, 3))
-    monkeypatch.setattr("specreason_sgl.evaluation.modes.fitting", lambda *_: next(fitted))
+    monkeypatch.setattr("specreason_sgl.evaluation.modes.concurrency_that_fits", lambda *_: next(fitted))
     call(monkeypatch, *command)
     first = json.loads(capsys.readouterr().out)
 

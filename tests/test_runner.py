@@ -11,22 +11,25 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from batches import stored_lines, wait_for
 
-from specreason_sgl.cli.evaluate import job_config
-from specreason_sgl.cli.pair import PairOptions
+from specreason_sgl.embedded.stories import story
+from specreason_sgl.engine.backend import Endpoint
 from specreason_sgl.errors import UsageError
 from specreason_sgl.evaluation.datasets import DatasetSpec, load, told_story
+from specreason_sgl.evaluation.evaluating import job_config
 from specreason_sgl.evaluation.grading import Grader, outcome
-from specreason_sgl.evaluation.job import Job
-from specreason_sgl.evaluation.modes import acceptance
+from specreason_sgl.evaluation.job import Job, resolved
+from specreason_sgl.evaluation.modes import Server, acceptance, load_programs
+from specreason_sgl.evaluation.report import report_run
 from specreason_sgl.evaluation.runner import Runner, TooManyFailures, done, known, stretches
 from specreason_sgl.events import AnswerWritten, SolveFailed, StepTaken
-from specreason_sgl.lang.solve import Pair
-from specreason_sgl.pair.stories import story
+from specreason_sgl.lang.loading import comes_with_us
+from specreason_sgl.lang.pair import Pair
+from specreason_sgl.lang.scope import Scope
 from specreason_sgl.runs.store import Done, Problem, RunConfig, RunWriter, SolveRecord, closing, read_run
 from specreason_sgl.testing import StoryBackend
 from specreason_sgl.view.batch_sinks import SilentBatch
@@ -41,12 +44,13 @@ def make_job(*modes: dict[str, Any], **fields: Any) -> Job:
     return Job.model_validate({**row, **fields})
 
 
-def make_pair(skill: float = 0.7, **options: Any) -> Pair:
+def make_pair(skill: float = 0.7, **options: Any) -> Pair[StoryBackend]:
     told = [story(seed) for seed in range(50)]
     return Pair(StoryBackend("base", told, **options), StoryBackend("small", told, skill=skill, **options))
 
 
 def config(job: Job, **more: Any) -> RunConfig:
+    job = resolved(job, load_programs(job.modes))
     row = {"created": datetime.now(UTC), "program": job.name, "pair": "none", "job": job.model_dump(mode="json")}
     return RunConfig.model_validate({**row, **more})
 
@@ -54,7 +58,7 @@ def config(job: Job, **more: Any) -> RunConfig:
 def execute(
     folder: Path,
     job: Job,
-    pair: Pair | None = None,
+    pair: Pair[Server] | None = None,
     *,
     resume: bool = False,
     problems: list[Problem] | None = None,
@@ -62,7 +66,7 @@ def execute(
 ) -> list[SolveRecord]:
     earlier: list[Done] = []
     if resume:
-        writer, earlier = RunWriter.resume(folder, config(job), SAME, done, known)
+        writer, earlier = RunWriter.resume(folder, config(job), SAME, done, known(job))
     else:
         writer = RunWriter(folder, config(job))
     with closing(writer), Grader("exact") as grader:
@@ -83,7 +87,7 @@ def told(records: list[SolveRecord]) -> set[tuple[Any, ...]]:
 
 
 def test_every_mode_on_every_problem(tmp_path: Path) -> None:
-    job = make_job(repeats=2)
+    job = make_job(repeats=2, seed=1)
     records = execute(tmp_path / "run", job)
     by_mode = {mode.name: [r for r in records if r.mode == mode.name] for mode in job.modes}
 
@@ -94,7 +98,7 @@ def test_every_mode_on_every_problem(tmp_path: Path) -> None:
 
 
 @pytest.mark.server
-def test_every_mode_on_the_real_pair(tmp_path: Path, pair: Pair) -> None:
+def test_every_mode_on_the_real_pair(tmp_path: Path, pair: Pair[Endpoint]) -> None:
     job = make_job(
         repeats=2, settings={"budget": 320, "temperature": 0.0}, dataset={"name": "stories", "limit": 2, "seed": 300}
     )
@@ -204,7 +208,7 @@ class Broken(StoryBackend):
         return super().generate(s, sampling_params)
 
 
-def broken_pair() -> Pair:
+def broken_pair() -> Pair[StoryBackend]:
     return Pair(Broken("base", [story(seed) for seed in range(50)]), make_pair().small)
 
 
@@ -250,16 +254,16 @@ def test_a_few_failures_may_be_allowed(tmp_path: Path) -> None:
 
 def test_a_solve_that_takes_too_long_is_told_when_to_stop(tmp_path: Path) -> None:
     class Late(StoryBackend):
-        deadlines: list[float] = []  # noqa: RUF012 - one list for all copies
+        left: list[float | None] = []  # noqa: RUF012 - one list for all copies
 
-        def until(self, deadline: float) -> Late:
-            self.deadlines.append(deadline - time.monotonic())
-            return self
+        def within(self, scope: Scope, **more: Any) -> Self:
+            self.left.append(scope.left())
+            return super().within(scope, **more)
 
     pair = Pair(Late("base", [story(seed) for seed in range(4)]), make_pair().small)
     execute(tmp_path / "run", make_job({"kind": "base"}, problem_limit_s=12), pair)
 
-    assert Late.deadlines == [pytest.approx(12, abs=1)] * 4
+    assert Late.left == [pytest.approx(12, abs=1)] * 4
 
 
 @pytest.mark.parametrize(("mode", "missing"), [("base", "base"), ("specreason", "small"), ("small", "small")])
@@ -424,13 +428,13 @@ def test_what_the_first_version_could_not_ask_for_is_no_change_unless_it_is_aske
     path = tmp_path / "run" / "config.json"
     stored = json.loads(path.read_text())
     for place in (stored["job"], stored["job"]["modes"][0]):
-        del place["settings"]["back_off"]
+        del place["settings"]["max_step_tokens"]
     del stored["job"]["flush_cache"]
     path.write_text(json.dumps(stored))
 
     assert len(execute(tmp_path / "run", make_job({"kind": "small"}), resume=True)) == 4
-    with pytest.raises(UsageError, match=r"`job.modes\[0\].settings.back_off` was false and is true"):
-        execute(tmp_path / "run", make_job({"kind": "small", "back_off": True}), resume=True)
+    with pytest.raises(UsageError, match=r"`job.modes\[0\].settings.max_step_tokens` was 512 and is 9"):
+        execute(tmp_path / "run", make_job({"kind": "small", "max_step_tokens": 9}), resume=True)
     with pytest.raises(UsageError, match=r"`job.flush_cache` was true and is false"):
         execute(tmp_path / "run", make_job({"kind": "small"}, flush_cache=False), resume=True)
 
@@ -453,6 +457,51 @@ def test_servers_that_take_another_number_of_solves_do_not_keep_a_run_from_going
     assert go_on(tmp_path / "run", None, 12) == ([16, 12], [])
     with pytest.raises(UsageError, match=r"`job.concurrency` was null and is 12"):
         go_on(tmp_path / "run", 12, 12)
+
+
+def go_on_with(folder: Path, **digests: str) -> tuple[list[str], dict[str, Any]]:
+    """What is told of a run that goes on with programs of these digests, and its configuration after that."""
+    now = config(make_job({"kind": "small"}), programs=digests)
+    writer, _ = RunWriter.resume(folder, now, (*SAME, "programs"), done, ours=lambda name: name.startswith("stock"))
+    writer.close("success")
+    return writer.remarks, json.loads((folder / "config.json").read_text())
+
+
+def test_a_run_goes_on_with_a_later_versions_programs_and_says_so_once(tmp_path: Path) -> None:
+    told = "programs that come with the package have changed since the run was begun: "
+    go_on_with(tmp_path / "run", stock_a="1", stock_b="1", mine="1")
+
+    assert go_on_with(tmp_path / "run", stock_a="1", stock_b="1", mine="1")[0] == []
+    remarks, stored = go_on_with(tmp_path / "run", stock_a="2", stock_b="2", mine="1")
+    assert remarks == [f"{told}`stock_a`, `stock_b`"]
+    assert stored["programs"] == {"stock_a": "1", "stock_b": "1", "mine": "1"}
+    assert [row["programs"] for row in stored["renewed_programs"]] == [{"stock_a": "2", "stock_b": "2"}]
+    assert go_on_with(tmp_path / "run", stock_a="2", stock_b="2", mine="1") == ([], stored)
+    remarks, stored = go_on_with(tmp_path / "run", stock_a="2", stock_b="3", mine="1")
+    assert remarks == [f"{told}`stock_b`"]
+    assert [row["programs"] for row in stored["renewed_programs"]][1:] == [{"stock_b": "3"}]
+    run = read_run(tmp_path / "run")
+    assert "went on with a later version's programs: stock_a, stock_b" in report_run(run).remarks
+
+
+def test_a_program_of_ones_own_that_has_changed_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    go_on_with(tmp_path / "run", **{"stock_a": "1", "mine.py": "1"})
+    before = (tmp_path / "run" / "config.json").read_bytes()
+
+    with pytest.raises(UsageError, match=r'`programs.mine.py` was "1" and is "2"') as refused:
+        go_on_with(tmp_path / "run", **{"stock_a": "2", "mine.py": "2"})
+    assert refused.value.hint is not None
+    assert refused.value.hint.startswith("give `mine.py` the text back that it had when the run was begun")
+    assert (tmp_path / "run" / "config.json").read_bytes() == before
+
+
+def test_programs_that_come_with_the_package_are_known_by_where_they_lie(tmp_path: Path) -> None:
+    mine = tmp_path / "specreason.py"
+    mine.write_text("")
+
+    assert comes_with_us("specreason")
+    assert comes_with_us("random-accept")
+    assert not comes_with_us(str(mine))
 
 
 @pytest.mark.parametrize("command", [[], ["eval", "j.toml", "--out", "runs/concurrency"]])
@@ -480,7 +529,7 @@ def test_problems_of_the_first_version_are_the_same_problems() -> None:
 
     def digest(*some: Problem) -> object:
         job = make_job({"kind": "small"})
-        return (job_config(job, some, PairOptions(), Pair(None, None), None, 1).model_extra or {})["problems"]
+        return (job_config(job, some, "none", {}, 1).model_extra or {})["problems"]
 
     assert digest(*problems) == hashlib.sha256(row.encode()).hexdigest()[:16]
     assert digest(problems[0].model_copy(update={"choice": True})) != digest(problems[0])
@@ -519,7 +568,8 @@ def test_solves_lost_with_their_server_are_owed_again_and_other_failures_are_not
     ("change", "names"),
     [
         ({"repeats": 3}, ["`job.repeats` was 1 and is 3"]),
-        ({"settings": {"threshold": 3}}, ["`job.settings.threshold`", "`job.modes[0].settings.threshold`"]),
+        ({"settings": {"budget": 3}}, ["`job.settings.budget`", "`job.modes[0].settings.budget`"]),
+        ({"parameters": {"threshold": 3}}, ["`job.modes[0].parameters.threshold` was 7.0 and is 3.0"]),
         ({"dataset": {"name": "stories", "limit": 5}}, ["`job.dataset.limit` was 4 and is 5"]),
         ({"seed": 1, "concurrency": 2}, ["`job.seed`", "`job.concurrency`"]),
     ],
@@ -527,11 +577,11 @@ def test_solves_lost_with_their_server_are_owed_again_and_other_failures_are_not
 def test_a_changed_job_is_refused_by_the_names_of_what_differs(
     tmp_path: Path, change: dict[str, Any], names: list[str]
 ) -> None:
-    execute(tmp_path / "run", make_job({"kind": "base"}))
+    execute(tmp_path / "run", make_job({"kind": "specreason"}))
     before = (tmp_path / "run" / "solves.jsonl").read_bytes()
 
     with pytest.raises(UsageError) as error:
-        execute(tmp_path / "run", make_job({"kind": "base"}, **change), resume=True)
+        execute(tmp_path / "run", make_job({"kind": "specreason"}, **change), resume=True)
     assert all(name in str(error.value) for name in names)
     assert (tmp_path / "run" / "solves.jsonl").read_bytes() == before
 
@@ -576,6 +626,7 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", code, str(folder)], env={**os.environ, "PYTHONHASHSEED": "0"})
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_equals_one_that_was_not(tmp_path: Path) -> None:
     whole = execute(tmp_path / "whole", make_job(repeats=2))
     for enough in (3, 17):
@@ -589,6 +640,7 @@ def test_a_killed_run_goes_on_and_equals_one_that_was_not(tmp_path: Path) -> Non
     assert told(resumed) == told(whole)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_is_tidy_and_goes_on(tmp_path: Path) -> None:
     process = start(tmp_path / "run")
     wait_for(lambda: stored_lines(tmp_path / "run") >= 3)

@@ -27,7 +27,7 @@ from specreason_sgl.evaluation.statistics import (
     mean,
     rows,
     share,
-    summarise,
+    summarise_mode,
 )
 from specreason_sgl.events import AnswerWritten, CallMade, SolveEnded, StepScored, StepTaken, ThinkingEnded
 from specreason_sgl.runs.store import Problem, SolveRecord
@@ -48,7 +48,7 @@ def rights(values: Iterable[bool], mode: str = "m") -> list[Row]:
 
 def test_pass_at_one_averages_repeats_within_a_problem() -> None:
     some = [row("a"), row("a", "wrong"), row("b"), row("b"), row("c", "failed"), row("c", "truncated")]
-    estimate = summarise("m", some).accuracy
+    estimate = summarise_mode("m", some).accuracy
 
     assert estimate is not None
     assert (estimate.value, estimate.n) == (0.5, 3)
@@ -56,7 +56,7 @@ def test_pass_at_one_averages_repeats_within_a_problem() -> None:
 
 def test_whatever_is_not_right_counts_as_not_right_and_is_told() -> None:
     outcomes: list[Outcome] = ["right", "wrong", "no-answer", "truncated", "ungradable", "failed"]
-    summary = summarise("m", [row(str(i), came) for i, came in enumerate(outcomes)])
+    summary = summarise_mode("m", [row(str(i), came) for i, came in enumerate(outcomes)])
 
     assert summary.outcomes == dict.fromkeys(outcomes, 1)
     assert summary.accuracy is not None
@@ -64,7 +64,7 @@ def test_whatever_is_not_right_counts_as_not_right_and_is_told() -> None:
 
 
 def test_without_known_answers_there_is_no_accuracy() -> None:
-    assert summarise("m", [row("a", None)]).accuracy is None
+    assert summarise_mode("m", [row("a", None)]).accuracy is None
     assert compare([row("a", None)], [row("a", None)]).difference is None
 
 
@@ -77,7 +77,7 @@ def test_the_interval_resamples_problems_and_not_solves() -> None:
 
     assert (estimate.low, estimate.high) == (expected.low, expected.high)
     repeated = [row(problem, "right" if value else "wrong") for problem, value in values.items() for _ in range(16)]
-    assert summarise("m", repeated).accuracy == estimate
+    assert summarise_mode("m", repeated).accuracy == estimate
 
 
 @pytest.mark.parametrize(("value", "low", "high"), [(1.0, 0.8389, 1.0), (0.0, 0.0, 0.1611)])
@@ -95,7 +95,7 @@ def test_one_problem_has_no_interval() -> None:
 
 def test_latency_of_a_single_stream() -> None:
     some = [row(f"p{i}", seconds=float(i)) for i in range(1, 101)] + [row("bad", "failed", seconds=1000)]
-    latency = summarise("m", some).latency
+    latency = summarise_mode("m", some).latency
 
     assert latency is not None
     assert latency.mean.value == 50.5
@@ -109,7 +109,7 @@ def test_under_concurrency_there_is_throughput_and_no_latency() -> None:
         Row("b", "m", "right", 30.0, 15.0, Tally(kept=count(base=150))),
         Row("c", "m", "right", 15.0, 1000.0, Tally()),
     ]
-    summary = summarise("m", some, concurrency=2)
+    summary = summarise_mode("m", some, concurrency=2)
 
     assert summary.latency is None
     assert summary.throughput is not None
@@ -218,21 +218,21 @@ def test_throughput_leaves_out_what_held_up_all_solves_and_nothing_else() -> Non
     alone = [solved("a", "m", 30.0, outage=100.0)]
     with_another = [*alone, solved("b", "m", 130.0)]
 
-    assert summarise("m", rows(alone), concurrency=2).throughput == Throughput(
+    assert summarise_mode("m", rows(alone), concurrency=2).throughput == Throughput(
         concurrency=2, solves_per_minute=2, tokens_per_second=2
     )
-    found = summarise("m", rows(with_another), concurrency=2).throughput
+    found = summarise_mode("m", rows(with_another), concurrency=2).throughput
     assert found is not None
     assert found.solves_per_minute == pytest.approx(2 * 60 / 130)
 
 
 def test_throughput_counts_the_time_of_failed_solves_and_not_the_solves() -> None:
     some = [row("a", seconds=30.0), row("b", "failed", seconds=60.0)]
-    found = summarise("m", some, concurrency=2).throughput
+    found = summarise_mode("m", some, concurrency=2).throughput
 
     assert found is not None
     assert found.solves_per_minute == 1
-    assert summarise("m", [row("b", "failed")], concurrency=2).throughput is None
+    assert summarise_mode("m", [row("b", "failed")], concurrency=2).throughput is None
 
 
 @pytest.mark.parametrize(
@@ -246,13 +246,13 @@ def test_pauses_do_not_count_as_busy(spans: list[tuple[float, float]], seconds: 
 def test_tokens_steps_and_time_are_totals_over_solves() -> None:
     one = Tally(
         steps=count(small=3, base=1), kept=count(small=30, base=10), judged=4, accepted=3, drafted_tokens=45,
-        seconds=count(draft=1, judge=1, regenerate=2), prompt_tokens=count(base=100),
+        taken_drafts=30, seconds=count(draft=1, judge=1, regenerate=2), prompt_tokens=count(base=100),
         cached_tokens=count(base=80), generated=count(base=20, small=45), retries=1, ended="budget",
     )  # fmt: skip
     other = Tally(
         steps=count(base=4), kept=count(base=60), judged=4, accepted=0, drafted_tokens=15, ended="context"
     )  # fmt: skip
-    s = summarise("m", [Row("a", "m", "right", 1, 0, one), Row("b", "m", "right", 1, 0, other)])
+    s = summarise_mode("m", [Row("a", "m", "right", 1, 0, one), Row("b", "m", "right", 1, 0, other)])
 
     assert (s.acceptance, s.small_steps, s.judge_share, s.cached_share) == (3 / 8, 3 / 8, 1 / 4, 4 / 5)
     assert (s.thinking_tokens, s.drafted_tokens, s.wasted_tokens) == (50, 30, 15)
@@ -369,13 +369,13 @@ def test_the_order_of_solves_does_not_matter(made: list[tuple[str, Outcome, floa
     first, second = by_problem(some, lambda r: r.right), by_problem(mixed, lambda r: r.right)
 
     assert first == pytest.approx(second)
-    assert summarise("m", some).outcomes == summarise("m", mixed).outcomes
+    assert summarise_mode("m", some).outcomes == summarise_mode("m", mixed).outcomes
 
 
 @given(solves)
 @settings(deadline=None, max_examples=40)
 def test_every_solve_has_one_outcome_and_accuracy_is_a_share(made: list[tuple[str, Outcome, float]]) -> None:
-    summary = summarise("m", [row(*each) for each in made])
+    summary = summarise_mode("m", [row(*each) for each in made])
 
     assert sum(summary.outcomes.values()) == summary.solves == len(made)
     assert summary.accuracy is None or 0 <= (summary.accuracy.low or 0) <= 1

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from specreason_sgl.pair import stories
+from specreason_sgl.embedded import stories
 
 seeds = st.integers(0, 10**9)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from specreason_sgl.pair.train import blend, deepen
+from specreason_sgl.embedded.train import blend, deepen
 
 IDS = torch.arange(1, 9)[None]
 

@@ -1,1 +1,1 @@
-"""Batch evaluation: several methods on the same problems, resumable, with honest statistics."""
+"""Batch evaluation: several methods on the same problems, resumable, with statistics that state their uncertainty."""

@@ -1,6 +1,6 @@
-r"""Multiple choice: the option that a box or a text commits to, read without guessing.
+r"""Multiple choice: the option that a box or a text clearly chooses, read without guessing.
 
-``\boxed{C2v}``, ``\boxed{A and C}`` and "the answer is not B" commit to none.
+``\boxed{C2v}``, ``\boxed{A and C}`` and "the answer is not B" choose none.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _BOXED = re.compile(
     r"(?:\s*[.:)\]]?\s*|(?P<apart>(?<=[)\]])\s*|\s*[)\]]\s*|[.:]\s+)(?P<text>.+)|(?:[.:]|\s+[-–—]\s+|\s+(?=\())(?P<words>.+))",
     re.IGNORECASE | re.DOTALL,
 )
-"""A label, alone or with the text of its option: set apart from it, or else made of words."""
+"""A label, alone or followed by its option's text, which is separated from it or consists of words."""
 _WORDS = re.compile(r"[^\W\d_]{2}")
 _WORDS_OR_NUMBER = re.compile(r"[^\W\d_]{2}|\d")
 _GOES_ON = re.compile(rf"{_JOINED}|[-+*=<>^\\]|.*{_JOINED}\s*(?:{_BRACKETED}|[A-J][).:])", re.IGNORECASE | re.DOTALL)
@@ -53,12 +53,12 @@ _OFFERED = re.compile(r"^[ \t]*[(\[]?([A-J])[).:\]]", re.MULTILINE)
 
 
 def letter(answer: str | None, text: str = "", options: str = LETTERS) -> str | None:
-    """The option that is chosen: by the box, else by what the text says behind the box, or anywhere without one.
+    """The letter that is chosen: by the box, else by the text after the box, or by the whole text if there is no box.
 
     Args:
-        answer: what the box holds.
-        text: all that was written.
-        options: the letters there are.
+        answer: the content of the box.
+        text: the whole answer phase.
+        options: the letters of all options.
     """
     if answer is None:
         chosen = _said(text)
@@ -69,7 +69,7 @@ def letter(answer: str | None, text: str = "", options: str = LETTERS) -> str | 
 
 
 def option(text: str, options: str = LETTERS) -> str | None:
-    """The letter that a box or a right answer of a dataset is; None if it is no option."""
+    """The letter that a box or a dataset's right answer stands for; None if it is no option."""
     found = _BOXED.fullmatch(_undressed(text).strip())
     if not found:
         return None
@@ -82,7 +82,7 @@ def option(text: str, options: str = LETTERS) -> str | None:
 
 
 def offered(question: str) -> str:
-    """The letters that a question offers, one at the beginning of a line; all there can be if it offers none."""
+    """The letters of a question's options, each at the beginning of a line; all possible letters if there are none."""
     shown = set(_OFFERED.findall(question))
     return "".join(takewhile(shown.__contains__, LETTERS)) if {"A", "B"} <= shown else LETTERS
 
@@ -94,7 +94,7 @@ def is_choice(question: str, answer: str | None) -> bool:
 
 
 def _said(text: str) -> str | None:
-    """What the last sentence commits to that commits to anything; the first thing that it says."""
+    """The choice in the last sentence that makes one; if it makes several, the first."""
     last = None
     for sentence in _SENTENCE.split(re.sub(r":\s+", ": ", _undressed(text))):
         said = _SAID.search(sentence)

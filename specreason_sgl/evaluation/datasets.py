@@ -1,7 +1,7 @@
-"""Problems: the benchmarks of the field, anybody's file, and generated stories.
+"""Problems: published benchmarks, files of the user, and generated stories.
 
-Benchmarks come from the Hugging Face hub through `datasets`, each pinned to a commit, or from a local file in its
-place. Nothing is loaded, and nobody is asked, before `load` is called.
+Benchmarks come from the Hugging Face hub through `datasets`, each pinned to a commit, or from a local file instead.
+Nothing is read or downloaded before `load` is called.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from urllib.request import getproxies
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from specreason_sgl.embedded import stories
 from specreason_sgl.errors import UsageError
 from specreason_sgl.evaluation.choice import LETTERS, option
 from specreason_sgl.files import decode, read_bytes
-from specreason_sgl.pair import stories
 from specreason_sgl.runs.store import Problem
 
 Name = Literal["aime24", "aime25", "math500", "gpqa-diamond", "gsm8k", "stories", "file"]
@@ -48,19 +48,19 @@ class DatasetSpec(BaseModel):
 
     name: Name
     path: str | None = None
-    """A local file in place of the hub, as JSON lines, a JSON array, CSV, TSV or Parquet; needed for ``file``."""
+    """A local file instead of the hub: JSON lines, a JSON array, CSV, TSV or Parquet; required for ``file``."""
     limit: int | None = Field(None, ge=1)
-    """Only the first so many problems."""
+    """How many problems to use, from the first on; all if not given."""
     ids: tuple[str, ...] = ()
-    """Only the problems with these ids."""
+    """The ids of the problems to use; all if empty."""
     seed: int = 0
-    """Orders the options of multiple-choice questions; of ``stories`` the first held-out seed."""
+    """The seed of the order of options in multiple-choice questions; for ``stories`` the first held-out seed."""
     question: str | None = None
-    """The column of the question; looked for under its usual names if not given."""
+    """The column of the question; the usual names are tried if not given."""
     answer: str | None = None
-    """The column of the answer."""
+    """The column of the answer; the usual names are tried if not given."""
     grading: Grading | None = None
-    """Overrides how answers are compared."""
+    """How answers are compared; the dataset's own way if not given."""
 
     @property
     def graded(self) -> Grading:
@@ -92,24 +92,24 @@ _SOURCES: Mapping[str, _Source] = {
 
 _QUESTIONS = ("question", "problem", "prompt")
 _LEADS = ("body", "context", "passage", "table")
-"""What a question is about, where it stands in a column of its own."""
+"""Columns of text that a question is about, where the question has a column of its own."""
 _ANSWERS = ("answer", "expected_answer", "final_answer", "gold", "gold_answer", "ground_truth", "correct_answer")
 _CHOSEN = (*_ANSWERS, "answer_key", "answerkey", "answer_index", "answer_idx", "correct_option", "correct", "label")
 _IDS = ("id", "unique_id", "problem_id", "record_id", "question_id")
 _OPTIONS = ("options", "choices")
 _OPTION = ("{}", "option_{}", "choice_{}")
-"""Columns of one option each, by its letter; a bare one is a capital, because `a`, `b` and `c` may be anything."""
+"""Names of columns with one option each, by letter; a bare letter has to be a capital, since `a` may be anything."""
 _INCORRECT = ("incorrect_answer_1", "incorrect_answer_2", "incorrect_answer_3")
 _LISTS = ("data", "problems", "questions", "examples", "items", "rows")
-"""Under which an object in a file may hold its problems."""
+"""Keys under which a JSON object may hold the problems."""
 _FORMATS = "JSON lines, JSON arrays, CSV and TSV are read, gzipped or not, and Parquet"
 
 
 def load(spec: DatasetSpec) -> list[Problem]:
-    """The problems of a dataset, in its order, with ids that are unique within it; one that is there twice counts once.
+    """The problems of a dataset, in its order, with unique ids; a problem that is there twice is returned once.
 
     Raises:
-        UsageError: the data are not on this machine and cannot be fetched, or are not what they should be.
+        UsageError: the data are not on this machine and cannot be downloaded, or do not have the expected form.
     """
     problems = _stories(spec) if spec.name == "stories" else _read(spec)
     if spec.ids:
@@ -125,13 +125,13 @@ def load(spec: DatasetSpec) -> list[Problem]:
 
 
 def step_checker(problem: Problem) -> IsRight | None:
-    """What tells right steps from wrong ones for this problem; only stories have one."""
+    """A function that checks the steps of a problem; None unless the problem is a story."""
     told = told_story(problem)
     if told is None:
         return None
 
     def is_right(steps: Sequence[str], draft: str, closes: bool) -> bool:
-        done = progress(told, steps)
+        done = steps_done(told, steps)
         last = done + 1 == len(told.steps)
         return done < len(told.steps) and stories.grade_step(told, done, draft) == stories.RIGHT and closes == last
 
@@ -139,7 +139,7 @@ def step_checker(problem: Problem) -> IsRight | None:
 
 
 def told_story(problem: Problem) -> stories.Story | None:
-    """The story with the truth of every step, if the problem is one."""
+    """The story that a problem was made of, with all its right steps; None if the problem is no story."""
     number = problem.id.removeprefix(_STORY)
     if number == problem.id or not number.isdecimal():
         return None
@@ -147,7 +147,7 @@ def told_story(problem: Problem) -> stories.Story | None:
     return told if told.question == problem.question else None
 
 
-def progress(told: stories.Story, steps: Sequence[str]) -> int:
+def steps_done(told: stories.Story, steps: Sequence[str]) -> int:
     """How many of a story's canonical steps a chain of thought has made, in order."""
     done = 0
     for step in steps:
@@ -168,12 +168,12 @@ def _source(name: str) -> _Source:
 
 
 def as_listed(path: Path) -> list[Problem]:
-    """All problems of a file as they stand there: none left out, options in the order of their columns.
+    """All problems of a file, unchanged: none is left out, and options keep the order of their columns.
 
     An answer may be missing.
 
     Raises:
-        UsageError: the file cannot be read or holds something else.
+        UsageError: the file cannot be read or holds no problems.
     """
     rows = [_Row(row, number, str(path)) for number, row in enumerate(_read_file(path), start=1)]
     if not rows:
@@ -198,7 +198,7 @@ def _read(spec: DatasetSpec) -> list[Problem]:
 
 
 class _Row:
-    """One row, its columns by name in any case; what holds nothing is not there."""
+    """One row; columns are found by name in upper or lower case, and empty cells count as missing."""
 
     def __init__(self, row: Mapping[str, Any], number: int, place: str) -> None:
         self.number = number
@@ -209,24 +209,24 @@ class _Row:
         self._all = {_name(name) for name in row}
 
     def value(self, names: Sequence[str]) -> Any:
-        """The first of these columns that holds something, else None."""
+        """The value of the first of these columns that is not empty; else None."""
         return next((self._named[name] for name in names if name in self._named), None)
 
     def has(self, name: str) -> bool:
-        """Whether there is such a column, whatever it holds."""
+        """Whether there is such a column, even if it is empty."""
         return name in self._all
 
     def is_blank(self, column: str | None, names: Sequence[str]) -> bool:
-        """Whether text was left out where `wanted` would look: a problem whose answer nobody knows."""
+        """Whether the column that `wanted` would read is there but empty: a problem without a known answer."""
         wanted = {_name(column)} if column else set(names)
         blank = any(isinstance(v, str) and not v.strip() for name, v in self._row.items() if _name(name) in wanted)
         return blank and self.value(tuple(wanted)) is None
 
     def wanted(self, column: str | None, names: Sequence[str], what: str) -> Any:
-        """The column that the job names, else the first of the usual ones.
+        """The value of the column that the job names, else of the first of the usual columns.
 
         Raises:
-            UsageError: it is not there or holds nothing.
+            UsageError: the column is missing or empty.
         """
         if column is not None and column in self._row:
             value = None if _is_missing(self._row[column]) else self._row[column]
@@ -241,11 +241,11 @@ class _Row:
 
     @property
     def has_options(self) -> bool:
-        """Whether its question is one of several options."""
+        """Whether the question has options."""
         return any(map(self.has, _INCORRECT)) or self.value(_OPTIONS) is not None or self._lettered() is not None
 
     def _lettered(self) -> dict[str, str] | None:
-        """The columns that hold an option each, by letter."""
+        """The columns that hold one option each, by letter; None if there are none."""
         for pattern in _OPTION:
             columns = {letter: pattern.format(letter.lower()) for letter in LETTERS}
             there = {x: name for x, name in columns.items() if (x in self._row if pattern == "{}" else self.has(name))}
@@ -254,10 +254,10 @@ class _Row:
         return None
 
     def options(self) -> tuple[list[str], list[str]]:
-        """What the options are called, and what they say.
+        """The labels of the options, and their texts.
 
         Raises:
-            UsageError: one holds nothing, or they are no options.
+            UsageError: an option is empty, or the cell does not hold options.
         """
         if lettered := self._lettered():
             found: Any = {letter: self.value([name]) for letter, name in lettered.items()}
@@ -280,10 +280,10 @@ class _Row:
         return [str(label).strip() for label in labels], _unlabelled([self.text(text, "option") for text in texts])
 
     def text(self, value: Any, what: str) -> str:
-        """A cell as text; a list of one is what it holds.
+        """A cell as text; a list of one value counts as that value.
 
         Raises:
-            UsageError: it is more than text or a number.
+            UsageError: the cell is neither text nor a number.
         """
         if isinstance(value, list | tuple) and len(value) == 1 and not _is_missing(value[0]):
             return self.text(value[0], what)
@@ -295,7 +295,7 @@ class _Row:
         )
 
     def refused(self, why: str, *, hint: str | None = None) -> UsageError:
-        """What is wrong with it."""
+        """The error that says what is wrong with this row."""
         return UsageError(f"{self.where} {why}", hint=hint)
 
 
@@ -311,7 +311,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def _unlabelled(options: list[str]) -> list[str]:
-    """Options without the letters that they may bring along."""
+    """Options without the letters A, B, ... at their beginnings, if all have them in this order."""
     found = [re.fullmatch(r"\(?([A-J])[).:]\s*(.+)", option, re.DOTALL) for option in options]
     labels = "".join(match[1] for match in found if match)
     return [match[2] for match in found if match] if labels == LETTERS[: len(options)] else options
@@ -351,13 +351,13 @@ def _problem(spec: DatasetSpec, row: _Row, *, as_listed: bool = False) -> Proble
 
 
 def _whole(row: _Row, question: str) -> str:
-    """The question behind what it is about."""
+    """The question, after the text that it is about."""
     parts = [row.text(value, name) for name in _LEADS if (value := row.value([name])) is not None]
     return " ".join((*parts, question)) if row.has("body") else "\n\n".join((*parts, question))
 
 
 def _result(answer: str) -> str:
-    """An answer without the working before it, and without the unit that stands in brackets behind a number."""
+    """An answer without the working before it, and without a unit in brackets after a number."""
     answer = answer.rsplit("####", 1)[-1].strip()
     counted = re.fullmatch(r"(-?[\d.,/]*\d)\s*\([^\W\d][^()\d]*\)", answer)
     return counted[1] if counted else answer
@@ -374,10 +374,10 @@ def _letter(row: _Row, answer: str) -> str:
 
 
 def _place(row: _Row, answer: Any, labels: Sequence[str], options: Sequence[str]) -> int:
-    """Which option is the right one: by its place from 0 on, its letter or label, or what it says.
+    """The position of the right option, given as a position from 0, a letter, a label, or the option's text.
 
     Raises:
-        UsageError: none is meant, or more than one may be.
+        UsageError: the answer fits no option, or more than one.
     """
     if isinstance(answer, float) and answer.is_integer():
         answer = int(answer)
@@ -410,12 +410,12 @@ def _asked(question: str, options: Sequence[str]) -> str:
 
 
 def choose_order(question: str, options: Sequence[str], seed: str) -> tuple[str, str]:
-    """A multiple-choice question with its options in an order of its own, and the letter of the right one.
+    """A multiple-choice question with its options in random order, and the letter of the right one.
 
     Args:
-        question: without options.
-        options: the right one first.
-        seed: the same one gives the same order on every machine.
+        question: the question without options.
+        options: the options, the right one first.
+        seed: the seed of the order; equal seeds give equal orders on every machine.
     """
     order = list(range(len(options)))
     Random(seed).shuffle(order)

@@ -1,16 +1,16 @@
 r"""Whether answers are right: `math-verify` in worker processes with a hard time limit, letters, and plain text.
 
-A hostile answer such as ``9^{9^{9^9}}`` keeps a computer algebra system busy for ever, beyond the reach of any signal;
-so a worker that is late is killed and the answer is ungradable. What comes of a solve is one `Outcome`.
+A hostile answer such as ``9^{9^{9^9}}`` keeps a computer algebra system busy for ever, and no signal stops it. So a
+worker that takes too long is killed, and the answer counts as ungradable. Every graded solve has one `Outcome`.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import queue
-import resource
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Literal, Self, get_args
 
@@ -30,13 +30,13 @@ Outcome = Literal["right", "wrong", "no-answer", "truncated", "ungradable", "fai
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 LONGEST = 1000
-"""Characters of an answer that are compared; no right one is near it."""
+"""The most characters of an answer that is compared; right answers are much shorter."""
 LIMIT_S = 10.0
 _MEMORY = 4 << 30
 
 
 def outcome(record: SolveRecord) -> Outcome | None:
-    """What came of a solve; None where the right answer is not known."""
+    """The outcome of a solve; None where the right answer is not known."""
     totals = record.tally
     if totals.outcome == "failed":
         return "failed"
@@ -50,15 +50,15 @@ def outcome(record: SolveRecord) -> Outcome | None:
 
 
 class Grader:
-    """Grades from many threads at once; a context manager, because it owns processes."""
+    """Grades answers, from many threads at once; a context manager, because it owns processes."""
 
     def __init__(self, kind: Grading, *, workers: int = 1, limit_s: float = LIMIT_S) -> None:
-        """Prepare; workers start with the first answer that needs one.
+        """Keep the arguments; a worker starts with the first answer that needs one.
 
         Args:
             kind: how answers are compared.
-            workers: how many are compared at the same time.
-            limit_s: after so many seconds an answer is ungradable.
+            workers: how many answers are compared at the same time.
+            limit_s: seconds after which an answer counts as ungradable.
         """
         self.kind = kind
         self._limit_s = limit_s
@@ -78,7 +78,7 @@ class Grader:
             self._idle.get().stop()
 
     def same(self, answer: str, gold: str) -> bool | None:
-        """Whether an answer is the right one; None if that cannot be told."""
+        """Whether an answer is right; None if that cannot be decided."""
         if self.kind == "choice":
             chosen, right = option(answer), option(gold)
             return None if chosen is None or right is None else chosen == right
@@ -98,7 +98,7 @@ class Grader:
             self._idle.put(worker)
 
     def graded(self, record: SolveRecord) -> SolveRecord:
-        """The record with its answer read as the dataset wants it, and compared."""
+        """The record with its answer in the dataset's form, and compared with the right one."""
         gold = record.problem.answer
         written = next((e for e in reversed(record.events) if isinstance(e, AnswerWritten)), None)
         if gold is None or written is None:
@@ -122,7 +122,7 @@ class Grader:
 
 
 class _Worker:
-    """A process that compares answers one at a time; killed and started again when it is late."""
+    """A process that compares one answer at a time; it is killed and started again when it takes too long."""
 
     def __init__(self) -> None:
         self._process: SpawnProcess | None = None
@@ -133,8 +133,8 @@ class _Worker:
         try:
             line.send((answer, gold))
             if line.poll(limit_s):
-                told: bool | None = line.recv()
-                return told
+                verdict: bool | None = line.recv()
+                return verdict
         except (EOFError, OSError):
             pass  # it died over this answer
         self.stop()
@@ -163,7 +163,11 @@ class _Worker:
 
 def _compare(line: Connection, same: Callable[[str, str], bool | None]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    # Where memory cannot be limited, time is all the same.
+    with suppress(ModuleNotFoundError, ValueError, OSError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     import math_verify  # noqa: F401 - loading it is not part of anybody's time limit
 
     line.send(None)
@@ -173,7 +177,7 @@ def _compare(line: Connection, same: Callable[[str, str], bool | None]) -> None:
         except EOFError:
             return
         try:
-            told = same(answer, gold)
+            verdict = same(answer, gold)
         except Exception:  # noqa: BLE001 - whatever a computer algebra system makes of hostile text
-            told = None
-        line.send(told)
+            verdict = None
+        line.send(verdict)

@@ -1,6 +1,6 @@
-r"""Mathematics: `math-verify`, behind a step that mends what it misreads.
+r"""Mathematics: `math-verify`, after a step that corrects what it would misread.
 
-What cannot be told, such as whether 15 cm are 15 m, is neither right nor wrong.
+What cannot be decided, such as whether 15 cm are 15 m, is neither right nor wrong.
 """
 
 from __future__ import annotations
@@ -256,7 +256,7 @@ _TELLING = tuple(
         r"^\S{0,20}''",
     )
 )
-"""What changes an answer and is lost when it is parsed."""
+"""Patterns of text that changes an answer's meaning but is lost when it is parsed."""
 _TWO_UNITS = re.compile(r"\d\s*\\text\w*\s*\{\s*(?![,;]?\s*(?:and|or)?\s*\})[A-Za-z,;][^{}]*\}\s*\d")
 _JOINED_BOUNDS = re.compile(r"(?=.*(?:[<>]|\\[gl](?:e|t)(?:q|qslant)?\b)).*\b(and|or)\b", re.DOTALL)
 _POINT = re.compile(r"(?:\\left)?\([^(){}]*,[^(){}]*\)")
@@ -265,12 +265,12 @@ _NAMES = re.compile(r"[A-Z]{2,}")
 _NAMED = re.compile(r"\(?([a-z])\s*=\s*([^=,]+?)\)?")
 _DECIMAL = re.compile(r"-?\d*\.\d+")
 PRECISION = 100
-"""Digits to which exact numbers are compared; at the fifteen of math-verify all that is smaller is the same."""
+"""The digits to which exact numbers are compared; with math-verify's 15 digits, close numbers would count as equal."""
 _ROUNDING = 6
 
 
 def math_equal(answer: str, gold: str) -> bool | None:
-    """Whether two answers are mathematically the same; None if one of them is no mathematics, or if it cannot be told.
+    """Whether two answers are mathematically equal; None if one is no mathematics, or if it cannot be decided.
 
     Only for the main thread of a process, because of math-verify's own time limits.
     """
@@ -301,7 +301,7 @@ def math_equal(answer: str, gold: str) -> bool | None:
 
 
 def _in_order(left: str, right: str) -> tuple[str, str]:
-    """Both answers; values by name, ``x = 3, y = 4``, as a point in the order of their names where the other is one."""
+    """Both answers; if one is a point, named values in the other, ``x = 3, y = 4``, become a point in that order."""
     if _POINT.fullmatch(left):
         return left, _point(right)
     return (_point(left), right) if _POINT.fullmatch(right) else (left, right)
@@ -314,7 +314,7 @@ def _point(text: str) -> str:
 
 
 def _may_differ(left: str, right: str) -> bool:
-    """Whether two answers that are parsed to the same say something else."""
+    """Whether two answers may differ although they are parsed to the same."""
     if any(bool(telling.search(left)) != bool(telling.search(right)) for telling in _TELLING):
         return True
     if any(map(_TWO_UNITS.search, (left, right))) and re.findall(r"\d+", left) != re.findall(r"\d+", right):
@@ -327,7 +327,7 @@ def _may_differ(left: str, right: str) -> bool:
 
 
 def _is_percent(percent: str, bare: str) -> bool:
-    """Whether a number stands for so many percent; one below 1 may be a share."""
+    """Whether a bare number stands for a percentage; a number below 1 does not, as it could be a share."""
     from math_verify import verify
 
     one, other = _parsed(percent), _parsed(bare)
@@ -338,7 +338,7 @@ def _is_percent(percent: str, bare: str) -> bool:
 
 
 def tidied(text: str) -> str:
-    """An answer as math-verify reads it right."""
+    """An answer in a form that math-verify reads correctly."""
     return reduce(lambda read, step: step[0].sub(step[1], read), _STEPS, text.strip().translate(_SIGNS))
 
 
@@ -355,7 +355,7 @@ def _parsed(text: str) -> list[Any]:
 
 
 def _union(found: Any, text: str) -> Any:
-    """Inequalities that are joined by a word, as the set they describe; anything else as it is."""
+    """Inequalities joined by a word, as the set that they describe; anything else unchanged."""
     from sympy import FiniteSet, Intersection, Union
     from sympy.core.relational import GreaterThan, LessThan, StrictGreaterThan, StrictLessThan
 
@@ -367,7 +367,7 @@ def _union(found: Any, text: str) -> Any:
 
 
 def _places(gold: Any) -> int:
-    """Decimal places to compare to: more of them for a number that begins later."""
+    """The decimal places to compare: more for a number with zeros after the decimal point."""
     try:
         size = abs(float(gold))
     except (TypeError, ValueError, OverflowError):
@@ -376,7 +376,7 @@ def _places(gold: Any) -> int:
 
 
 def _unit(text: str) -> str | None:
-    """The unit at the end in a few letters; None if there is none that is known."""
+    """The unit at the end of an answer, in a short form; None if there is no known unit."""
     found = _MEASURED.search(text)
     if not found:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -14,27 +15,34 @@ from specreason_sgl.evaluation.report import Report
 from specreason_sgl.events import StepScored
 from specreason_sgl.runs.store import SolveRecord
 from specreason_sgl.text.scoring import DIGITS
+from specreason_sgl.view.text import shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FORMATS = ("svg", "png")
 _FEWEST = 5
-"""So many judged drafts make a step index worth a point."""
+"""The fewest judged drafts of a step index that gets a point in a plot."""
 _KINDS = ("draft", "judge", "regenerate", "think", "answer")
+_PARTS = 8
+"""How many kinds of calls get a colour of their own."""
+_WORD = 16
+"""The most cells of a program's own word in a legend."""
+_LONG = 40
+"""The most cells of a mode's name in a legend."""
 
 
 def draw(report: Report, records: Sequence[SolveRecord], folder: Path, image: str = "svg") -> list[Path]:
     """Draw what there is to draw, and return the files.
 
     Args:
-        report: of the run.
-        records: of the run.
-        folder: where the pictures go.
+        report: the run's report.
+        records: the run's solves.
+        folder: the folder to write the pictures into.
         image: ``svg`` or ``png``.
 
     Raises:
-        UsageError: matplotlib is not installed, or it is no such format.
+        UsageError: matplotlib is not installed, or the format is not known.
     """
     if image not in FORMATS:
         raise UsageError(f"there is no format `{image}`", hint="use `svg` or `png`")
@@ -58,7 +66,10 @@ def draw(report: Report, records: Sequence[SolveRecord], folder: Path, image: st
             figure = Figure(figsize=(6.4, 4), layout="constrained")
             paint(figure.add_subplot())
             files.append(folder / f"{name}.{image}")
-            figure.savefig(files[-1], dpi=150)
+            with warnings.catch_warnings():
+                # Somebody's words may be in a script that the font lacks: boxes stand for them.
+                warnings.filterwarnings("ignore", "Glyph .* missing from font")
+                figure.savefig(files[-1], dpi=150)
     return files
 
 
@@ -88,7 +99,13 @@ def _frontier(axes: Axes, report: Report) -> None:
             fmt="o" if point.efficient else "x",
             capsize=2,
         )
-        axes.annotate(point.mode, (point.seconds, 100 * point.accuracy), (5, 5), textcoords="offset points", fontsize=8)
+        axes.annotate(
+            _words(point.mode, _LONG),
+            (point.seconds, 100 * point.accuracy),
+            (5, 5),
+            textcoords="offset points",
+            fontsize=8,
+        )
     efficient = [(point.seconds, 100 * point.accuracy) for point in report.statistics.frontier if point.efficient]
     axes.plot(*zip(*efficient, strict=True), color="0.7", zorder=0)
     axes.margins(0.12)
@@ -98,7 +115,9 @@ def _frontier(axes: Axes, report: Report) -> None:
 
 def _acceptance(axes: Axes, records: Sequence[SolveRecord]) -> None:
     for mode, curve in acceptance_by_step(records).items():
-        axes.plot([step for step, _ in curve], [100 * share for _, share in curve], marker=".", label=mode)
+        axes.plot(
+            [step for step, _ in curve], [100 * share for _, share in curve], marker=".", label=_words(mode, _LONG)
+        )
     axes.set(xlabel="step", ylabel="drafts accepted, %", ylim=(0, 102))
     axes.legend(fontsize=8)
 
@@ -124,12 +143,25 @@ def _scores(axes: Axes, records: Sequence[SolveRecord]) -> None:
 def _time(axes: Axes, report: Report) -> None:
     summaries = report.statistics.summaries[::-1]
     left = [0.0] * len(summaries)
-    for kind in _KINDS:
-        widths = [100 * summary.shares.get(kind, 0.0) for summary in summaries]
-        axes.barh([summary.mode for summary in summaries], widths, left=left, label=kind)
+    named = list(dict.fromkeys((*_KINDS, *(kind for summary in summaries for kind in summary.shares))))
+    parts = {_words(kind): [summary.shares.get(kind, 0.0) for summary in summaries] for kind in named[:_PARTS]}
+    if len(named) > _PARTS:
+        rest = [
+            1 - sum(some) if summary.shares else 0.0 for summary, *some in zip(summaries, *parts.values(), strict=True)
+        ]
+        parts[f"{len(named) - _PARTS} more"] = rest
+    for kind, shares in parts.items():
+        widths = [100 * share for share in shares]
+        axes.barh([_words(summary.mode, _LONG) for summary in summaries], widths, left=left, label=kind)
         left = [a + b for a, b in zip(left, widths, strict=True)]
     axes.set(xlabel="of the time of all calls, %")
     axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(_KINDS))
+
+
+def _words(text: str, width: int = _WORD) -> str:
+    """A text as matplotlib shows it unchanged: ``$`` begins a formula, and legends skip names that begin with ``_``."""
+    words = shorten(text, width).replace("$", r"\$")
+    return f" {words}" if words.startswith("_") else words
 
 
 def _bars(estimate: Any, scale: float) -> list[list[float]] | None:

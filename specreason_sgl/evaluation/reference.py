@@ -1,9 +1,9 @@
 """Traces of the reference implementation, read into solves.
 
 A row of such a file is one step: both models' texts, tokens, seconds, the score and, for some runs, the
-log-probabilities of the digits. What a row does not hold is not made up: prompts count as zero tokens, a digit that
-was not reported has no mass, a score without log-probabilities is taken as certain, and a threshold that the
-decisions leave open is unknown.
+log-probabilities of the digits. Missing values are not invented: prompts count as zero tokens, a digit that was not
+reported has probability 0, a score without log-probabilities counts as certain, and the threshold is unknown if the
+decisions do not determine it.
 """
 
 from __future__ import annotations
@@ -59,23 +59,23 @@ from specreason_sgl.text.scoring import DIGITS, LEAST, Score, ScoreRule, certain
 
 PROGRAM = "specreason-reference"
 BUDGET = 8192
-"""Of the reference, unless it is told otherwise."""
+"""The reference's default thinking budget, in tokens."""
 REASONS: dict[str, EndOfThinking] = {
     "finished": "closed",
     "budget": "budget",
     "repeated": "repeat",
     "context_overflow": "context",
 }
-"""Why the reference stopped, in the words used here."""
+"""The reference's reasons for stopping, and our words for them."""
 
 LARGEST = 64 << 20
-"""Bytes of a file of steps, and characters of the steps in it; the longest published run has a fifth of a million."""
+"""The most bytes of a file, and the most characters of its steps; the longest published run has 200 000 characters."""
 MOST_STEPS = 100_000
 MOST = 10**9
-"""Of every figure."""
+"""The largest value of any number in a row."""
 
 SOME = 3
-"""Files that are named where many are meant."""
+"""How many files a message names at most."""
 
 _PICKLES, _TEXTS = (".pickle", ".pkl"), (".jsonl", ".json", ".txt")
 _WANTED = (
@@ -95,7 +95,7 @@ class Row(BaseModel):
     draft: str | None = Field(None, validation_alias=AliasChoices("draft", "small_model_step"))
     base: str | None = Field(None, validation_alias=AliasChoices("base", "base_model_step"))
     score: float | None = Field(None, ge=0, le=9)
-    """Whole where the judge's likeliest digit counts, a mean where the average does."""
+    """A whole number where the judge's most probable digit is used, else the mean digit."""
     draft_tokens: int | None = Field(
         None, ge=0, le=MOST, validation_alias=AliasChoices("draft_tokens", "num_output_tokens_small")
     )
@@ -111,7 +111,7 @@ class Row(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _finite(cls, row: Any) -> Any:
-        """A figure that is not a number is one that is not known."""
+        """Replace NaN and infinite numbers by None: they are not known."""
         if not isinstance(row, dict):
             return row
         return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in row.items()}
@@ -119,13 +119,13 @@ class Row(BaseModel):
     @field_validator("base")
     @classmethod
     def _written(cls, base: str | None, row: ValidationInfo) -> str | None:
-        """None for an empty one beside a text: the draft was accepted."""
+        """Replace the base model's empty text by None if there is a draft: the draft was accepted."""
         return None if base == "" and row.data.get("text") else base
 
     @field_validator("digit_logprobs")
     @classmethod
     def _possible(cls, reported: dict[str, float] | None) -> dict[str, float] | None:
-        """The digits that have some mass; None if none has."""
+        """The digits with a probability above 0; None if there are none."""
         known = {digit: reported[digit] for digit in DIGITS if digit in (reported or {})} if reported else {}
         return {digit: min(value, 0.0) for digit, value in known.items() if value > LEAST} or None
 
@@ -136,7 +136,7 @@ class Row(BaseModel):
 
     @property
     def tokens(self) -> int:
-        """Of the text that was kept."""
+        """Tokens of the text that was kept."""
         return (self.draft_tokens if self.base is None else self.base_tokens) or 0
 
     @property
@@ -150,7 +150,7 @@ class Row(BaseModel):
 
 
 def _between(mean: float) -> Score:
-    """The narrowest score with this mean: all the mass is on the two digits around it."""
+    """The narrowest score with this mean: all probability is on the two digits around the mean."""
     below = math.floor(mean)
     shares = {below: 1 - (mean - below), below + 1: mean - below}
     return Score(tuple(math.log(shares[digit]) if digit in shares else LEAST for digit in range(len(DIGITS))))
@@ -158,12 +158,12 @@ def _between(mean: float) -> Score:
 
 @dataclass(frozen=True)
 class Limits:
-    """Where the threshold of a trace lies: above every score that was rejected, at or below every accepted one."""
+    """The range of a trace's threshold: above every rejected score, at or below every accepted one."""
 
     rejected: float | None
-    """The best score that was rejected."""
+    """The highest score that was rejected."""
     accepted: float | None
-    """The worst score that was accepted."""
+    """The lowest score that was accepted."""
 
     @classmethod
     def of(cls, rows: Iterable[Row]) -> Limits:
@@ -181,19 +181,19 @@ class Limits:
 
     @property
     def settled(self) -> float | None:
-        """The threshold, where whole scores on both sides of it leave one whole number."""
+        """The threshold, if the whole scores on both sides leave only one whole number; else None."""
         if self.accepted is None or self.rejected is None or not self.accepted.is_integer():
             return None
         return self.accepted if self.accepted == self.rejected + 1 else None
 
     @property
     def highest(self) -> float | None:
-        """The highest threshold that explains the decisions; None where none does, or nothing was accepted."""
+        """The highest threshold that agrees with all decisions; None if there is none, or nothing was accepted."""
         return self.accepted if self.accepted is not None and self.allow(self.accepted) else None
 
     @property
     def told(self) -> str:
-        """What is known of a threshold that is not settled, as a sentence."""
+        """What is known about a threshold that the decisions do not determine, as a sentence."""
         low, high = self.rejected, self.accepted
         if high is not None and self.highest is None:
             return f"no one threshold explains the decisions: a score of {low:g} was rejected and one of {high:g} taken"
@@ -203,10 +203,10 @@ class Limits:
 
 
 def threshold_of(rows: Sequence[Row], given: float | None = None) -> float | None:
-    """The threshold that a trace was decided at: the given one, else the one that its decisions settle.
+    """The threshold of a trace's decisions: the given one, else the one that the decisions determine.
 
     Raises:
-        UsageError: the given one cannot have led to the decisions.
+        UsageError: the given threshold cannot have led to the decisions.
     """
     limits = Limits.of(rows)
     if given is not None and not (math.isfinite(given) and limits.allow(given)):
@@ -224,15 +224,15 @@ def _silent(_: str) -> None:
 def read_rows(path: Path, tell: Callable[[str], None] = _silent) -> list[Row]:
     """The steps of a file, or of all runs in a folder.
 
-    Rows that do not name their problem and run belong to ``PROBLEM/RUN.*``, as the reference lays them out. Files that
-    differ in their ending only are one run.
+    Rows that do not name their problem and run take them from the path ``PROBLEM/RUN.*``, as the reference lays files
+    out. Files whose names differ only in the ending are one run.
 
     Args:
         path: pickles, printed lists, JSON arrays or JSON lines; gzipped or not.
-        tell: hears of files that are left out.
+        tell: called with a line about files that are left out.
 
     Raises:
-        UsageError: something cannot be read, is no step, or is there twice.
+        UsageError: a file cannot be read, or a row is no step or is there twice.
     """
     rows: list[Row] = []
     owners: dict[tuple[str, int], Path] = {}
@@ -315,7 +315,7 @@ def _row(own: Mapping[str, object], value: object, where: str) -> Row:
 
 
 def _values(path: Path) -> list[tuple[str, object]]:
-    """What a file lists, each with its place."""
+    """The values that a file lists, each with its position for messages."""
     data = read_bytes(path, LARGEST)
     if data.startswith(b"\x80") or _ending(path) in _PICKLES:
         try:
@@ -343,7 +343,7 @@ def _json(line: str, where: str) -> object:
 
 
 def _json_or_printed(text: str, path: Path) -> object:
-    """A list as JSON, or as Python prints it, with NumPy's numbers and those that are none."""
+    """Read a list as JSON, or as Python prints it, with NumPy's numbers and NaN."""
     with suppress(ValueError, RecursionError):
         return json.loads(text)
     try:
@@ -373,7 +373,7 @@ def _plain(node: ast.expr) -> object:
 def read_problems(path: Path) -> dict[str, Problem]:
     """Questions and right answers by the ids that traces use.
 
-    Where no id is a number, problems go by their place from 0 on, as the reference counts those of MATH and GPQA.
+    If no id is a number, problems are numbered from 0 on, as the reference numbers those of MATH and GPQA.
 
     Raises:
         UsageError: the file cannot be read or holds no problems.
@@ -393,7 +393,7 @@ def read_problems(path: Path) -> dict[str, Problem]:
 
 
 def grading_of(problems: Mapping[str, Problem]) -> Grading:
-    """How their answers are compared: as letters where all are."""
+    """How the answers are compared: as letters if all are letters."""
     answers = [problem.answer for problem in problems.values() if problem.answer is not None]
     return "choice" if answers and all(answer in tuple(LETTERS) for answer in answers) else "math"
 
@@ -407,13 +407,13 @@ def convert(
 ) -> Iterator[SolveRecord]:
     """The solves that a file of steps holds, one for each problem and run.
 
-    Whether an answer is right is only said where its text tells, or where there is none; the rest is for a grader.
+    An answer is graded here only if its text is the right one, or if there is none; a grader has to do the rest.
 
     Args:
         rows: the steps.
-        problems: by id; one that is missing is only named.
-        threshold: of the run; what the decisions settle if not given.
-        started: when; now if not given.
+        problems: the problems by id; a missing problem is known by its id only.
+        threshold: the run's threshold; what the decisions determine if not given.
+        started: when the run began; now if not given.
     """
     begun = started or datetime.now(UTC)
     ordered = sorted(rows, key=lambda row: (str(row.problem_id), row.run, row.step))
@@ -431,7 +431,7 @@ def convert(
 
 
 def rule_of(rows: Iterable[Row]) -> ScoreRule:
-    """What was compared with the threshold: the mean digit where a score is no whole number."""
+    """The score that was compared with the threshold: the mean digit if a score is no whole number."""
     return "greedy" if all(row.score is None or row.score.is_integer() for row in rows) else "expected"
 
 
@@ -448,7 +448,7 @@ def _notices(rows: list[Row], threshold: float | None, limits: Limits, budget: i
 
 
 def _budget(rows: list[Row]) -> int:
-    """The reference's own, unless the run shows that it had another one: then what was used."""
+    """The thinking budget: the reference's default, unless the run shows another; then the tokens that were used."""
     used = sum(row.tokens for row in rows)
     over, short = used - rows[-1].tokens >= BUDGET, rows[-1].stop_reason == "budget" and used < BUDGET
     return used if over or short else BUDGET
@@ -490,7 +490,7 @@ def _events(problem: Problem, rows: list[Row], threshold: float | None, limits: 
 
 
 class _Clock:
-    """Events of calls that were made one after the other."""
+    """Makes the events of calls that followed each other, with their times."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -1,4 +1,4 @@
-"""A stored run as tables for a terminal, as Markdown and as JSON, with what somebody else needs to repeat it."""
+"""A stored run as tables for a terminal, as Markdown and as JSON, with what is needed to repeat it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pydantic import ValidationError
 
 from specreason_sgl.evaluation.grading import OUTCOMES
 from specreason_sgl.evaluation.job import Job
-from specreason_sgl.evaluation.statistics import Comparison, Estimate, Statistics, Summary, analyse
-from specreason_sgl.runs.store import Run, RunConfig
-from specreason_sgl.view.text import one_line, visible
+from specreason_sgl.evaluation.statistics import Comparison, Estimate, ModeSummary, Statistics, analyse
+from specreason_sgl.runs.store import RENEWED, Run, RunConfig
+from specreason_sgl.view.text import one_line, shorten, visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 
 REPORT_VERSION = 1
 NOTHING = "–"
+WORD = 24
+"""The most cells of a program's own word in a table's header."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table, whatever it is shown on."""
+    """A table, independent of how it is shown."""
 
     title: str
     columns: tuple[str, ...]
@@ -37,7 +39,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Report:
-    """What one run has to say."""
+    """Everything that a report says about one run."""
 
     folder: Path
     config: RunConfig | None
@@ -47,7 +49,7 @@ class Report:
 
 
 def report_run(run: Run, *, seed: int = 0) -> Report:
-    """Work out the figures of a stored run, whether it is finished or not."""
+    """Compute the report of a stored run, finished or not."""
     job = stored_job(run)
     modes = job.modes if job else ()
     pairs = [(mode.name, mode.against) for mode in modes if mode.against]
@@ -63,6 +65,8 @@ def report_run(run: Run, *, seed: int = 0) -> Report:
     remarks = [*run.remarks]
     if run.config and len(said := run.config.concurrency) > 1:
         remarks.append(f"solves at a time, as the run went on: {', '.join(map(str, said))}")
+    if run.config and (renewed := _renewed(run.config)):
+        remarks.append(f"went on with a later version's programs: {', '.join(renewed)}")
     if job is None and _told_job(run):
         remarks.append("its job is of a form that this version does not know, so modes are not compared")
     if job:
@@ -71,8 +75,19 @@ def report_run(run: Run, *, seed: int = 0) -> Report:
     return Report(run.folder, run.config, run.status.status if run.status else "unknown", statistics, tuple(remarks))
 
 
+def _renewed(config: RunConfig) -> list[str]:
+    """The names of the programs that had changed when the run was resumed."""
+    told = (config.model_extra or {}).get(RENEWED)
+    rows = (
+        [row["programs"] for row in told if isinstance(row, dict) and isinstance(row.get("programs"), dict)]
+        if isinstance(told, list)
+        else []
+    )
+    return sorted({str(name) for row in rows for name in row})
+
+
 def stored_job(run: Run) -> Job | None:
-    """The job that a run carries out; None for a run of another kind, or a job that this version does not know."""
+    """The job of a run; None if the run has no job, or one that this version cannot read."""
     try:
         return Job.model_validate(_told_job(run))
     except ValidationError:
@@ -97,7 +112,7 @@ def tables(report: Report) -> list[Table]:
 
 
 def provenance(report: Report) -> list[str]:
-    """What it takes to repeat the run, line by line."""
+    """What is needed to repeat the run, as lines."""
     config = report.config
     if config is None:
         return []
@@ -152,7 +167,7 @@ def rendered(table: Table) -> Iterator[RenderableType]:
 
 
 def audit_tables(audit: Audit) -> list[Table]:
-    """What is known of a judge, as tables."""
+    """The figures about a judge, as tables."""
     meaning = "exactly" if audit.truth == "steps" else "by how their solution ended"
     own = f"{_estimate(audit.own_rejected, scale=100)} of {audit.own_steps}" if audit.own_rejected else NOTHING
     figures = (
@@ -214,8 +229,9 @@ def _results(s: Statistics) -> Table:
     for comparison in s.comparisons:
         compared.setdefault(comparison.mode, comparison)
     speed = ("seconds", "speed-up") if single else ("solves/min", "tokens/s")
+    others = list(dict.fromkeys(role for summary in s.summaries for role in summary.other_tokens))
 
-    def row(summary: Summary) -> tuple[str, ...]:
+    def row(summary: ModeSummary) -> tuple[str, ...]:
         comparison = compared.get(summary.mode)
         return (
             summary.mode,
@@ -224,6 +240,7 @@ def _results(s: Statistics) -> Table:
             _percent(summary.acceptance),
             f"{summary.base_tokens:.0f}",
             f"{summary.small_tokens:.0f}",
+            *(f"{summary.other_tokens.get(role, 0):.0f}" for role in others),
             *(_single_stream(summary, comparison) if single else _throughput(summary)),
         )
 
@@ -238,7 +255,8 @@ def _results(s: Statistics) -> Table:
         note += (
             f" Differences and speed-ups are paired by problem, against {', '.join(against)}; n.s.: not significant."
         )
-    columns = ("mode", "accuracy", "difference", "accepted", "base tokens", "small tokens", *speed)
+    tokens = (f"{shorten(role, WORD)} tokens" for role in ("base", "small", *others))
+    columns = ("mode", "accuracy", "difference", "accepted", *tokens, *speed)
     return Table("Results", columns, tuple(map(row, s.summaries)), note)
 
 
@@ -317,12 +335,12 @@ def _budgets(s: Statistics) -> Table:
     return Table("Accuracy within a latency budget", columns, rows, note)
 
 
-def _single_stream(summary: Summary, comparison: Comparison | None) -> tuple[str, ...]:
+def _single_stream(summary: ModeSummary, comparison: Comparison | None) -> tuple[str, ...]:
     speed_up = _estimate(comparison.speed_up, digits=2, unit="×") if comparison else NOTHING
     return f"{summary.latency.mean.value:.2f}" if summary.latency else NOTHING, speed_up
 
 
-def _throughput(summary: Summary) -> tuple[str, ...]:
+def _throughput(summary: ModeSummary) -> tuple[str, ...]:
     measured = summary.throughput
     return (f"{measured.solves_per_minute:.1f}", f"{measured.tokens_per_second:.0f}") if measured else (NOTHING,) * 2
 
@@ -358,7 +376,7 @@ def _flat(values: dict[str, Any]) -> str:
 
 
 def _near(value: Any) -> str:
-    """A value on one line, but of a local path only the end, which means something elsewhere too."""
+    """A value on one line; of a local path only the end, because the rest means nothing on other machines."""
     path = Path(str(value))
     if path.is_absolute():
         return "/".join(path.parts[-2:])

@@ -1,1 +1,1 @@
-"""What programs are written with: a solve, its trace, drafting ahead, backing off, and loading a program."""
+"""What programs are written with: a solve, its chains, drafting ahead, backing off, and loading a program."""

@@ -1,8 +1,8 @@
 """Drafting ahead: a line of drafts, each on top of the one before, that are judged as they come.
 
-The small model drafts the next step while the base model still judges the last one. Whoever reads the line takes the
-proposals in order; a rejection makes all that stands on top of it worthless, so the line is dropped and the next step
-begins a new one.
+The small model drafts the next step while the base model still judges the last one. The program takes the proposals in
+order. When it rejects a draft, all drafts on top of that draft are worthless, so the line is dropped and the next step
+begins a new line.
 """
 
 from __future__ import annotations
@@ -13,119 +13,85 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Self
 
 from specreason_sgl.errors import CallFailed, SpecReasonError
-from specreason_sgl.text.steps import is_repeat
 
 if TYPE_CHECKING:
     from sglang.lang.interpreter import ProgramState
 
-    from specreason_sgl.engine.endpoint import Endpoint
-    from specreason_sgl.lang.trace import Step, Trace, Written
+    from specreason_sgl.lang.chain import Chain, Place
+    from specreason_sgl.lang.solve import Written
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A draft and its judgement, both under way."""
+    """A draft and its judgement; both calls may still be running."""
 
-    step: Step
+    place: Place
     draft: ProgramState
-    verdict: ProgramState | None
-    """None where there is nothing to judge."""
+    judged: ProgramState | None
+    """The state that judges the draft; None where there is nothing to judge."""
 
 
 class Ahead:
-    """What is under way ahead of a program's decisions; a context manager that leaves nothing behind.
+    """The drafts and judgements made ahead of a program's decisions; leaving the context manager ends all of them.
 
     Args:
-        trace: of the solve.
-        draft: an `sgl.function` over ``(s, trace, step, steps)`` that drafts a step behind others.
-        judge: an `sgl.function` over ``(s, trace, step, steps)`` that scores the last of the steps.
-        write: an `sgl.function` over ``(s, trace, step)`` with which the base model writes the step itself.
-        depth: how many drafts at most are made on top of one that is not decided.
+        chain: the chain that the drafts are for.
+        draft: an `sgl.function` over ``(s, chain, place)`` that drafts a step.
+        judge: an `sgl.function` over ``(s, chain, place, *steps)`` that scores the last of the steps.
+        depth: the most drafts made on top of a draft that is not decided yet.
+        options: keyword arguments of ``draft``.
     """
 
-    def __init__(self, trace: Trace, draft: Any, judge: Any, write: Any, depth: int) -> None:
-        """Start nothing yet."""
-        self._trace, self._draft, self._judge, self._write, self._depth = trace, draft, judge, write, depth
+    def __init__(self, chain: Chain, draft: Any, judge: Any, depth: int, **options: Any) -> None:
+        """Keep the arguments; the first `next` starts drafting."""
+        self._chain, self._draft, self._judge, self._depth, self._options = chain, draft, judge, depth, options
         self._line: _Line | None = None
-        self._own: tuple[Step, ProgramState, Endpoint] | None = None
         self._lines: list[_Line] = []
-        self._useless: list[tuple[Step, ProgramState]] = []
 
     def __enter__(self) -> Self:
-        """Itself."""
+        """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give up what is still under way, and tell what it cost."""
+        """Cancel the calls that still run, and report what they cost."""
         self.drop()
-        self.drop_own()
+        solve = self._chain.solve
         for line in self._lines:
             for proposal in line.left():
-                self._trace.dropped(proposal.draft, proposal.step, "draft")
-                if proposal.verdict is not None:
-                    self._trace.dropped(proposal.verdict, proposal.step, "judge")
-        for step, own in self._useless:
-            self._trace.dropped(own, step, "regenerate")
+                solve.drop(proposal.draft, proposal.place, "draft")
+                if proposal.judged is not None:
+                    solve.drop(proposal.judged, proposal.place, "judge")
 
-    def next(self, step: Step) -> tuple[Written, ProgramState | None]:
-        """The draft of a step, waited for, and its judgement, under way.
+    def next(self, place: Place) -> tuple[Written, ProgramState | None]:
+        """Wait for the draft of a step; return it, and its judgement, which may still be running.
 
         Raises:
             SpecReasonError: drafting failed.
         """
         proposal = None if self._line is None else self._line.next()
         if self._line is None or proposal is None:
-            self._line = _Line(self._trace, self._draft, self._judge, step, self._depth)
+            self._line = _Line(self._chain, self._draft, self._judge, place, self._depth, self._options)
             self._lines.append(self._line)
             proposal = self._line.next()
         if proposal is None:
             raise CallFailed("there was nothing to draft ahead")
-        drafted = self._trace.drafted(proposal.draft, step)
-        for prompt in self._trace.asked(proposal.draft, step):
-            self._trace.small.count(prompt)
-        return drafted, proposal.verdict
+        return self._chain.solve.read(proposal.draft, "draft", place), proposal.judged
 
     def drop(self) -> None:
-        """Give up everything that is drafted on top of a draft which was not accepted."""
+        """Cancel every draft that stands on top of a draft which was not accepted."""
         if self._line is not None:
             self._line.drop()
             self._line = None
 
-    def begin_own(self, step: Step) -> None:
-        """Have the base model begin its own version of a step that is not decided yet."""
-        backend = self._trace.base.on_a_chance()
-        self._own = step, self._write.run(self._trace, step, backend=backend, **self._trace.sampling), backend
-
-    def own(self, step: Step) -> Written:
-        """The base model's own version, waited for; everything drafted on top of another one is given up.
-
-        Raises:
-            SpecReasonError: writing it failed.
-        """
-        if self._own is None:
-            state = self._write.run(self._trace, step, backend=self._trace.base, **self._trace.sampling)
-        else:
-            state, self._own = self._own[1], None
-            self._trace.base.count(self._trace.prefix("base"))
-        self.drop()
-        return self._trace.written(state, step)
-
-    def drop_own(self) -> None:
-        """Give up the base model's own version: the draft was accepted."""
-        if self._own is not None:
-            step, state, backend = self._own
-            backend.give_up()
-            self._useless.append((step, state))
-            self._own = None
-
 
 class _Line:
-    """Drafts on top of each other, made in a thread of their own."""
+    """Drafts on top of each other, made in a thread of their own as if each of them were accepted."""
 
-    def __init__(self, trace: Trace, draft: Any, judge: Any, first: Step, depth: int) -> None:
-        self._trace, self._draft, self._judge = trace, draft, judge
-        self._steps, self._tokens = list(trace.steps), trace.tokens
-        self._small, self._base = trace.small.on_a_chance(), trace.base.on_a_chance()
+    def __init__(self, chain: Chain, draft: Any, judge: Any, first: Place, depth: int, options: dict[str, Any]) -> None:
+        self._chain, self._draft, self._judge, self._options = chain.supposed(), draft, judge, options
+        self._solve = chain.solve
+        self._scope = chain.solve.scope.child()
+        self._small, self._base = (chain.solve.on_a_chance(role, self._scope) for role in ("small", "base"))
         self._ready: SimpleQueue[Proposal | Exception | None] = SimpleQueue()
         self._room = threading.Semaphore(depth)
         self._over = False
@@ -133,7 +99,7 @@ class _Line:
         self._thread.start()
 
     def next(self) -> Proposal | None:
-        """The next proposal, waited for; None at the line's end. Asking says that the one before was accepted."""
+        """Wait for the next proposal; None at the end. Calling this means that the last one was accepted."""
         self._room.release()
         ready = self._ready.get()
         if isinstance(ready, Exception):
@@ -142,44 +108,41 @@ class _Line:
 
     def drop(self) -> None:
         self._over = True
-        self._small.give_up()
-        self._base.give_up()
+        self._scope.cancel()
         self._room.release()
 
     def left(self) -> list[Proposal]:
-        """The proposals that nobody asked for, once the line has been dropped."""
+        """The proposals that the program never took; call it after the line was dropped."""
         self._thread.join()
         ready = [self._ready.get() for _ in range(self._ready.qsize())]
         return [proposal for proposal in ready if isinstance(proposal, Proposal)]
 
-    def _work(self, first: Step) -> None:
+    def _work(self, first: Place) -> None:
         try:
-            step: Step | None = first
-            while step is not None:
-                step = self._propose(step)
+            place: Place | None = first
+            while place is not None:
+                place = self._propose(place)
         except Exception as error:  # noqa: BLE001 - whoever waits for the line has to hear of anything
             self._ready.put(error)
         finally:
             self._ready.put(None)
 
-    def _propose(self, step: Step) -> Step | None:
-        """Draft a step and have it judged; returns the next place, if a draft there makes sense."""
-        trace = self._trace
+    def _propose(self, place: Place) -> Place | None:
+        """Draft a step and have it judged; return the next place, or None if no further draft makes sense."""
+        chain = self._chain
         self._room.acquire()
         if self._over:
             return None
-        draft = self._draft.run(trace, step, self._steps, backend=self._small, **trace.sampling)
+        draft = self._draft.run(chain, place, **self._options, backend=self._small, **self._solve.sampling)
         try:
-            drafted = trace.merged(draft, step)
+            drafted = self._solve.drafted(draft, place)
         except SpecReasonError:  # it comes up again where the draft is read
-            self._ready.put(Proposal(step, draft, None))
+            self._ready.put(Proposal(place, draft, None))
             return None
         if not drafted.text:
-            self._ready.put(Proposal(step, draft, None))
+            self._ready.put(Proposal(place, draft, None))
             return None
-        ends = drafted.closes or drafted.repeats or is_repeat(self._steps, drafted.text)
-        self._steps = [*self._steps, drafted.text]
-        self._tokens += drafted.tokens
-        verdict = self._judge.run(trace, step, self._steps, backend=self._base)
-        self._ready.put(Proposal(step, draft, verdict))
-        return None if ends else trace.place(step.number + 1, self._tokens)
+        judged = self._judge.run(chain, place, drafted.text, backend=self._base)
+        self._ready.put(Proposal(place, draft, judged))
+        chain.take(place, drafted)
+        return None if chain.ended else chain.place()

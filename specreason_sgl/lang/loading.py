@@ -1,31 +1,29 @@
-"""Reasoning programs: finding one by name or file, and the few words that they are written with.
+"""Reasoning programs: finding one by name or file, and loading it.
 
-A program is an ``@sgl.function`` over ``(s, trace)`` in a file of its own, whose name it has (or ``program``). Its
-state ``s`` lives on the base model, unless the file says ``MODEL = "small"``; ``OVERLAPS = True`` says that it makes
-calls to one model at the same time. Loading a program runs its file.
+A program is an ``@sgl.function`` over ``(s, solve)`` in a file of its own. It has the file's name or is called
+``program``; its further parameters are its knobs (`knobs.py`). Its state ``s`` runs on the base model, unless the file
+says ``MODEL = "small"``. ``OVERLAPS = True`` says that it makes several calls to one model at the same time. Loading a
+program runs its file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 import sys
 import traceback
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from specreason_sgl.errors import UsageError
 from specreason_sgl.events import Role
-from specreason_sgl.text.prompts import CLOSE_THINKING, THINK_CLOSE
-from specreason_sgl.text.scoring import DIGITS as _DIGITS
-
-DIGITS = list(_DIGITS)
+from specreason_sgl.lang.knobs import Knob, knobs_of
 
 MOST_TRACEBACK = 8192
-"""Characters of a traceback that are kept, its last ones."""
-
-__all__ = ["CLOSE_THINKING", "DIGITS", "THINK_CLOSE", "Program", "find", "is_stock", "load", "place", "stock", "trail"]
+"""How many characters of a traceback are kept, counted from its end."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +32,22 @@ class Program:
 
     name: str
     function: Any
-    """An `sglang.SglFunction` over ``(s, trace)``."""
+    """An `sglang.SglFunction` over ``(s, solve)``."""
     model: Role
-    """Whose state ``s`` is."""
+    """The model that the state ``s`` runs on."""
     path: Path
     overlaps: bool = False
-    """Whether it makes calls to one model at the same time, so that they share batches."""
+    """Whether it makes several calls to one model at the same time, which then share batches."""
+    knobs: Mapping[str, Knob] = field(default_factory=dict)
+    objects: frozenset[str] = frozenset()
+    """Parameters that are no knobs; only another program can pass them."""
+    module: Any = None
+    """The module that its file became."""
+
+    @property
+    def meaning(self) -> str:
+        """What it does: the first line of its docstring."""
+        return (inspect.getdoc(self.function.func) or "").partition("\n")[0]
 
     @property
     def is_stock(self) -> bool:
@@ -60,7 +68,7 @@ def is_stock(path: Path) -> bool:
 
 
 def find(name: str) -> Path:
-    """The file of a stock program, by its name, or of anybody's, by its path.
+    """The file of a program: of a stock program by its name, of any other by its path.
 
     Raises:
         UsageError: there is no such program.
@@ -73,6 +81,11 @@ def find(name: str) -> Path:
     raise UsageError(
         msg, hint=f"stock programs are {', '.join(f'`{n}`' for n in known)}; your own is named by its file"
     )
+
+
+def comes_with_us(name: str) -> bool:
+    """Whether the name that a job gives for a program is that of a stock program."""
+    return is_stock(find(name))
 
 
 def load(name: str) -> Program:
@@ -100,12 +113,25 @@ def load(name: str) -> Program:
     function = getattr(module, path.stem, None) or getattr(module, "program", None)
     if function is None or not hasattr(function, "run"):
         msg = f"`{path}` has no program"
-        raise UsageError(msg, hint=f"it needs an `@sgl.function` called `{path.stem}` or `program` over `(s, trace)`")
-    return Program(path.stem, function, getattr(module, "MODEL", "base"), path, getattr(module, "OVERLAPS", False))
+        raise UsageError(msg, hint=f"it needs an `@sgl.function` called `{path.stem}` or `program` over `(s, solve)`")
+    try:
+        knobs, objects = knobs_of(function.func)
+    except (NameError, TypeError, ValueError) as error:  # of its annotations
+        raise UsageError(f"`{path}` cannot be loaded: {type(error).__name__}: {error}") from error
+    return Program(
+        path.stem,
+        function,
+        getattr(module, "MODEL", "base"),
+        path,
+        getattr(module, "OVERLAPS", False),
+        knobs,
+        objects,
+        module,
+    )
 
 
 def place(error: BaseException, path: Path) -> str:
-    """An error in a line, behind the innermost line of a program's file that led to it: ``mine.py:12: ...``."""
+    """An error on one line, after the innermost line of the program's file that led to it: ``mine.py:12: ...``."""
     name, file = type(error).__name__, str(path.absolute())
     if isinstance(error, SyntaxError) and error.filename == file and error.lineno:
         return f"{path.name}:{error.lineno}: {name}: {error.msg}"
@@ -114,7 +140,7 @@ def place(error: BaseException, path: Path) -> str:
 
 
 def trail(error: BaseException, path: Path) -> str:
-    """The traceback of an error, from a program's file on."""
+    """The traceback of an error, beginning at the program's file."""
     start = error.__traceback__
     while start and start.tb_frame.f_code.co_filename != str(path.absolute()):
         start = start.tb_next

@@ -1,111 +1,408 @@
-"""Solving one problem with one program over a pair."""
+"""One question being solved: the models and limits that a program has, and the events that it emits.
+
+A program reads its calls through the solve. A failed call becomes an error there (SGLang's own state would return an
+older value or nothing), and every event is emitted there.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from inspect import signature
-from typing import TYPE_CHECKING, Any
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count, takewhile
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from specreason_sgl.errors import SpecReasonError, UsageError
-from specreason_sgl.events import AnswerWritten, Sink, SolveEnded, SolveFailed
-from specreason_sgl.lang.loading import Program, place, trail
+from specreason_sgl.errors import CallFailed, UsageError
+from specreason_sgl.events import (
+    AnswerWritten,
+    Author,
+    CallKind,
+    CallMade,
+    Dropped,
+    Event,
+    Noticed,
+    Role,
+    Sink,
+    SolveStarted,
+    StepDrafted,
+    StepScored,
+    TextStreamed,
+)
+from specreason_sgl.lang.chain import Chain, Place, chain_opened
+from specreason_sgl.lang.scope import Scope
 from specreason_sgl.lang.states import check
-from specreason_sgl.lang.trace import Trace
-from specreason_sgl.runs.store import Problem, SolveRecord
 from specreason_sgl.settings import Settings
-from specreason_sgl.text.answers import is_same
+from specreason_sgl.text.answers import boxed, is_same
+from specreason_sgl.text.prompts import neutralise
+from specreason_sgl.text.scoring import Score, certain
+from specreason_sgl.text.steps import first_stop, stuck_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from sglang.lang.interpreter import ProgramState
 
-    from specreason_sgl.engine.endpoint import Endpoint
+    from specreason_sgl.lang.backend import Backend
+    from specreason_sgl.runs.store import Problem
+    from specreason_sgl.text.chat import ChatFormat
 
-RAISED = "the program raised it; its traceback is stored with the solve"
+B = TypeVar("B")
+
+WRITERS = ("base", "small")
+"""The roles that write steps; a chain has to fit into their contexts."""
 
 
 @dataclass(frozen=True)
-class Pair:
-    """The two model servers; a program that needs only one can do without the other."""
+class Written:
+    """What a model wrote."""
 
-    base: Endpoint | None
-    small: Endpoint | None
+    author: Author
+    text: str
+    """The text without delimiters; empty if it has no word."""
+    tokens: int
+    closes: bool
+    """Whether the model ended its thinking after the text."""
+    repeats: bool = False
+    """Whether the model repeated one phrase without end; the text keeps three of the repeats."""
+    seconds: float = 0.0
+    """How long the call took."""
+    meta: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What the server reports about the call, such as log-probabilities that `sgl.gen` asked for."""
 
 
-def solve(
-    problem: Problem,
-    program: Program,
-    pair: Pair,
-    settings: Settings,
-    *,
-    sink: Sink | None = None,
-    stream: bool = False,
-    mode: str | None = None,
-    repeat: int = 0,
-    parameters: Mapping[str, Any] | None = None,
-    grade: Callable[[str | None, str], bool | None] = is_same,
-) -> SolveRecord:
-    """Run a program on a problem and return everything that happened.
+class Solve:
+    """One question being solved; the second argument of every program."""
 
-    A failing call, or whatever else the program raises, ends the solve, not the caller: it becomes the record's last
-    events.
+    def __init__(
+        self,
+        problem: Problem,
+        settings: Settings,
+        models: Mapping[Role, Backend],
+        *,
+        program: str,
+        knobs: Mapping[str, Any] | None = None,
+        sink: Sink | None = None,
+        stream: bool = False,
+        scope: Scope | None = None,
+    ) -> None:
+        """Begin the solve; its clock starts here.
 
-    Args:
-        problem: the question, and its answer where one is known.
-        program: from `programs.load`.
-        pair: the servers.
-        settings: the knobs.
-        sink: told of every event as it happens.
-        stream: whether the sink also wants text while it is generated.
-        mode: the name the record goes by; the program's if not given.
-        repeat: which of several solves of the same problem this is.
-        parameters: of the program itself, as keyword arguments.
-        grade: compares an answer with the right one; None means that it cannot tell.
+        Args:
+            problem: the question.
+            settings: limits and sampling.
+            models: the servers by role.
+            program: the program's name, for the record.
+            knobs: what the program's own parameters are set to.
+            sink: called with every event as it happens.
+            stream: whether the sink also gets text while it is generated.
+            scope: the scope of its calls, by which they can be cancelled.
+        """
+        self.scope = scope or Scope(parent=next((model.scope for model in models.values()), None))
+        self.problem = problem
+        self.settings = settings
+        listen = self._hear if stream else None
+        self.models = {
+            role: model.within(self.scope, role=role, listen=listen, seed=settings.seed)
+            for role, model in models.items()
+        }
+        self._chats = {
+            role: model.chat.asking(model.chat.prompts.with_words(settings.instruction, settings.judge))
+            for role, model in models.items()
+        }
+        self.events: list[Event] = []
+        self.chains: list[Chain] = []
+        self.closes = tuple(dict.fromkeys(chat.thinking.close for chat in self._chats.values()))
+        """The texts that end the thinking, of all the models."""
+        self.control = tuple(dict.fromkeys(token for chat in self._chats.values() for token in chat.control))
+        """The control tokens of all models: one model's plain text can be another model's control token."""
+        self.writers = tuple(role for role in WRITERS if role in models)
+        self._listeners: list[Sink] = [sink] if sink else []
+        self._openings: dict[Role, str] = {}
+        self._lock = threading.RLock()
+        self._began = time.perf_counter()
+        knobs = dict(knobs or {})
+        self._threshold: float | None = knobs.get("threshold")
+        self.emit(
+            SolveStarted(
+                question=problem.question,
+                program=program,
+                budget=settings.budget,
+                threshold=self._threshold,
+                score_rule=knobs.get("score"),
+                parameters=knobs,
+            )
+        )
+
+    def model(self, role: Role) -> Backend:
+        """A model's server, as a backend.
+
+        Raises:
+            UsageError: there is no model in this role.
+        """
+        return model_in(self.models, role)
+
+    @property
+    def base(self) -> Backend:
+        """The base model's server, as a backend."""
+        return self.model("base")
+
+    @property
+    def small(self) -> Backend:
+        """The small model's server, as a backend."""
+        return self.model("small")
+
+    def chat(self, role: Role) -> ChatFormat:
+        """How a model writes turns and thinking, and the prompts that it is given.
+
+        Raises:
+            UsageError: there is no model in this role.
+        """
+        self.model(role)
+        return self._chats[role]
+
+    def on_a_chance(self, role: Role, scope: Scope) -> Backend:
+        """A model's server for calls whose results may be useless: they stream nothing and end with the scope."""
+        return self.model(role).within(scope)
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How models sample, as keyword arguments of `sgl.gen` and `run`."""
+        return {"temperature": self.settings.temperature, "top_p": self.settings.top_p}
+
+    def opening(self, role: Role) -> str:
+        """The conversation up to the first step, in the template of a model."""
+        if role not in self._openings:
+            asked = self.problem
+            self._openings[role] = self.chat(role).opening(asked.question, choice=asked.choice, earlier=asked.earlier)
+        return self._openings[role]
+
+    def chain(self, parent: Chain | None = None) -> Chain:
+        """A chain of thought with nothing in it; `Chain.fork` makes one that begins with what another has."""
+        with self._lock:
+            chain = Chain(self, len(self.chains))
+            self.chains.append(chain)
+        if chain.number:
+            self.emit(chain_opened(parent), chain)
+        return chain
+
+    def emit(self, event: Event, chain: Chain | None = None) -> None:
+        """Add time and chain to an event, keep it and pass it to the listeners."""
+        with self._lock:
+            at = round(time.perf_counter() - self._began, 6)
+            stamped = event.model_copy(update={"at": at, "chain": chain.number if chain else event.chain})
+            self.events.append(stamped)
+            for listener in self._listeners:
+                listener(stamped)
+
+    def listen(self, listener: Sink) -> None:
+        """Call a listener with every event from here on."""
+        self._listeners.append(listener)
+
+    def read(self, state: ProgramState, kind: CallKind, at: Place | Chain, attempt: int = 0) -> Written:
+        """Wait for what a model writes, and emit the event of the call.
+
+        Args:
+            state: the state that made the call.
+            kind: what the call was made for: ``draft`` and ``regenerate`` for a step, ``think`` for a whole chain, or a
+                word of the program's own.
+            at: the place or the chain whose `named` gave the call's variable.
+            attempt: the number of the call among several of that kind for the place, from 0.
+
+        Raises:
+            SpecReasonError: the call failed.
+        """
+        names = self._names(state, kind, at, attempt)
+        written = self._joined([self.peek(state, name) for name in names], _chain(at).delimiter)
+        for name in names:
+            self._tell(state, name, kind, at)
+        if kind == "draft" and isinstance(at, Place):
+            self.emit(
+                StepDrafted(step=at.number, text=written.text, tokens=written.tokens, closes=written.closes), at.chain
+            )
+        return written
+
+    def peek(self, state: ProgramState, name: str) -> Written:
+        """Wait for the text of a variable, without emitting an event.
+
+        Raises:
+            SpecReasonError: the call failed.
+        """
+        text = self._wait(state, name)
+        meta = state.get_meta_info(name) or {}
+        finish, matched = _finish(meta)
+        # A model that ends its turn without closing the thinking has nothing more to think either.
+        closes = finish == "stop" and matched != self.settings.delimiter
+        stuck = stuck_at(text) if finish in {"length", "repeat"} else None
+        place, _ = first_stop(text[:stuck], self.closes) or (stuck, "")
+        tidied = neutralise(text[:place].strip(), self.control)
+        tokens, seconds = int(meta["completion_tokens"]), meta["wall_s"]
+        return Written(meta["role"], tidied, tokens, closes, stuck is not None, seconds, meta)
+
+    def drafted(self, state: ProgramState, place: Place) -> Written:
+        """Wait for a draft without emitting an event."""
+        names = self._names(state, "draft", place, 0)
+        return self._joined([self.peek(state, name) for name in names], place.chain.delimiter)
+
+    def score(self, state: ProgramState, place: Place, attempt: int = 0) -> Score:
+        """Wait for the judge's choice among the digits, and emit the event of the call.
+
+        Raises:
+            SpecReasonError: the call failed, or gave no score.
+        """
+        name = place.named("judge", attempt)
+        digit = self._wait(state, name)
+        meta = self._tell(state, name, "judge", place)
+        logprobs = meta.get("digit_logprobs")
+        try:
+            return Score(tuple(logprobs)) if logprobs else certain(digit)
+        except ValueError as error:
+            msg = f"the judge gave no usable score at step {place.number}: {error}"
+            raise CallFailed(msg) from error
+
+    def decide(self, place: Place, accepted: bool, score: Score | None = None) -> bool:
+        """Emit the event of a decision on a draft; returns the decision.
+
+        Args:
+            place: the place of the draft.
+            accepted: whether the draft is kept.
+            score: the judge's score; if no judge was asked, a certain 9 or 0 is recorded.
+        """
+        score = score or certain("9" if accepted else "0")
+        threshold = 7.0 if self._threshold is None else self._threshold
+        self.emit(
+            StepScored(
+                step=place.number,
+                logprobs=score.logprobs,
+                greedy=score.greedy,
+                expected=score.expected,
+                reaching=score.reaching(threshold),
+                entropy=score.entropy,
+                missing_mass=score.missing_mass,
+                accepted=accepted,
+            ),
+            place.chain,
+        )
+        return accepted
+
+    def drop(self, state: ProgramState, place: Place, kind: CallKind) -> None:
+        """Wait for the end of a cancelled call, and emit events of what it cost; that it failed is no error here."""
+        state.error()
+        done = [name for name in self._names(state, kind, place, 0) if name in state and state.get_meta_info(name)]
+        metas = [self._tell(state, name, kind, place, dropped=True) for name in done]
+        if metas and kind != "judge":
+            tokens = sum(int(meta["completion_tokens"]) for meta in metas)
+            self.emit(Dropped(step=place.number, model=metas[0]["role"], tokens=tokens), place.chain)
+
+    def answer(self, state: ProgramState, chain: Chain) -> str:
+        r"""Wait for the answer phase; returns what the last ``\boxed{}`` holds, or nothing.
+
+        Raises:
+            SpecReasonError: the call failed.
+        """
+        name = chain.named("answer")
+        text = self._wait(state, name)
+        meta = self._tell(state, name, "answer", chain)
+        answer = boxed(text)
+        truncated = _finish(meta)[0] == "length"
+        self.emit(AnswerWritten(author=meta["role"], text=text.strip(), answer=answer, truncated=truncated), chain)
+        return answer or ""
+
+    def vote(self, answers: Sequence[str]) -> str:
+        """The most frequent answer, the earliest of them on a tie; it becomes the solve's answer."""
+        given = [answer for answer in answers if answer]
+        most = max(given, key=lambda one: sum(is_same(one, other) for other in given), default="")
+        self.emit(AnswerWritten(author="vote", text="", answer=most or None, truncated=False))
+        return most
+
+    def notice(self, message: str) -> None:
+        """Emit a line for whoever reads the trace."""
+        self.emit(Noticed(message=message))
+
+    def _hear(self, role: Role, text: str) -> None:
+        """Pass streamed text to the display; it is not stored."""
+        chain = self.chains[-1] if self.chains else None
+        is_over = chain is not None and chain.ended is not None
+        kind = "answer" if is_over else "draft" if role == "small" else "regenerate"
+        at = time.perf_counter() - self._began
+        step = None if is_over or chain is None else len(chain.steps)
+        number = chain.number if chain else 0
+        for listener in self._listeners:
+            listener(TextStreamed(at=at, chain=number, step=step, model=role, kind=kind, text=text))
+
+    def _wait(self, state: ProgramState, name: str) -> str:
+        # SGLang only fills the variable or sets the error; which one is known when the state has caught up.
+        check(state)
+        text = state[name]
+        if not isinstance(text, str):
+            raise UsageError(f"`{name}` is {len(text)} texts", hint="a step is one: use `gen` without `n`, or fork")
+        return text
+
+    def _names(self, state: ProgramState, kind: CallKind, at: Place | Chain, attempt: int) -> list[str]:
+        """The variables of a call: one, or one for each part of a step that was generated in parts."""
+        if isinstance(at, Chain):
+            return [at.named(kind)]
+        first = at.named(kind, attempt)
+        return [first, *takewhile(lambda name: name in state, (f"{first}_part_{number}" for number in count(1)))]
+
+    def _joined(self, parts: Sequence[Written], delimiter: str) -> Written:
+        first, *more = parts
+        if not more:
+            return first
+        return Written(
+            first.author,
+            delimiter.join(part.text for part in parts if part.text),
+            sum(part.tokens for part in parts),
+            parts[-1].closes,
+            parts[-1].repeats,
+            sum(part.seconds for part in parts),
+            first.meta,
+        )
+
+    def _tell(
+        self, state: ProgramState, name: str, kind: CallKind, at: Place | Chain, *, dropped: bool = False
+    ) -> dict[str, Any]:
+        """Emit the event of a call that has returned; returns the call's meta information."""
+        meta: dict[str, Any] = state.get_meta_info(name) or {}
+        chain = _chain(at)
+        for message in meta.get("notices", ()):
+            self.emit(Noticed(message=message), chain)
+        chain.held(meta["prompt_tokens"] + meta["completion_tokens"])
+        self.emit(
+            CallMade(
+                step=at.number if isinstance(at, Place) else None,
+                model=meta["role"],
+                kind=kind,
+                prompt_tokens=meta["prompt_tokens"],
+                cached_tokens=meta.get("cached_tokens", 0),
+                generated_tokens=meta["completion_tokens"],
+                wall_s=meta["wall_s"],
+                engine_s=meta.get("e2e_latency"),
+                finish=_finish(meta)[0],
+                requests=meta.get("requests", 1),
+                retries=meta.get("retries", 0),
+                lost_s=meta.get("lost_s", 0.0),
+                dropped=dropped,
+            ),
+            chain,
+        )
+        return meta
+
+
+def model_in(models: Mapping[Role, B], role: Role) -> B:
+    """The model in a role.
 
     Raises:
-        UsageError: the question is empty, the program needs a server that is not there, or has no such
-            parameter.
+        UsageError: there is no model in this role.
     """
-    if not problem.question.strip():
-        msg = "the question is empty"
-        raise UsageError(msg)
-    known = list(signature(program.function.func).parameters)[2:]
-    if unknown := [name for name in parameters or () if name not in known]:
-        msg = f"the program `{program.name}` has no parameter `{unknown[0]}`"
-        raise UsageError(msg, hint=f"it has {', '.join(f'`{n}`' for n in known)}" if known else None)
-    started = datetime.now(UTC)
-    trace = Trace(
-        problem.question,
-        settings,
-        program=program.name,
-        choice=problem.choice,
-        base=pair.base,
-        small=pair.small,
-        sink=sink,
-        stream=stream,
-    )
-    backend = trace.base if program.model == "base" else trace.small
-    try:
-        state = program.function.run(trace, backend=backend, **trace.sampling, **(parameters or {}))
-        check(state)  # a call may have failed that the program never read
-    except UsageError:
-        raise
-    except SpecReasonError as error:
-        trace.emit(SolveFailed(error=str(error), hint=error.hint, exit_code=error.exit_code))
-        trace.emit(SolveEnded(outcome="failed"))
-    except Exception as error:  # noqa: BLE001 - somebody's own program may raise anything
-        told = place(error, program.path)
-        trace.emit(SolveFailed(error=told, hint=RAISED, traceback=trail(error, program.path)))
-        trace.emit(SolveEnded(outcome="failed"))
-    else:
-        answer = next((e.answer for e in reversed(trace.events) if isinstance(e, AnswerWritten)), None)
-        correct = None if problem.answer is None else grade(answer, problem.answer)
-        trace.emit(SolveEnded(outcome="unanswered" if answer is None else "answered", correct=correct))
-    return SolveRecord(
-        problem=problem,
-        mode=mode or program.name,
-        repeat=repeat,
-        seed=settings.seed,
-        started=started,
-        events=trace.events,
-    )
+    if role in models:
+        return models[role]
+    hint = f"`--{role} URL`, or use `--pair embedded`" if role in WRITERS else f"`--model {role}=URL`"
+    raise UsageError(f"this needs a {role} model", hint=f"name its server with {hint}")
+
+
+def _chain(at: Place | Chain) -> Chain:
+    return at.chain if isinstance(at, Place) else at
+
+
+def _finish(meta: Mapping[str, Any]) -> tuple[str, Any]:
+    reason = meta.get("finish_reason") or {}
+    return reason.get("type", "stop"), reason.get("matched")

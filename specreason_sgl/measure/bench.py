@@ -1,4 +1,4 @@
-"""What the orchestration is worth: ratios that are measured side by side on a running pair, never bare times.
+"""What the orchestration is worth: ratios that are measured side by side on a running pair, never absolute times.
 
 The variants of the method are modes of a job (``eval/bench.toml``), solved in turn. The probes here measure the parts:
 a judgement in base-token times, what the radix cache serves on a long trace, problems per second under concurrency.
@@ -14,33 +14,38 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
+from specreason_sgl.embedded import stories
 from specreason_sgl.evaluation.report import NOTHING, Table
-from specreason_sgl.evaluation.statistics import Comparison, Estimate, analyse, mean, summarise
+from specreason_sgl.evaluation.statistics import Comparison, Estimate, analyse, mean, summarise_mode
 from specreason_sgl.evaluation.statistics import rows as as_rows
 from specreason_sgl.evaluation.statistics import throughput as solved
-from specreason_sgl.lang.solve import Pair, solve
-from specreason_sgl.pair import stories
+from specreason_sgl.lang.judging import Judge
+from specreason_sgl.lang.pair import Pair
+from specreason_sgl.lang.solving import solve
+from specreason_sgl.runs.store import Problem, SolveRecord
+from specreason_sgl.settings import Settings
 from specreason_sgl.text.prompts import DELIMITER
-from specreason_sgl.text.scoring import DIGITS
 
 if TYPE_CHECKING:
-    from specreason_sgl.engine.endpoint import Endpoint
+    from specreason_sgl.engine.backend import Endpoint
+    from specreason_sgl.evaluation.modes import Server
     from specreason_sgl.lang.loading import Program
     from specreason_sgl.runs.store import Problem, SolveRecord
-    from specreason_sgl.settings import Settings
 
 CONTEXTS = (300, 600)
 """Tokens of reasoning before the step that is judged."""
 ROUNDS = 15
 FEW, DRAFT_TOKENS = 4, 24
 LONG, LONGEST = 1000, 1600
-"""In tokens: from where to where a trace grows while the caches are looked at."""
+"""The lengths in tokens between which a trace grows while the use of the caches is measured."""
 LEVELS = (1, 8, 32)
 """Problems in flight."""
+PROBLEM = Problem(id="probe", question=stories.story(0).question)
+"""The problem of the probes."""
 
 
 class JudgeCost(BaseModel):
-    """What a judgement takes, in times of one token of the base model."""
+    """How long a judgement takes, as a multiple of the time of one base-model token."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -59,7 +64,7 @@ class CacheUse(BaseModel):
     calls: int
     cached_share: float
     most_recomputed: int
-    """The most prompt tokens of a call that were neither cached nor text which the model had not seen."""
+    """The most prompt tokens of a call that were computed again: the model had seen them, but they were not cached."""
 
 
 class Load(BaseModel):
@@ -71,7 +76,7 @@ class Load(BaseModel):
     problems_per_second: float
     """Failed solves do not count."""
     against_one: float | None
-    """As a multiple of one at a time; None where none was solved so."""
+    """The rate as a multiple of that with one problem at a time; None if that is not known."""
     failed: int
 
 
@@ -84,7 +89,7 @@ class Bench(BaseModel):
     against_base: list[Comparison]
     against_sequential: list[Comparison]
     outside: Estimate
-    """Share of the sequential program's time in which no engine works."""
+    """The share of the sequential program's time in which no engine works."""
     profile: dict[str, float]
     """Where the sequential program's time goes, by kind of call, as shares."""
     judge: list[JudgeCost]
@@ -93,7 +98,7 @@ class Bench(BaseModel):
 
 
 def measure(
-    pair: Pair,
+    pair: Pair[Endpoint],
     records: Sequence[SolveRecord],
     program: Program,
     settings: Settings,
@@ -104,11 +109,11 @@ def measure(
 
     Args:
         pair: the servers, with nothing else to do.
-        records: of the variants.
-        program: for the load.
-        settings: for the load.
-        problems: for the load.
-        say: told what is being measured.
+        records: the solves of the variants.
+        program: the program of the measurements under load.
+        settings: the settings of the measurements under load.
+        problems: the problems of the measurements under load.
+        say: called with a line on what is being measured.
     """
     base, small = pair.base, pair.small
     if base is None or small is None:
@@ -116,7 +121,7 @@ def measure(
         raise ValueError(msg)
     names = list(dict.fromkeys(record.mode for record in records))
     by_mode = {name: as_rows(r for r in records if r.mode == name) for name in names}
-    figures = {name: summarise(name, rows) for name, rows in by_mode.items()}
+    figures = {name: summarise_mode(name, rows) for name, rows in by_mode.items()}
     compared = {
         against: analyse(records, [(name, against) for name in names if name != against]).comparisons
         for against in ("base", "sequential")
@@ -166,7 +171,7 @@ def outside(record: SolveRecord) -> float:
 
 
 def profile(records: Iterable[SolveRecord]) -> dict[str, float]:
-    """Where latency comes from, as shares: the kinds of calls, and what is between them."""
+    """The shares of the latency by kind of call, and of the time between calls."""
     spent: dict[str, float] = {}
     whole = 0.0
     for totals in (record.tally for record in records):
@@ -181,16 +186,17 @@ def profile(records: Iterable[SolveRecord]) -> dict[str, float]:
 
 def judge_cost(base: Endpoint, context: int, rounds: int = ROUNDS) -> JudgeCost:
     """Time judgements of fresh drafts behind a cached context, both ways, in turn with plain generation."""
-    opening = _context(base, context)
-    drafts = [DELIMITER + text + DELIMITER + base.chat.judge_turn for text in _drafts(2 * rounds + 2)]
+    before = _steps_up_to(base, context)
+    opening = _opening(base) + DELIMITER.join(before)
     stock = base.plain()
-    asked = iter(drafts)
+    judge, stock_judge = (Judge(server, PROBLEM, Settings.model_validate({})) for server in (base, stock))
+    drafts = iter(_drafts(2 * rounds + 2))
     per_token, ours, theirs = [], [], []
     for number in range(rounds + 1):
         short = _timed(base, lambda: _generate(base, opening, FEW))
         long = _timed(base, lambda: _generate(base, opening, FEW + DRAFT_TOKENS))
-        one = _timed(base, lambda: _select(base, opening + next(asked)))
-        other = _timed(stock, lambda: _select(stock, opening + next(asked)))
+        one = _timed(base, lambda: judge.score(before, next(drafts)))
+        other = _timed(stock, lambda: stock_judge.score(before, next(drafts)))
         if number:  # the first one warms up
             per_token.append((long - short) / DRAFT_TOKENS)
             ours.append(one)
@@ -205,7 +211,7 @@ def cache_use(endpoint: Endpoint, length: int = LONGEST) -> CacheUse:
     New text is what the model has not processed yet: for a draft the last token of what it wrote itself, for the base
     model the step that somebody else wrote.
     """
-    opening = endpoint.chat.opening(stories.story(0).question)
+    opening = _opening(endpoint)
     steps = _drafts(200)
     text, before = opening, 0
     shares, extra = [], []
@@ -229,9 +235,9 @@ def cache_use(endpoint: Endpoint, length: int = LONGEST) -> CacheUse:
 
 
 def throughput(
-    pair: Pair, program: Program, settings: Settings, problems: Sequence[Problem], level: int
+    pair: Pair[Server], program: Program, settings: Settings, problems: Sequence[Problem], level: int
 ) -> tuple[float, int]:
-    """Problems solved in a second with so many in flight, from empty caches, and how many failed."""
+    """Problems solved per second with ``level`` of them at the same time, from empty caches, and how many failed."""
     for endpoint in (pair.base, pair.small):
         if endpoint is not None:
             endpoint.flush_cache()
@@ -301,13 +307,18 @@ def load_table(loads: Sequence[Load]) -> Table:
     )
 
 
-def _context(endpoint: Endpoint, tokens: int) -> str:
-    text = endpoint.chat.opening(stories.story(0).question)
+def _opening(endpoint: Endpoint) -> str:
+    return endpoint.chat.opening(PROBLEM.question)
+
+
+def _steps_up_to(endpoint: Endpoint, tokens: int) -> list[str]:
+    """Steps that come to so many tokens together with the question."""
+    steps: list[str] = []
     for step in _drafts(100):
-        if len(endpoint.tokens(text + step)) > tokens:
+        if len(endpoint.tokens(_opening(endpoint) + DELIMITER.join([*steps, step]))) > tokens:
             break
-        text += step + DELIMITER
-    return text.removesuffix(DELIMITER)
+        steps.append(step)
+    return steps
 
 
 def _drafts(count: int) -> list[str]:
@@ -323,23 +334,11 @@ def _generate(endpoint: Endpoint, text: str, tokens: int) -> dict[str, Any]:
     return meta
 
 
-def _select(endpoint: Endpoint, text: str) -> None:
-    import sglang as sgl
-
-    def ask(s: Any) -> None:
-        s += text
-        s += sgl.select("score", choices=list(DIGITS))
-
-    state = sgl.function(ask).run(backend=endpoint)
-    if error := state.error():
-        raise error
-
-
 def _timed(endpoint: Endpoint, call: Callable[[], object]) -> float:
-    """The seconds that a call takes, less those in which its server was waited for."""
-    began, paused = time.perf_counter(), endpoint.patience.paused_s
+    """The seconds that a call takes, without those of waiting for a server that does not answer."""
+    began, paused = time.perf_counter(), endpoint.scope.paused_s
     call()
-    return time.perf_counter() - began - (endpoint.patience.paused_s - paused)
+    return time.perf_counter() - began - (endpoint.scope.paused_s - paused)
 
 
 def _ratios(seconds: Sequence[float], token: float) -> Estimate:

@@ -1,4 +1,4 @@
-"""What a step costs on the hardware at hand, and what SpecReason gains there by that.
+"""What a step costs on the hardware at hand, and the speed-up of SpecReason that follows from these costs.
 
 Time per token by context and by how many requests run together, the time of a judgement, and the fixed cost of a call
 are measured on running servers; what they serve does not matter, so models with made-up weights will do.
@@ -15,19 +15,20 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 
 from specreason_sgl.evaluation.report import Table
-from specreason_sgl.text.scoring import DIGITS
+from specreason_sgl.lang.judging import Judge
+from specreason_sgl.runs.store import Problem, SolveRecord
+from specreason_sgl.settings import Settings
 
 if TYPE_CHECKING:
-    from specreason_sgl.engine.endpoint import Endpoint
-    from specreason_sgl.runs.store import SolveRecord
+    from specreason_sgl.engine.backend import Endpoint
 
 CONTEXTS = (256, 1024)
 BATCHES = (1, 8)
 ROUNDS = 5
 SHORT, LONG = 4, 36
-"""Tokens of two generations whose difference is free of everything but generating."""
+"""The tokens of two generations; the difference of their times is the time of generating alone."""
 STEP_TOKENS = 25.0
-"""Of a step, where no run says otherwise."""
+"""The assumed tokens of a step, if no run is given."""
 ACCEPTANCES = (0.4, 0.6, 0.8)
 _FILLER = " and then one more"
 
@@ -52,11 +53,11 @@ class Costs(BaseModel):
     base: list[TokenCost]
     small: list[TokenCost]
     judge_s: dict[int, float]
-    """By context: judging a fresh short step behind it."""
+    """Seconds for judging a new short step, by the tokens of context before it."""
     call_s: float
-    """What a call costs beyond its tokens."""
+    """Seconds that a call takes in addition to its tokens."""
     crowding: float
-    """A draft and a judgement at once, in times of the longer one alone: more than 1 where they share a card."""
+    """The time of a draft and a judgement at once, as a multiple of the longer one alone: above 1 on a shared card."""
 
     def token_s(self, model: str, context: int) -> float:
         """Seconds per token of one request alone, at the nearest context that was measured."""
@@ -64,12 +65,12 @@ class Costs(BaseModel):
         return min(rows, key=lambda row: abs(row.context - context)).seconds
 
     def predict(self, acceptance: float, step_tokens: float, context: int) -> Prediction:
-        """What drafting gains against the base model writing every step.
+        """The expected speed-up over the base model writing every step.
 
         Args:
             acceptance: the share of drafts that are accepted.
-            step_tokens: of a step, in the mean.
-            context: tokens before it.
+            step_tokens: the mean tokens of a step.
+            context: the tokens before it.
         """
         base = self.call_s + step_tokens * self.token_s("base", context)
         draft = self.call_s + step_tokens * self.token_s("small", context)
@@ -90,9 +91,9 @@ class Prediction(BaseModel):
 
     acceptance: float
     speed_up: float
-    """Of the sequential program."""
+    """The speed-up of the sequential program."""
     ahead: float
-    """Of drafting ahead, where judging hides behind drafting or the other way round until a draft is rejected."""
+    """The speed-up of drafting ahead, where drafting and judging overlap until a draft is rejected."""
     break_even: float
     """The acceptance below which drafting costs time; above 1 it never pays."""
 
@@ -103,7 +104,7 @@ def calibrate(base: Endpoint, small: Endpoint, say: Callable[[str], None] = lamb
     Args:
         base: the base model's server.
         small: the small model's server.
-        say: told what is being measured.
+        say: called with a line on what is being measured.
     """
     tokens: dict[str, list[TokenCost]] = {}
     for endpoint in (base, small):
@@ -199,14 +200,9 @@ def _judge_seconds(base: Endpoint, text: str) -> float:
 
 def _judge(base: Endpoint, text: str) -> Callable[[int], object]:
     """What judges the draft with a number behind a text that is cached from here on."""
-    ids = [base.tokens(digit)[-1] for digit in DIGITS]
-    base.complete(text, {"max_new_tokens": 1, "temperature": 0})
-    return lambda number: base.complete(
-        f"{text}{_FILLER * 6} {number}\n\n{base.chat.judge_turn}",
-        {"max_new_tokens": 1, "temperature": 0},
-        return_logprob=True,
-        token_ids_logprob=ids,
-    )
+    judge = Judge(base, Problem(id="cost", question="?"), Settings.model_validate({}))
+    judge.score([text], _FILLER)
+    return lambda number: judge.score([text], f"{_FILLER * 6} {number}")
 
 
 def _crowding(base: Endpoint, small: Endpoint) -> float:

@@ -15,7 +15,7 @@ from specreason_sgl.runs.redecide import redecide
 from specreason_sgl.text.scoring import Score
 from specreason_sgl.view.batch_view import BatchLook, BatchState, SolveKey, batch_frame
 from specreason_sgl.view.compare import Side, compare_frame
-from specreason_sgl.view.solve_view import Look, frame
+from specreason_sgl.view.solve_view import Look, solve_frame
 from specreason_sgl.view.state import SolveState
 
 STEPS = 1000
@@ -81,18 +81,18 @@ def main() -> None:
     state = SolveState.of(events)
     side = Side("one", state)
     again = redecide(events, 8, "expected")
-    everything = frozenset(state.steps)
+    everything = frozenset(item.place for item in state.items)
     batch = BatchState(1000)
     for number in range(64):
         batch.flying[SolveKey(f"story-{number}", 0, "specreason")] = state
     stride = max(1, steps // FRAMES)
     views: dict[str, Callable[[int], Text]] = {
-        "following the end": lambda _: frame(state, Look(width=WIDTH, height=HEIGHT)),
-        "moving about": lambda number: frame(state, Look(width=WIDTH, height=HEIGHT, cursor=number * stride)),
-        "everything opened": lambda number: frame(
+        "following the end": lambda _: solve_frame(state, Look(width=WIDTH, height=HEIGHT)),
+        "moving about": lambda number: solve_frame(state, Look(width=WIDTH, height=HEIGHT, cursor=number * stride)),
+        "everything opened": lambda number: solve_frame(
             state, Look(width=WIDTH, height=HEIGHT, cursor=number * stride, opened=everything)
         ),
-        "decided again": lambda number: frame(
+        "decided again": lambda number: solve_frame(
             state, Look(width=WIDTH, height=HEIGHT, cursor=number * stride, redecision=again)
         ),
         "side by side": lambda number: compare_frame(

@@ -1,0 +1,296 @@
+"""A growing chain of thought: a program takes steps into it, adds text, cuts it back, forks it and ends it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from specreason_sgl.events import (
+    Author,
+    ChainOpened,
+    Dropped,
+    EndOfThinking,
+    Event,
+    Noticed,
+    Role,
+    StepsCut,
+    StepTaken,
+    TextAdded,
+    ThinkingEnded,
+)
+from specreason_sgl.text.prompts import neutralise
+from specreason_sgl.text.steps import is_counting, is_repeat, split_steps
+
+if TYPE_CHECKING:
+    from sglang.lang.interpreter import ProgramState
+
+    from specreason_sgl.lang.solve import Solve, Written
+
+MARGIN = 128
+"""Tokens of a context that are kept free for the judge's turn, the delimiters and the end of the thinking."""
+STALLED = 2
+"""The thinking ends after so many empty steps in a row."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place in a chain that is to be filled with a step."""
+
+    chain: Chain = field(repr=False)
+    number: int
+    """The step's number, from 0."""
+    most: int
+    """The most tokens the step may have: the limit of a step or what is left of the budget."""
+    again: int = 0
+    """How many earlier attempts at this place wrote nothing."""
+
+    @property
+    def stops(self) -> list[str]:
+        """The stop strings of a step: the delimiter, and what ends the thinking of each of the solve's models."""
+        return [self.chain.delimiter, *self.chain.solve.closes]
+
+    def named(self, kind: str, attempt: int = 0) -> str:
+        """The variable of a call for this place, by which `Solve.read` finds it.
+
+        The name holds chain, step, kind and attempt, which decide the call's sampling seed. No two calls share a
+        variable, so a failed call never shows the value of an older one.
+
+        Args:
+            kind: what the call is made for, such as ``draft``.
+            attempt: the number of the call among several of that kind, from 0.
+        """
+        again, more = (f"_{word}_{times}" if times else "" for word, times in (("again", self.again), ("try", attempt)))
+        return f"{self.chain.named(kind)}_{self.number}{again}{more}"
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A piece of a chain: a step, or other text after ``step`` steps."""
+
+    step: int
+    text: str
+    """The piece as it stands in a prompt."""
+    tokens: int
+
+
+class Chain:
+    """A chain of thought; from `Solve.chain` or `Chain.fork`."""
+
+    def __init__(self, solve: Solve, number: int, *, is_supposed: bool = False) -> None:
+        """Begin an empty chain."""
+        self.solve = solve
+        self.number = number
+        self._is_supposed = is_supposed
+        self.steps: list[str] = []
+        """The text of each step."""
+        self.ended: EndOfThinking | None = None
+        """Why the thinking ended; None while it goes on."""
+        self._pieces: list[_Piece] = []
+        self._held = 0
+        """Tokens of the longest prompt that a model was given of this chain, with what the model wrote after it."""
+        self._stalled = 0
+        self._is_counting = False
+
+    @property
+    def tokens(self) -> int:
+        """The thinking tokens in it."""
+        return sum(piece.tokens for piece in self._pieces)
+
+    @property
+    def delimiter(self) -> str:
+        """What separates steps."""
+        return self.solve.settings.delimiter
+
+    @property
+    def text(self) -> str:
+        """The reasoning as it stands in a prompt, ready for the next step."""
+        return "".join(piece.text for piece in self._pieces)
+
+    def named(self, kind: str) -> str:
+        """The variable of a call for the whole chain, by which `Solve.read` finds it; see `Place.named`."""
+        return f"chain_{self.number}_{kind}" if self.number else kind
+
+    def prompt(self, role: Role, *ahead: str) -> str:
+        """The conversation so far in a model's template: the opening and the reasoning.
+
+        Args:
+            role: the model whose template is used.
+            ahead: further steps after the reasoning, such as a draft; they do not become part of the chain.
+        """
+        return self.solve.opening(role) + self.text + "".join(step + self.delimiter for step in ahead)
+
+    def closed(self, role: Role) -> str:
+        """The same prompt with the thinking closed, so that the answer comes next."""
+        return self.prompt(role).removesuffix(self.delimiter) + self.solve.chat(role).close_thinking
+
+    def places(self) -> Iterator[Place]:
+        """The places to fill, one after the other, until the thinking ends."""
+        while self.ended is None:
+            place = self.place()
+            if place is None:
+                self.end("budget" if self.tokens >= self.solve.settings.budget else "context")
+                return
+            yield place
+
+    def place(self) -> Place | None:
+        """The next place; None where the budget or a context is used up."""
+        settings = self.solve.settings
+        left = min(settings.budget - self.tokens, self.room(*self.solve.writers))
+        most = min(settings.max_step_tokens, left)
+        return Place(self, len(self.steps), most, self._stalled) if left > 0 else None
+
+    def most(self, role: Role) -> int:
+        """The most tokens that one model may write for a whole chain: what is left of the budget and of its context.
+
+        It is at least 1, so that the server itself reports a prompt that does not fit.
+        """
+        return max(1, min(self.solve.settings.budget - self.tokens, self.room(role)))
+
+    def room(self, *roles: Role) -> int:
+        """How many more thinking tokens the contexts of these models allow, with the room for the answer kept free."""
+        settings = self.solve.settings
+        models = {role: self.solve.model(role) for role in roles}
+        contexts = [model.context for model in models.values() if model.context]
+        if not contexts:
+            return settings.budget
+        room = min(contexts) - settings.answer_tokens - MARGIN
+        for role, model in () if self._held else models.items():
+            opening = self.prompt(role)
+            # A token has at least one byte, so that hardly any question must be counted before its first call.
+            if len(opening.encode("utf-8", "replace")) + settings.budget > room:
+                self._held = max(self._held, len(model.tokens(opening)))
+        return room - self._held
+
+    def parts(self, state: ProgramState, place: Place, kind: str, least: int) -> Iterator[tuple[str, int]]:
+        """The generations that make up a step, as (variable, most tokens): more than one where the step is too short.
+
+        Args:
+            state: the state that generates.
+            place: the place of the step.
+            kind: what the calls are made for.
+            least: the fewest tokens of the step: a shorter one is joined with the next unless it ends the thinking; 0
+                joins nothing.
+        """
+        name, tokens, number = place.named(kind), 0, 0
+        yield name, place.most
+        while least:
+            part = self.solve.peek(state, name)
+            tokens += part.tokens
+            if not part.text or part.closes or part.repeats or tokens >= min(least, place.most):
+                return
+            state += self.delimiter
+            number += 1
+            name = f"{place.named(kind)}_part_{number}"
+            yield name, place.most - tokens
+
+    def take(self, place: Place, written: Written) -> str:
+        """Add a step to the reasoning, and end the thinking if the step is a reason to; returns the step's text."""
+        repeats = written.repeats or is_repeat(self.steps, written.text)
+        if not (self._is_counting or repeats) and is_counting(self.steps, written.text):
+            self._is_counting = True
+            self._emit(Noticed(message=f"since step {place.number} the thinking says the same with other numbers"))
+        self._stalled = 0 if written.text else self._stalled + 1
+        self._grow(written.text, written.tokens, written.author, closes=written.closes)
+        if written.closes:
+            self.end("closed")
+        elif repeats:
+            self.end("repeat")
+        elif self._stalled >= STALLED:
+            self.end("no-progress")
+        return written.text
+
+    def think(self, written: Written) -> str:
+        """Add all steps of a whole chain of thought that one model wrote in one call; returns the reasoning."""
+        steps = split_steps(written.text, self.delimiter)
+        shares = [written.tokens * part // max(1, len(steps)) for part in range(len(steps) + 1)]
+        repeats, taken = written.repeats, 0
+        for text in steps:
+            circle, is_last = is_repeat(self.steps, text), taken + 1 == len(steps)
+            closes = written.closes and not circle and is_last
+            self._grow(text, shares[taken + 1] - shares[taken], written.author, closes=closes)
+            taken += 1
+            if circle:
+                repeats = True
+                break
+        if rest := written.tokens - shares[taken]:
+            self._emit(Dropped(step=len(self.steps), model=written.author, tokens=rest))
+        spent = "budget" if self.tokens + rest >= self.solve.settings.budget else "context"
+        self.end("repeat" if repeats else "closed" if written.closes else spent)
+        return self.text
+
+    def add(self, text: str, author: Author, *, tokens: int = 0, vouched: bool = False) -> str:
+        """Add text that is no step, unchanged: a hint, the output of a tool, part of a sentence.
+
+        Args:
+            text: the text with the white space around it; the next step follows without a gap.
+            author: who wrote it: a role, or a word such as ``hint``.
+            tokens: how many tokens of the thinking budget it counts as.
+            vouched: whether its control tokens are kept, because the program itself wrote them; otherwise they become
+                plain text.
+        """
+        text = text if vouched else neutralise(text, self.solve.control)
+        self._pieces.append(_Piece(len(self.steps), text, tokens))
+        self._emit(TextAdded(step=len(self.steps), author=author, text=text, tokens=tokens))
+        return text
+
+    def cut(self, keep: int, why: str) -> None:
+        """Take back all but the first ``keep`` steps and the text between those; a chain that had ended goes on.
+
+        Args:
+            keep: how many steps stay.
+            why: the reason, for whoever reads the trace.
+
+        Raises:
+            ValueError: the chain has fewer steps than that.
+        """
+        if not 0 <= keep <= len(self.steps):
+            msg = f"a chain of {len(self.steps)} steps cannot be cut to {keep}"
+            raise ValueError(msg)
+        del self.steps[keep:]
+        self._pieces = [piece for piece in self._pieces if piece.step < keep]
+        self.ended, self._stalled, self._is_counting = None, 0, False
+        self._emit(StepsCut(keep=keep, reason=why))
+
+    def fork(self) -> Chain:
+        """Another chain that begins with what this one has."""
+        return self._copied_to(self.solve.chain(self))
+
+    def supposed(self) -> Chain:
+        """A copy to try things on: nothing that happens to it becomes an event."""
+        return self._copied_to(Chain(self.solve, self.number, is_supposed=True))
+
+    def end(self, why: EndOfThinking) -> None:
+        """End the thinking, with one of the usual reasons or a word of the program's own."""
+        self.ended = why
+        self._emit(ThinkingEnded(reason=why, steps=len(self.steps), tokens=self.tokens))
+
+    def held(self, tokens: int) -> None:
+        """Note that a model's prompt of this chain and what it wrote after it had so many tokens together."""
+        self._held = max(self._held, tokens)
+
+    def suppose(self, step: str) -> None:
+        """Add a step to a `supposed` chain, without author and cost."""
+        self._grow(step, 0, "", closes=False)
+
+    def _copied_to(self, other: Chain) -> Chain:
+        other.steps, other._pieces = list(self.steps), list(self._pieces)
+        other._held, other._stalled = self._held, self._stalled
+        other._is_counting, other.ended = self._is_counting, self.ended
+        return other
+
+    def _grow(self, text: str, tokens: int, author: Author, *, closes: bool) -> None:
+        step = len(self.steps)
+        self._pieces.append(_Piece(step, text + self.delimiter if text else "", tokens))
+        if text:
+            self.steps.append(text)
+            self._emit(StepTaken(step=step, author=author, text=text, tokens=tokens, closes=closes))
+
+    def _emit(self, event: Event) -> None:
+        if not self._is_supposed:
+            self.solve.emit(event, self)
+
+
+def chain_opened(parent: Chain | None) -> ChainOpened:
+    """The event that a further chain begins."""
+    return ChainOpened(parent=parent and parent.number, steps=len(parent.steps) if parent else 0)

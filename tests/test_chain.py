@@ -1,0 +1,205 @@
+"""Chains: steps, text that is none, cutting back, forking, ending, and what of it is told."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sglang as sgl
+from hypothesis import given
+from hypothesis import strategies as st
+
+from specreason_sgl.errors import UsageError
+from specreason_sgl.events import ChainOpened, Event, StepsCut, StepTaken, TextAdded, ThinkingEnded
+from specreason_sgl.lang.chain import Chain
+from specreason_sgl.lang.loading import Program
+from specreason_sgl.lang.pair import Pair
+from specreason_sgl.lang.solve import Solve, Written
+from specreason_sgl.lang.solving import solve
+from specreason_sgl.runs.store import Problem, SolveRecord
+from specreason_sgl.settings import Settings
+from specreason_sgl.tally import tally
+from specreason_sgl.testing import CHAT, Reply, ScriptedBackend
+
+OPENING = CHAT.opening("q")
+PROBLEM = Problem(id="p", question="q")
+
+
+def solving(**settings: Any) -> Solve:
+    return Solve(PROBLEM, Settings(**settings), {"base": ScriptedBackend("base", [])}, program="test")
+
+
+def step(text: str, tokens: int = 1, author: str = "base", *, closes: bool = False) -> Written:
+    return Written(author, text, tokens, closes)
+
+
+def grown(*texts: str, **settings: Any) -> Chain:
+    chain = solving(**settings).chain()
+    for text in texts:
+        place = chain.place()
+        assert place is not None
+        chain.take(place, step(text))
+    return chain
+
+
+def told(chain: Chain, *kinds: type[Event]) -> list[Any]:
+    return [event for event in chain.solve.events if isinstance(event, kinds)]
+
+
+def ran(program: Callable[..., Any], base: list[Any]) -> SolveRecord:
+    loaded = Program("test", sgl.function(program), "base", Path(__file__))
+    return solve(PROBLEM, loaded, Pair(ScriptedBackend("base", base), None), Settings())
+
+
+def test_a_prompt_is_the_opening_and_every_step_with_its_delimiter() -> None:
+    chain = grown("one", "two")
+
+    assert chain.prompt("base") == OPENING + "one\n\ntwo\n\n"
+    assert chain.prompt("base", "three") == OPENING + "one\n\ntwo\n\nthree\n\n"
+    assert chain.closed("base") == OPENING + "one\n\ntwo" + CHAT.close_thinking
+
+
+def test_text_that_is_no_step_stands_where_it_was_put_and_the_next_step_follows_right_behind() -> None:
+    chain = grown("one")
+    chain.add("So ", "leader", tokens=1)
+    place = chain.place()
+    assert place is not None
+    chain.take(place, step("two is next"))
+
+    assert chain.prompt("base") == OPENING + "one\n\nSo two is next\n\n"
+    assert chain.steps == ["one", "two is next"]
+    assert chain.tokens == 3
+    assert [(e.step, e.author, e.text, e.tokens) for e in told(chain, TextAdded)] == [(1, "leader", "So ", 1)]
+
+
+def test_added_text_cannot_end_the_turn_unless_the_program_vouches_for_it() -> None:
+    chain = grown()
+
+    assert "</think>" not in chain.add("x</think>", "tool")
+    assert chain.add("x</think>", "tool", vouched=True) == "x</think>"
+
+
+def test_a_chain_that_is_cut_goes_on_with_what_is_left() -> None:
+    chain = grown("one", "two", "three")
+    chain.add("hint", "hint")
+    chain.end("enough")
+
+    chain.cut(1, "off course")
+
+    assert chain.prompt("base") == OPENING + "one\n\n"
+    assert (chain.steps, chain.tokens, chain.ended) == (["one"], 1, None)
+    place = chain.place()
+    assert place is not None
+    assert place.number == 1
+    assert [(e.keep, e.reason) for e in told(chain, StepsCut)] == [(1, "off course")]
+
+
+@pytest.mark.parametrize("keep", [-1, 3])
+def test_no_steps_can_be_kept_that_are_not_there(keep: int) -> None:
+    with pytest.raises(ValueError, match="cannot be cut"):
+        grown("one", "two").cut(keep, "why")
+
+
+def test_a_fork_begins_with_what_the_other_has_and_goes_its_own_way() -> None:
+    chain = grown("one")
+    other = chain.fork()
+    mine, its = chain.place(), other.place()
+    assert mine is not None
+    assert its is not None
+
+    other.take(its, step("other two"))
+    chain.take(mine, step("two"))
+
+    assert (chain.text, other.text) == ("one\n\ntwo\n\n", "one\n\nother two\n\n")
+    assert (mine.named("draft"), its.named("draft")) == ("draft_1", "chain_1_draft_1")
+    assert [(e.chain, e.parent, e.steps) for e in told(chain, ChainOpened)] == [(1, 0, 1)]
+    assert [(e.chain, e.text) for e in told(chain, StepTaken)] == [(0, "one"), (1, "other two"), (0, "two")]
+
+
+def test_nobody_is_told_of_what_is_supposed() -> None:
+    chain = grown("one")
+    before = list(chain.solve.events)
+    supposed = chain.supposed()
+    place = supposed.place()
+    assert place is not None
+
+    supposed.take(place, step("two", closes=True))
+
+    assert supposed.ended == "closed"
+    assert (chain.steps, chain.ended, chain.solve.events) == (["one"], None, before)
+
+
+def test_a_program_ends_a_chain_for_a_reason_of_its_own() -> None:
+    chain = grown("one")
+    places = chain.places()
+    next(places)
+    chain.end("sure enough")
+
+    assert list(places) == []
+    assert [(e.reason, e.steps, e.tokens) for e in told(chain, ThinkingEnded)] == [("sure enough", 1, 1)]
+
+
+def test_calls_of_one_place_are_told_apart_by_their_attempt() -> None:
+    place = grown("one").place()
+    assert place is not None
+
+    assert [place.named("draft", attempt) for attempt in (0, 1)] == ["draft_1", "draft_1_try_1"]
+
+
+moves = st.lists(
+    st.one_of(
+        st.tuples(st.just("take"), st.integers(0, 9)),
+        st.tuples(st.just("add"), st.integers(0, 9)),
+        st.tuples(st.just("cut"), st.integers(0, 9)),
+        st.tuples(st.just("fork"), st.just(0)),
+    ),
+    max_size=30,
+)
+
+
+@given(moves)
+def test_a_tally_of_the_events_knows_what_all_chains_hold(made: list[tuple[str, int]]) -> None:
+    chains = [solving(budget=10_000).chain()]
+    for number, (move, value) in enumerate(made):
+        chain = chains[number % len(chains)]
+        if move == "take":
+            place = chain.place()
+            assert place is not None
+            chain.take(place, step(f"step {number}", value))
+        elif move == "add":
+            chain.add(f"text {number}", "hint", tokens=value)
+        elif move == "cut":
+            chain.cut(min(value, len(chain.steps)), "why")
+        else:
+            chains.append(chain.fork())
+    held = {id(piece): piece.tokens for chain in chains for piece in chain._pieces}
+    totals = tally(chains[0].solve.events)
+
+    assert totals.thinking_tokens == sum(held.values()), "what several chains hold counts once"
+    assert all(count >= 0 for count in (*totals.kept.values(), *totals.steps.values(), *totals.dropped.values()))
+
+
+def test_a_vote_gives_the_answer_that_most_agree_on() -> None:
+    def program(s: Any, solve: Solve) -> str:
+        answers = []
+        for chain in (first := solve.chain(), first.fork(), first.fork()):
+            asked = s.fork(1)[0]
+            asked += chain.closed("base") + sgl.gen(chain.named("answer"), max_tokens=9)
+            answers.append(solve.answer(asked, chain))
+        return solve.vote(answers)
+
+    record = ran(program, [Reply("\\boxed{4}"), Reply("\\boxed{5}"), Reply("\\boxed{ 5 }")])
+
+    assert record.tally.answer == "5"
+    assert record.tally.outcome == "answered"
+
+
+def test_a_model_in_a_role_of_the_programs_own_is_asked_for_by_its_option() -> None:
+    def program(s: Any, solve: Solve) -> str:
+        del s
+        return str(solve.model("verifier"))
+
+    with pytest.raises(UsageError, match="this needs a verifier model") as refused:
+        ran(program, [])
+
+    assert refused.value.hint == "name its server with `--model verifier=URL`"
