@@ -16,12 +16,14 @@ from specreason_sgl.cli.doctor import doctor
 from specreason_sgl.cli.evaluate import evaluate
 from specreason_sgl.cli.import_trace import import_trace
 from specreason_sgl.cli.listing import list_runs
+from specreason_sgl.cli.programs import programs
 from specreason_sgl.cli.replay import replay
 from specreason_sgl.cli.report import report
 from specreason_sgl.cli.run import run
 from specreason_sgl.cli.servers import down, status, up
-from specreason_sgl.cli.stops import INTERRUPTED, leave
+from specreason_sgl.cli.stops import leave
 from specreason_sgl.errors import SIGNALLED, SpecReasonError, UsageError
+from specreason_sgl.lang.stopping import INTERRUPTED
 from specreason_sgl.view.output import prepare, say, silence
 
 app = typer.Typer(
@@ -51,6 +53,7 @@ def _root(
 
 app.command("run")(run)
 app.command("eval")(evaluate)
+app.command("programs")(programs)
 app.command("report")(report)
 app.command("audit")(audit)
 app.command("bench")(bench)
@@ -84,7 +87,7 @@ def _run() -> int:
     except SpecReasonError as error:
         return _complain(error)
     except ModuleNotFoundError as error:
-        from specreason_sgl.cli.packages import missing
+        from specreason_sgl.packages import missing
 
         if (known := missing(error)) is None:
             raise
@@ -97,7 +100,7 @@ def _run() -> int:
 
 
 def _told(error: OSError) -> SpecReasonError:
-    """A failure of the disk or of a file, in a line."""
+    """An error of the disk or of a file, as an error of one line."""
     if error.errno == errno.ENOSPC:
         silence(sys.stdout)
         return SpecReasonError("cannot write: the disk is full", hint="free some space")
@@ -107,12 +110,14 @@ def _told(error: OSError) -> SpecReasonError:
 
 
 def _knock() -> int | None:
-    """Have a process that has everything imported run this, while `up` keeps one; in that process, nobody is asked."""
-    from specreason_sgl.servers import door
+    """Have the warm process that `up` keeps run this command; in the warm process itself this does nothing."""
     from specreason_sgl.servers.pairs import door_path
 
-    path = door_path()
-    return door.knock(path, sys.argv[1:]) if path.exists() and not door.inside else None
+    if not (path := door_path()).exists():
+        return None
+    from specreason_sgl.servers import door
+
+    return None if door.inside else door.knock(path, sys.argv[1:])
 
 
 def _complain(error: SpecReasonError) -> int:

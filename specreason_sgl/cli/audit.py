@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from specreason_sgl.cli.listing import RUNS, RunsFolder, tell_remarks
-from specreason_sgl.cli.pair import ApiKey, BaseUrl, PairName, PairOptions, SmallUrl
+from specreason_sgl.cli.listing import RUNS, RunsFolder, SomeRuns, tell_remarks
+from specreason_sgl.cli.options import ApiKey, BaseUrl, PairName, SmallUrl
 from specreason_sgl.errors import UsageError
+from specreason_sgl.servers.opening import PairOptions
 from specreason_sgl.view.output import note, say
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def audit(
-    run: Annotated[list[str] | None, typer.Argument(help="Run folders, pieces of their names, or `latest`")] = None,
+    run: SomeRuns = None,
     mode: Annotated[str | None, typer.Option("--mode", help="Only this mode's verdicts")] = None,
     truth: Annotated[
         str | None,
@@ -25,18 +26,18 @@ def audit(
     ] = None,
     own: Annotated[
         int,
-        typer.Option(
-            "--own", min=0, help="Also have the base model's own steps of so many solves judged; asks the pair"
-        ),
+        typer.Option("--own", min=0, help="Also judge the base model's own steps of so many solves; calls the servers"),
     ] = 0,
     flatter: Annotated[
         int,
         typer.Option(
-            "--flatter", min=0, help="Also have so many wrong drafts judged with praise of themselves; asks the pair"
+            "--flatter", min=0, help="Also judge so many wrong drafts with praise added to them; calls the servers"
         ),
     ] = 0,
-    threshold: Annotated[float, typer.Option("--threshold", help="At which such steps are accepted")] = 7.0,
-    score: Annotated[str, typer.Option("--score", help="and by which score: `expected` or `greedy`")] = "expected",
+    threshold: Annotated[float, typer.Option("--threshold", help="Score at which such steps are accepted")] = 7.0,
+    score: Annotated[
+        str, typer.Option("--score", help="Which score is compared with it: `expected` or `greedy`")
+    ] = "greedy",
     pair: PairName = None,
     base: BaseUrl = None,
     small: SmallUrl = None,
@@ -78,17 +79,22 @@ def audit(
     verdicts: list[Judged] = []
     flattery = None
     if own or flatter:
-        from specreason_sgl.cli.pair import open_pair
+        from specreason_sgl.lang.scope import Scope
+        from specreason_sgl.lang.solve import model_in
+        from specreason_sgl.lang.stopping import stoppable
+        from specreason_sgl.servers.opening import open_pair
 
         if flatter and meant != "steps":
             raise UsageError("which drafts are wrong is not known", hint="`--flatter` needs a run on `stories`")
-        settings = Settings.model_validate({"threshold": threshold, "score": rule, "temperature": 0.0})
+        settings = Settings.model_validate({})
         alone = _alone(records, own)
         options = PairOptions(pair, base, small, api_key).or_kept_up()
-        with open_pair(options, lambda line: say(line, err=True)) as servers:
-            verdicts = [verdict for record in alone for verdict in audits.judge_own_steps(record, servers, settings)]
+        scope = Scope()
+        with stoppable(scope), open_pair(options, lambda line: say(line, err=True), scope) as servers:
+            asked = model_in(servers.models, "base"), settings, threshold, rule
+            verdicts = [verdict for record in alone for verdict in audits.judge_own_steps(record, *asked)]
             some = [record for record in records if record.mode == chosen] if flatter else []
-            flattery = audits.flatter(some, flatter, servers, settings)
+            flattery = audits.flatter(some, flatter, *asked)
     made = audits.audit(judged, meant, left_out=left_out, own=verdicts, flattery=flattery)
     if json:
         from specreason_sgl.view.json_lines import json_line

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from specreason_sgl.cli.pair import ApiKey, BaseUrl, PairName, PairOptions, SmallUrl
+from specreason_sgl.cli.options import ApiKey, BaseUrl, PairName, SmallUrl
 from specreason_sgl.errors import UsageError
+from specreason_sgl.servers.opening import PairOptions
 from specreason_sgl.view.output import say
 
 if TYPE_CHECKING:
@@ -43,16 +44,19 @@ def bench(
     """Measure the variants of the method in turn, and its parts, as ratios; nothing else should run meanwhile."""
     import os
 
-    from specreason_sgl.cli.evaluate import job_config
     from specreason_sgl.cli.listing import tell_remarks
-    from specreason_sgl.cli.pair import open_pair
     from specreason_sgl.evaluation.datasets import load as load_problems
+    from specreason_sgl.evaluation.evaluating import job_config
     from specreason_sgl.evaluation.grading import Grader
-    from specreason_sgl.evaluation.job import read_job
+    from specreason_sgl.evaluation.job import read_job, resolved
+    from specreason_sgl.evaluation.modes import load_programs
     from specreason_sgl.evaluation.report import provenance, report_run
     from specreason_sgl.lang.loading import load as load_program
+    from specreason_sgl.lang.scope import Scope
+    from specreason_sgl.lang.stopping import stoppable
     from specreason_sgl.measure import bench as benches
     from specreason_sgl.runs.store import RunWriter, closing, new_folder, read_run
+    from specreason_sgl.servers.opening import open_pair
     from specreason_sgl.view.display import console, open_batch_display
 
     options = PairOptions(pair, base, small, api_key).or_kept_up()
@@ -62,24 +66,26 @@ def bench(
     if predict:
         raise UsageError("`--predict` needs `--calibrate`")
     job = read_job(Path("bench"), {"dataset.limit": limit})
+    job = resolved(job, load_programs(job.modes))
     problems = load_problems(job.dataset)
     more = load_problems(job.dataset.model_copy(update={"limit": load}))
     folder = out or new_folder(Path(os.environ.get("SPECREASON_RUNS") or "runs"), job.name)
     with ExitStack() as stack:
+        stack.enter_context(stoppable(scope := Scope()))
         with console(sys.stderr).status("connecting") as status:
-            opened = stack.enter_context(open_pair(options, status.update))
+            opened = stack.enter_context(open_pair(options, status.update, scope))
         from specreason_sgl.evaluation.runner import Runner
 
         if opened.base is None or opened.small is None:
             raise UsageError("a bench needs both models", hint="name them with `--base URL --small URL`")
         program = load_program("specreason")
-        writer = RunWriter(folder, job_config(job, problems, options, opened, None, job.concurrency))
+        writer = RunWriter(folder, job_config(job, problems, options.label, opened.models, job.concurrency))
         tell_remarks(writer)
         with closing(writer), Grader(job.dataset.graded, workers=1) as grader:
             sink = stack.enter_context(
                 open_batch_display("plain", len(job.modes) * len(problems), title=job.name, stream=sys.stderr)
             )
-            runner = Runner(job, problems, opened, writer, grader, sink)
+            runner = Runner(job, problems, opened, writer, grader, sink, scope=scope)
             runner.warm_up(program)
             runner.run()
         stored = read_run(folder)
@@ -97,10 +103,12 @@ def _measuring(line: str) -> None:
 
 def _calibrate(options: PairOptions, predict: str | None, out: Path | None, *, markdown: bool, json: bool) -> None:
     from specreason_sgl.cli.listing import RUNS, tell_remarks
-    from specreason_sgl.cli.pair import open_pair
+    from specreason_sgl.lang.scope import Scope
+    from specreason_sgl.lang.stopping import stoppable
     from specreason_sgl.measure import cost_model
     from specreason_sgl.runs import index as shelf
     from specreason_sgl.runs.store import read_run
+    from specreason_sgl.servers.opening import open_pair
     from specreason_sgl.view.display import console
 
     acceptances, step_tokens = list(cost_model.ACCEPTANCES), cost_model.STEP_TOKENS
@@ -113,8 +121,9 @@ def _calibrate(options: PairOptions, predict: str | None, out: Path | None, *, m
             raise UsageError(f"`{predict}`: {error}") from error
         acceptances.append(own)
     with ExitStack() as stack:
+        stack.enter_context(stoppable(scope := Scope()))
         with console(sys.stderr).status("connecting") as status:
-            opened = stack.enter_context(open_pair(options, status.update))
+            opened = stack.enter_context(open_pair(options, status.update, scope))
         if opened.base is None or opened.small is None:
             raise UsageError("a pair has two models", hint="name them with `--base URL --small URL`")
         costs = cost_model.calibrate(opened.base, opened.small, _measuring)

@@ -1,4 +1,4 @@
-"""``specreason diff``: where two runs of the same part."""
+"""``specreason diff``: where two runs of the same problems differ."""
 
 from __future__ import annotations
 
@@ -10,25 +10,27 @@ from specreason_sgl.cli.listing import RUNS, RunsFolder
 from specreason_sgl.view.output import Output, say
 
 if TYPE_CHECKING:
-    from specreason_sgl.runs.diff import Comparison
+    from specreason_sgl.runs.diff import RunDiff
     from specreason_sgl.runs.store import Run
 
 DIFFERENT = 1
 
 
 def diff(
-    left: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, a piece of its name, or `latest`")],
-    right: Annotated[str, typer.Argument(metavar="RUN", help="Another one")],
+    left: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run folder, a piece of its name, `latest` or `example`")
+    ],
+    right: Annotated[str, typer.Argument(metavar="RUN", help="Another run, named likewise")],
     json: Annotated[bool, typer.Option("--json", help="Only JSON on standard output")] = False,
     runs: RunsFolder = RUNS,
 ) -> None:
     """Show the first difference of every problem in two runs; exits with 0 if there is none, else with 1."""
-    from specreason_sgl.runs.diff import compare
+    from specreason_sgl.runs.diff import diff_runs
     from specreason_sgl.runs.index import find
     from specreason_sgl.runs.store import read_run
 
     stored = [read_run(find(name, runs)) for name in (left, right)]
-    found = compare(stored[0].records, stored[1].records)
+    found = diff_runs(stored[0].records, stored[1].records)
     if json:
         from specreason_sgl.view.json_lines import json_line
 
@@ -47,7 +49,7 @@ def _header(run: Run) -> dict[str, object]:
     }
 
 
-def _print(stored: list[Run], found: Comparison) -> None:
+def _print(stored: list[Run], found: RunDiff) -> None:
     from specreason_sgl.view.display import console
     from specreason_sgl.view.text import one_line, shorten
 
@@ -69,7 +71,7 @@ def _print(stored: list[Run], found: Comparison) -> None:
 
 
 def _from(text: str, left: str, right: str, before: int) -> str:
-    """A long text from so many characters before the place where the two part."""
+    """A long text, from ``before`` characters before the first difference on."""
     same = next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
     start = max(0, same - before)
     return f"…{text[start:]}" if start else text

@@ -11,15 +11,18 @@ import typer
 from specreason_sgl.view.output import Output, note, say
 
 if TYPE_CHECKING:
-    from specreason_sgl.runs.index import Summary
+    from specreason_sgl.runs.index import RunSummary
     from specreason_sgl.runs.store import Run, RunWriter
 
+SomeRuns = Annotated[
+    list[str] | None, typer.Argument(metavar="RUN", help="Run folders, pieces of their names, `latest` or `example`")
+]
 RunsFolder = Annotated[Path, typer.Option("--runs", envvar="SPECREASON_RUNS", help="Where the runs are stored")]
 RUNS = Path("runs")
 
 
 def tell_remarks(about: Run | RunWriter) -> None:
-    """Say on standard error what is to be known of a run folder, whatever is in it."""
+    """Print the remarks about a run folder on standard error, with control characters made visible."""
     for remark in about.remarks:
         note(remark)
 
@@ -29,9 +32,9 @@ def list_runs(
     json: Annotated[bool, typer.Option("--json", help="Only JSON on standard output")] = False,
 ) -> None:
     """List the stored runs: how they ended, what they ran, what came out, when."""
-    from specreason_sgl.runs.index import folders, summarise
+    from specreason_sgl.runs.index import folders, summarise_run
 
-    summaries = sorted((summarise(folder) for folder in folders(runs)), key=lambda summary: summary.when)
+    summaries = sorted((summarise_run(folder) for folder in folders(runs)), key=lambda summary: summary.when)
     if json:
         from specreason_sgl.view.json_lines import json_line
 
@@ -39,12 +42,12 @@ def list_runs(
         return
     if not summaries:
         say(f"no runs in `{runs}`", err=True)
-        say("hint: specreason run", err=True)
+        say("hint: `specreason run` makes one; `specreason replay example` shows one that is here already", err=True)
         return
     _print(summaries)
 
 
-def _print(summaries: list[Summary]) -> None:
+def _print(summaries: list[RunSummary]) -> None:
     import os
 
     from specreason_sgl.view.display import choose, console, has_colour, is_screen
@@ -59,7 +62,7 @@ def _print(summaries: list[Summary]) -> None:
         output.line(row.rstrip())
 
 
-def _row(summary: Summary) -> dict[str, object]:
+def _row(summary: RunSummary) -> dict[str, object]:
     config = summary.config
     modes = {
         mode: {

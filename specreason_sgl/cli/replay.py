@@ -26,20 +26,24 @@ WHICH, AGAIN, OUTPUT = "Which solve", "Other decisions", "Output"
 
 
 def replay(
-    run: Annotated[str, typer.Argument(help="A run folder, the beginning or end of its name, or `latest`")] = "latest",
+    run: Annotated[
+        str, typer.Argument(help="A run folder, the beginning or end of its name, `latest` or `example`")
+    ] = "latest",
     problem: Annotated[str | None, typer.Option("--problem", help="The problem's id", rich_help_panel=WHICH)] = None,
-    mode: Annotated[str | None, typer.Option("--mode", help="What solved it", rich_help_panel=WHICH)] = None,
+    mode: Annotated[str | None, typer.Option("--mode", help="The mode that solved it", rich_help_panel=WHICH)] = None,
     repeat: Annotated[int | None, typer.Option("--repeat", help="Which repeat", rich_help_panel=WHICH)] = None,
     speed: Annotated[str, typer.Option("--speed", help="`1`, `4` or `instant`")] = "1",
     step: Annotated[bool, typer.Option("--step", help="Go on by one step with `n`")] = False,
     threshold: Annotated[
-        float | None, typer.Option("--threshold", help="Decide every draft again at this", rich_help_panel=AGAIN)
+        float | None,
+        typer.Option("--threshold", help="Decide every draft again at this threshold", rich_help_panel=AGAIN),
     ] = None,
     score: Annotated[
-        str | None, typer.Option("--score", help="and by this: `expected` or `greedy`", rich_help_panel=AGAIN)
+        str | None,
+        typer.Option("--score", help="Decide again by this score: `expected` or `greedy`", rich_help_panel=AGAIN),
     ] = None,
     compare: Annotated[
-        str | None, typer.Option("--compare", metavar="RUN", help="Show its solve of the same problem beside")
+        str | None, typer.Option("--compare", metavar="RUN", help="Show another run's solve of the problem beside it")
     ] = None,
     export: Annotated[
         Path | None, typer.Option("--export", help="Write `.svg`, `.html` or `.md`", rich_help_panel=OUTPUT)
@@ -96,7 +100,7 @@ def _chosen(stored: Run, problem: str | None, mode: str | None, repeat: int | No
 
 
 def _redecided(record: SolveRecord, threshold: float | None, rule: ScoreRule | None) -> Redecision | None:
-    """The decisions again; what is not named stays as it was."""
+    """The decisions made again; a threshold or rule that is not given stays as stored."""
     from specreason_sgl.runs.redecide import redecide
     from specreason_sgl.view.state import SolveState
 
@@ -154,7 +158,7 @@ def _export(records: Sequence[SolveRecord], path: Path, threshold: float | None,
 
 
 def _on_screen() -> bool:
-    """Whether there are a screen, and keys to leave it with."""
+    """Whether there is a screen, and a keyboard to leave it with."""
     from specreason_sgl.view.display import choose, is_screen
     from specreason_sgl.view.live import has_keys
 
@@ -198,15 +202,15 @@ def _show(
 
 
 def _print_plain(records: Sequence[SolveRecord], threshold: float | None, rule: ScoreRule | None) -> None:
-    """Without a screen: one solve line by line, several as a list."""
+    """Print one solve line by line, or several as a list, without using a screen."""
     from specreason_sgl.view.display import console
-    from specreason_sgl.view.listing import Solved, solved_line
+    from specreason_sgl.view.listing import EndedSolve, ended_line
     from specreason_sgl.view.plain import PlainSink, redecided_lines
 
     output, width = Output(), console().width
     if len(records) > 1:
         for record in records:
-            output.line(solved_line(Solved.of(record), width).plain.strip())
+            output.line(ended_line(EndedSolve.of(record), width).plain.strip())
     else:
         sink = PlainSink()
         for event in records[0].events:

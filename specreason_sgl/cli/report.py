@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from specreason_sgl.cli.listing import RUNS, RunsFolder
+from specreason_sgl.cli.listing import RUNS, RunsFolder, SomeRuns
 from specreason_sgl.errors import UsageError
 from specreason_sgl.view.output import note, say
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def report(
-    run: Annotated[list[str] | None, typer.Argument(help="Run folders, pieces of their names, or `latest`")] = None,
+    run: SomeRuns = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Markdown on standard output")] = False,
     json: Annotated[bool, typer.Option("--json", help="Only JSON on standard output")] = False,
     plots: Annotated[Path | None, typer.Option("--plots", help="Draw pictures into this folder")] = None,

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from specreason_sgl.cli.pair import ApiKey, BaseUrl, PairName, PairOptions, SmallUrl, ThinkingFormat, WaitForServer
-from specreason_sgl.engine.patience import WAIT_S
+from specreason_sgl.cli.options import (
+    ApiKey,
+    BaseUrl,
+    Models,
+    PairName,
+    SmallUrl,
+    ThinkingFormat,
+    WaitForServer,
+    named_models,
+)
+from specreason_sgl.engine.watch import WAIT_S
 from specreason_sgl.errors import UsageError
+from specreason_sgl.servers.opening import PairOptions
 from specreason_sgl.view.output import note
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from specreason_sgl.runs.store import Problem
-    from specreason_sgl.text.scoring import ScoreRule
+    from specreason_sgl.settings import Settings
 
 SAMPLE_SEED = 20025
-"""The held-out story that is solved when nobody asks anything."""
+"""The seed of the held-out story that is solved if no question is given."""
 
 ONLY_STORIES = (
     "the embedded pair only knows quantity stories such as the sample that `specreason run` solves; "
@@ -40,34 +52,48 @@ def run(
         ),
     ] = "specreason",
     threshold: Annotated[
-        float, typer.Option("--threshold", help="Utility score at which a draft is accepted", rich_help_panel=METHOD)
-    ] = 7.0,
+        float | None,
+        typer.Option("--threshold", help="Utility score at which a draft is accepted [7]", rich_help_panel=METHOD),
+    ] = None,
     score: Annotated[
-        str, typer.Option("--score", help="What is compared with it: `expected` or `greedy`", rich_help_panel=METHOD)
-    ] = "expected",
+        str | None,
+        typer.Option(
+            "--score", help="What is compared with it: `greedy` or `expected` [greedy]", rich_help_panel=METHOD
+        ),
+    ] = None,
     first_n: Annotated[
-        int, typer.Option("--first-n", help="First steps the base model writes itself", rich_help_panel=METHOD)
-    ] = 0,
+        int | None,
+        typer.Option("--first-n", help="First steps the base model writes itself [0]", rich_help_panel=METHOD),
+    ] = None,
     budget: Annotated[
         int | None, typer.Option("--budget", help="Thinking tokens [embedded: 1024, else 8192]", rich_help_panel=METHOD)
     ] = None,
     max_step_tokens: Annotated[
-        int, typer.Option("--max-step-tokens", help="Longest step", rich_help_panel=METHOD)
-    ] = 512,
-    min_step_tokens: Annotated[
-        int,
+        int | None, typer.Option("--max-step-tokens", help="Longest step [512]", rich_help_panel=METHOD)
+    ] = None,
+    instruction: Annotated[
+        str | None,
         typer.Option(
-            "--min-step-tokens",
-            help="Shorter drafts go on before they are judged; can cost accuracy",
+            "--instruction",
+            help="What the user's turn asks, with `{problem}` where the question belongs [the pair's]",
             rich_help_panel=METHOD,
         ),
-    ] = 0,
-    back_off: Annotated[
-        bool, typer.Option("--back-off", help="Pause drafting where it does not pay", rich_help_panel=METHOD)
-    ] = False,
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            "--judge",
+            help="What the judge is asked about the last step; thresholds belong to it [the pair's]",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
     parameter: Annotated[
         list[str] | None,
-        typer.Option("--parameter", help="One of the program's own: `name=value`", rich_help_panel=METHOD),
+        typer.Option(
+            "--parameter",
+            help="Another of the program's knobs: `name=value`; `specreason programs` lists them",
+            rich_help_panel=METHOD,
+        ),
     ] = None,
     temperature: Annotated[
         float | None,
@@ -80,6 +106,7 @@ def run(
     pair: PairName = None,
     base: BaseUrl = None,
     small: SmallUrl = None,
+    model: Models = None,
     api_key: ApiKey = None,
     wait_for_server: WaitForServer = None,
     thinking: ThinkingFormat = None,
@@ -98,44 +125,56 @@ def run(
     ] = None,
 ) -> None:
     """Solve one question and watch it; without a question, a sample story."""
-    from pydantic import ValidationError
-
     from specreason_sgl.cli import session
-    from specreason_sgl.settings import Settings
+    from specreason_sgl.embedded import SETTINGS as EMBEDDED_SETTINGS
     from specreason_sgl.tables import parse_override
 
     wait_s = WAIT_S if wait_for_server is None else wait_for_server
-    options = PairOptions(pair, base, small, api_key, wait_for_server_s=wait_s, thinking=thinking).or_kept_up()
+    options = PairOptions(
+        pair, base, small, api_key, wait_for_server_s=wait_s, thinking=thinking, models=named_models(model)
+    ).or_kept_up()
     embedded = options.is_embedded
     problem = _problem(question, file, answer, embedded=embedded)
-    try:
-        settings = Settings(
-            threshold=threshold,
-            score=cast("ScoreRule", score),
-            first_n=first_n,
-            budget=budget if budget is not None else (1024 if embedded else 8192),
-            max_step_tokens=max_step_tokens,
-            min_step_tokens=min_step_tokens,
-            back_off=back_off,
-            temperature=temperature if temperature is not None else (0.0 if embedded else 0.6),
-            top_p=top_p if top_p is not None else (1.0 if embedded else 0.95),
-            seed=seed,
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        option = str(first["loc"][0]).replace("_", "-")
-        raise UsageError(f"`--{option}`: {first['msg'].lower()}") from error
+    limits = {
+        "budget": budget,
+        "max_step_tokens": max_step_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "instruction": instruction,
+        "judge": judge,
+        "seed": seed,
+    }
+    settings = _settings(_given(limits), EMBEDDED_SETTINGS if embedded else {})
+    knobs = _given({"threshold": threshold, "score": score, "first_n": first_n})
     raise typer.Exit(
         session.solve_one(
             problem,
             program,
             options,
             settings,
-            parameters=dict(map(parse_override, parameter or ())),
+            parameters=knobs | dict(map(parse_override, parameter or ())),
             display="json" if json else display,
             out=out,
         )
     )
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _settings(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Settings:
+    from pydantic import ValidationError
+
+    from specreason_sgl.settings import Settings
+
+    try:
+        return Settings.model_validate({**defaults, **given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = str(first["loc"][0]).replace("_", "-")
+        message = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"`--{option}`: {message[0].lower()}{message[1:]}") from error
 
 
 def _problem(question: str | None, file: Path | None, answer: str | None, *, embedded: bool) -> Problem:
@@ -153,7 +192,7 @@ def _problem(question: str | None, file: Path | None, answer: str | None, *, emb
             raise UsageError(
                 "there is no question", hint='`specreason run "..."`, `--file FILE`, or `-` for standard input'
             )
-        from specreason_sgl.pair.stories import story
+        from specreason_sgl.embedded.stories import story
 
         told = story(SAMPLE_SEED)
         return Problem(id=f"story-{SAMPLE_SEED}", question=told.question, answer=str(told.answer))

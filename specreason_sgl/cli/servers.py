@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from specreason_sgl.cli.packages import need
 from specreason_sgl.errors import UsageError
+from specreason_sgl.packages import need
 from specreason_sgl.servers import API_KEY
 from specreason_sgl.view.output import note, say
 
@@ -36,7 +36,7 @@ def up(
         int | None, typer.Option("--context", help="Tokens of the longest problem [10240]", rich_help_panel=GPU)
     ] = None,
     concurrency: Annotated[
-        int | None, typer.Option("--concurrency", help="Such problems at a time [what fits]", rich_help_panel=GPU)
+        int | None, typer.Option("--concurrency", help="Problems at the same time [what fits]", rich_help_panel=GPU)
     ] = None,
     decode: Annotated[
         str | None,
@@ -47,7 +47,7 @@ def up(
         ),
     ] = None,
     draft_head: Annotated[
-        str | None, typer.Option("--draft-head", metavar="MODEL", help="For `eagle3`", rich_help_panel=GPU)
+        str | None, typer.Option("--draft-head", metavar="MODEL", help="Draft head for `eagle3`", rich_help_panel=GPU)
     ] = None,
     attention_backend: Annotated[
         str | None,
@@ -65,7 +65,9 @@ def up(
     trust: Annotated[
         bool,
         typer.Option(
-            "--trust", help="Even if a pair's arguments run code or open a server to the network", rich_help_panel=GPU
+            "--trust",
+            help="Start although a pair's arguments run code or open a server to the network",
+            rich_help_panel=GPU,
         ),
     ] = False,
     dummy: Annotated[
@@ -80,10 +82,13 @@ def up(
         int, typer.Option("--replicas", min=1, help="Servers of each model, behind routers", rich_help_panel=SERVERS)
     ] = 1,
     port: Annotated[
-        int, typer.Option("--port", min=1, max=65000, help="Of the base model on GPUs", rich_help_panel=SERVERS)
+        int, typer.Option("--port", min=1, max=65000, help="Port of the base model on GPUs", rich_help_panel=SERVERS)
     ] = 30000,
     wait: Annotated[
-        int, typer.Option("--wait", min=1, help="Seconds until all has to be ready on GPUs", rich_help_panel=SERVERS)
+        int,
+        typer.Option(
+            "--wait", min=1, help="Seconds until all servers on GPUs have to be ready", rich_help_panel=SERVERS
+        ),
     ] = 3600,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the commands and start nothing", rich_help_panel=SERVERS)
@@ -150,7 +155,7 @@ def down(json: Json = False) -> None:
 
 
 def _tell_elsewhere() -> None:
-    """Whoever shares a home between machines may have meant another one's pair."""
+    """Name other machines that have a pair, since machines with a shared home directory are easily confused."""
     from specreason_sgl.servers import pairs
 
     if hosts := pairs.elsewhere():
@@ -158,8 +163,8 @@ def _tell_elsewhere() -> None:
 
 
 def _embedded(replicas: int, not_for_it: list[str]) -> Wanted:
-    from specreason_sgl.cli.pair import embedded_models
     from specreason_sgl.servers import pairs
+    from specreason_sgl.servers.opening import embedded_models
 
     if not_for_it:
         raise UsageError(

@@ -4,82 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
-from itertools import pairwise
 from pathlib import Path
-from platform import python_version
 from typing import Any
 
+from specreason_sgl.api import opened, solve_into
 from specreason_sgl.cli.listing import tell_remarks
-from specreason_sgl.cli.packages import need
-from specreason_sgl.cli.pair import PairOptions, open_pair
-from specreason_sgl.evaluation.choice import is_choice
-from specreason_sgl.evaluation.grading import Grader
-from specreason_sgl.events import Event, Noticed, SolveEnded, SolveFailed
-from specreason_sgl.lang.loading import find, load
-from specreason_sgl.runs.diff import repeatability
+from specreason_sgl.events import Noticed, SolveFailed
+from specreason_sgl.lang.knobs import set_knobs
+from specreason_sgl.lang.loading import load
+from specreason_sgl.packages import need
+from specreason_sgl.runs.provenance import command_line, versions
 from specreason_sgl.runs.store import Problem, RunConfig, SolveRecord, new_folder, writing
+from specreason_sgl.servers.opening import PairOptions
 from specreason_sgl.settings import Settings
 from specreason_sgl.view.display import choose, console, is_screen, open_display
 from specreason_sgl.view.output import say
-
-REPORTED = (
-    "model_path",
-    "served_model_name",
-    "attention_backend",
-    "dtype",
-    "tp_size",
-    "replicas",
-    "context_length",
-    "mem_fraction_static",
-    "max_total_tokens",
-    "speculative_algorithm",
-    "enable_deterministic_inference",
-    "version",
-)
-
-
-def command_line(arguments: Sequence[str]) -> list[str]:
-    """A command's arguments as they may be stored and shown: without a key."""
-    option, hidden = "--api-key", "***"
-    return [
-        hidden if before == option else f"{option}={hidden}" if each.startswith(f"{option}=") else each
-        for before, each in pairwise(["", *arguments])
-    ]
-
-
-def versions() -> dict[str, str]:
-    """The versions a run depends on."""
-    found = {"python": python_version()}
-    for package in ("specreason_sgl", "sglang", "torch", "flashinfer-python"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def describe(pair: Any) -> dict[str, Any]:
-    """What the servers say of themselves, without their keys."""
-    told = {}
-    for endpoint in (pair.base, pair.small):
-        if endpoint is not None:
-            info = endpoint.server_info()
-            told[endpoint.role] = {name: info[name] for name in REPORTED if info.get(name) is not None}
-    return told
-
-
-def judge_version(pair: Any) -> str | None:
-    """The version of the words that a pair is asked in."""
-    return next((one.chat.prompts.version for one in (pair.base, pair.small) if one is not None), None)
-
-
-def are_deterministic(servers: dict[str, Any]) -> bool:
-    """Whether all servers run with deterministic inference."""
-    return bool(servers) and all(told.get("enable_deterministic_inference") for told in servers.values())
 
 
 def solve_one(
@@ -93,53 +35,29 @@ def solve_one(
     out: Path | None,
 ) -> int:
     """Solve a problem live, store it, and return the exit code."""
-    need("sglang")
+    need("sglang", "torch")
     mode = choose(display, stdout_isatty=is_screen(sys.stdout), env=os.environ)
-    name = find(program).stem
+    loaded = load(program)
+    knobs = set_knobs(loaded.knobs, parameters, loaded.name)
     config = RunConfig(
         created=datetime.now(UTC),
-        program=name,
+        program=loaded.name,
         pair=options.label,
         settings=settings.model_dump(),
-        parameters=dict(parameters),
+        parameters=knobs,
         versions=versions(),
         command=command_line(sys.argv[1:]),
     )
-    folder = out or new_folder(Path(os.environ.get("SPECREASON_RUNS") or "runs"), name)
+    folder = out or new_folder(Path(os.environ.get("SPECREASON_RUNS") or "runs"), loaded.name)
     with ExitStack() as stack:
         run = stack.enter_context(writing(folder, config))
         tell_remarks(run)
         with console(sys.stderr).status("connecting") as status:
-            pair = stack.enter_context(open_pair(options, status.update))
-            loaded = load(program)
-            servers = describe(pair)
-            expected = repeatability(
-                temperature=settings.temperature,
-                concurrency=1,
-                deterministic=are_deterministic(servers),
-                overlapping=loaded.overlaps,
-                timed=settings.back_off,
-                stock=loaded.is_stock,
-            )
-            run.note_servers(
-                config.model_copy(update={"repeatability": expected, "judge_version": judge_version(pair)}), servers
-            )
-        from specreason_sgl.lang.solve import solve
-
-        grader = stack.enter_context(Grader("choice" if is_choice(problem.question, problem.answer) else "math"))
+            pair = stack.enter_context(opened(options, status.update, twice_ends_the_process=True))
         with open_display(mode, title=loaded.name) as sink:
-
-            def hear(event: Event) -> None:
-                if not isinstance(event, SolveEnded):  # told when it is graded
-                    sink(event)
-
-            for server in (pair.base, pair.small):
-                if server is not None:
-                    server.patience.say = lambda message: sink(Noticed(message=message))
-            record = solve(problem, loaded, pair, settings, sink=hear, stream=mode == "rich", parameters=parameters)
-            record = grader.graded(record)
-            sink(record.events[-1])
-        run.append(record)
+            for server in pair:
+                server.watch.say = lambda message: sink(Noticed(message=message))
+            record = solve_into(run, config, problem, loaded, pair, settings, knobs, sink=sink, stream=mode == "rich")
     if mode != "none":
         say(f"run: {folder}", err=True)
         say(f"hint: `specreason replay {folder}` shows it again", err=True)
