@@ -15,9 +15,9 @@ from specreason_sgl.runs.store import SolveRecord, read_run
 from specreason_sgl.view.batch_view import BatchLook, BatchState, SolveKey, batch_frame
 from specreason_sgl.view.compare import Side, compare_frame
 from specreason_sgl.view.export import picture
-from specreason_sgl.view.listing import Solved
+from specreason_sgl.view.listing import EndedSolve
 from specreason_sgl.view.replay import stretched
-from specreason_sgl.view.solve_view import Look, frame
+from specreason_sgl.view.solve_view import Look, solve_frame
 from specreason_sgl.view.state import SolveState
 
 FOLDER = Path(__file__).parent / "pictures"
@@ -34,7 +34,7 @@ def live(record: SolveRecord, height: int) -> str:
     place = min(rejections, key=lambda place: abs(place - TOLD * len(events)), default=int(TOLD * len(events)))
     seen = events[: place + 16]
     look = Look(width=WIDTH, height=height, now=seen[-1].at, title=f"{record.mode} · {record.problem.id}")
-    return picture(frame(SolveState.of(seen), look), "specreason run", WIDTH)
+    return picture(solve_frame(SolveState.of(seen), look), "specreason run", WIDTH)
 
 
 def batch(records: Sequence[SolveRecord], height: int) -> str:
@@ -56,7 +56,7 @@ def batch(records: Sequence[SolveRecord], height: int) -> str:
             if begin + event.at <= now:
                 state.heard(key, event)
         if begin + events[-1].at <= now:
-            state.finished(Solved.of(record))
+            state.finished(EndedSolve.of(record))
             state.tick(begin + events[-1].at)
     state.tick(now)
     look = BatchLook(
