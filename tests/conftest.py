@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+
+hypothesis.settings.register_profile("quick", max_examples=20)
 
 WANTED = re.compile(r"No module named '(sglang|torch|transformers|tokenizers|datasets)|the package `(sglang|datasets)`")
 """How a test says that it needs what is only installed where SGLang is."""

@@ -50,6 +50,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[object, ..
         return told(execute(tmp_path_factory.mktemp("calm") / "run", make_job(36), pair))
 
 
+@pytest.mark.slow
 def test_every_problem_is_there_once_with_the_answer_it_has_without_faults(
     tmp_path: Path, calm: dict[str, tuple[object, ...]]
 ) -> None:
@@ -112,6 +113,7 @@ def test_a_call_that_always_fails_is_an_error_row_and_the_others_go_on(tmp_path:
     assert "sent 5 times in vain" in str(failed[0].tally.error)
 
 
+@pytest.mark.slow
 def test_a_server_that_comes_back_only_costs_time(tmp_path: Path, calm: dict[str, tuple[object, ...]]) -> None:
     with story_pair(STORIES, seconds=0.01) as (pair, _, servers):
         said: list[str] = []
@@ -137,6 +139,7 @@ def test_a_server_that_comes_back_only_costs_time(tmp_path: Path, calm: dict[str
     assert sum("is back after" in line for line in said) == 2
 
 
+@pytest.mark.slow
 def test_a_server_that_stays_away_ends_the_run_and_the_rest_is_owed(
     tmp_path: Path, calm: dict[str, tuple[object, ...]]
 ) -> None:

@@ -136,6 +136,7 @@ def test_a_judge_with_next_to_no_mass_on_the_digits_is_heard_and_shown() -> None
     assert scored.missing_mass == pytest.approx(1.0)  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_a_trace_of_many_steps_takes_time_in_proportion() -> None:
     def seconds(count: int) -> float:
         script: list[object] = [*(Reply(f"s{n}", tokens=1) for n in range(count - 1)), Reply("e", closes=True)]

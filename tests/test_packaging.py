@@ -201,6 +201,7 @@ def traces(folder: Path) -> None:
     (folder / "problems.jsonl").write_text(json.dumps({"id": "0", "question": "2 + 4?", "answer": "6"}) + "\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", [MAC, WINDOWS], ids=["macOS", "Windows"])
 def test_stored_runs_are_read_where_nothing_can_ask_a_model(
     installation: Path, tmp_path: Path, where: dict[str, str]
@@ -213,6 +214,7 @@ def test_stored_runs_are_read_where_nothing_can_ask_a_model(
     assert (tmp_path / "trace.html").stat().st_size > 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", WITHOUT.values(), ids=WITHOUT)
 def test_what_asks_a_model_says_in_a_line_what_is_missing(
     installation: Path, tmp_path: Path, where: dict[str, str]
@@ -240,6 +242,7 @@ def carried() -> Iterator[tuple[str, Path]]:
                 yield place + path.relative_to(ROOT).as_posix(), path
 
 
+@pytest.mark.slow
 def test_the_wheel_carries_every_file_and_the_source_distribution_too(built: Path) -> None:
     (wheel,), (source,) = built.glob("*.whl"), built.glob("*.tar.gz")
     with zipfile.ZipFile(wheel) as archive:
@@ -252,6 +255,7 @@ def test_the_wheel_carries_every_file_and_the_source_distribution_too(built: Pat
     assert {"pyproject.toml", "CITATION.cff", "CONTRIBUTING.md", "README.md", "LICENSE"} <= names
 
 
+@pytest.mark.slow
 def test_the_installed_package_is_not_the_checkout(installation: Path, tmp_path: Path) -> None:
     code = "import specreason_sgl, sys; print(specreason_sgl.__file__); print(*sys.path, sep='\\n')"
     found = subprocess.run(
@@ -263,6 +267,7 @@ def test_the_installed_package_is_not_the_checkout(installation: Path, tmp_path:
     assert str(ROOT) not in path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "words"),
     [
@@ -285,6 +290,7 @@ def test_the_wheels_commands_work(installation: Path, tmp_path: Path, command: l
     assert words in done.stdout
 
 
+@pytest.mark.slow
 def test_the_wheels_programs_are_found(installation: Path, tmp_path: Path) -> None:
     code = "from specreason_sgl.lang.loading import find, is_stock, stock; print(*(is_stock(find(n)) for n in stock()))"
     done = subprocess.run(

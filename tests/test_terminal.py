@@ -200,6 +200,7 @@ def test_a_live_solve_is_shown_and_its_trace_stays() -> None:
         assert words in stays
 
 
+@pytest.mark.slow
 def test_keys_open_a_rejected_draft_and_leaving_the_view_does_not_end_the_run() -> None:
     with Terminal(PRELUDE + SOLVE.format(wait=2.5) + 'print("the run is over")') as terminal:
         terminal.read("= right")
@@ -256,6 +257,7 @@ def test_without_colours_the_words_are_still_there() -> None:
     assert not any(f"\x1b[{number}m" in terminal.seen for number in range(30, 38))
 
 
+@pytest.mark.slow
 def test_a_batch_is_watched_and_a_trace_opened() -> None:
     with Terminal(PRELUDE + BATCH.format(wait=4)) as terminal:
         terminal.read("2 in flight")
