@@ -286,7 +286,7 @@ def solve_into(
     stream: bool = False,
 ) -> SolveRecord:
     """Solve a problem, grade the answer, and store the solve if a run is given."""
-    from specreason_sgl.lang.knobs import set_knobs
+    from specreason_sgl.lang.knobs import as_json, set_knobs
     from specreason_sgl.lang.solving import solve as carry_out
     from specreason_sgl.runs import provenance
     from specreason_sgl.runs.diff import repeatability
@@ -302,7 +302,7 @@ def solve_into(
             timed=bool(knobs.get("back_off")),
             stock=program.is_stock,
         )
-        known = {"repeatability": expected, "parameters": knobs, **provenance.prompts(pair.models, settings)}
+        known = {"repeatability": expected, "parameters": as_json(knobs), **provenance.prompts(pair.models, settings)}
         run.note_servers(config.model_copy(update=known), servers)
 
     def hear(event: Event) -> None:

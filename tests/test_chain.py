@@ -139,6 +139,26 @@ def test_a_program_ends_a_chain_for_a_reason_of_its_own() -> None:
     assert [(e.reason, e.steps, e.tokens) for e in told(chain, ThinkingEnded)] == [("sure enough", 1, 1)]
 
 
+def test_the_first_reason_to_end_stands() -> None:
+    chain = grown("one")
+    chain.end("closed")
+    chain.end("sure enough")
+
+    assert chain.ended == "closed"
+    assert len(told(chain, ThinkingEnded)) == 1
+
+
+def test_a_chain_that_is_cut_has_the_room_of_what_is_left() -> None:
+    chain = grown("one", "two", answer_tokens=100)
+    chain.solve.models["base"].context = 1000
+    chain.held(900)
+    assert chain.place() is None
+
+    chain.cut(1, "too long")
+
+    assert chain.place() is not None
+
+
 def test_calls_of_one_place_are_told_apart_by_their_attempt() -> None:
     place = grown("one").place()
     assert place is not None

@@ -531,3 +531,24 @@ def mine(s, solve):
         ("verifier", "verify"),
         ("base", "answer"),
     ]
+
+
+def test_knobs_of_any_type_are_told_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("""
+from datetime import date
+from pathlib import Path
+import sglang as sgl
+
+@sgl.function
+def mine(s, solve, threshold: str = "high", score: int = 3, since: date = date(2026, 1, 1), where: Path = Path("a/b")):
+    s += solve.opening("base") + sgl.gen("answer", max_tokens=8)
+    return solve.answer(s, solve.chain())
+""")
+    record, *_ = run([], [ANSWER], program=str(path), since="2026-02-03")
+    started = record.events[0]
+
+    assert isinstance(started, SolveStarted)
+    assert (started.threshold, started.score_rule) == (None, None)
+    assert started.parameters == {"threshold": "high", "score": 3, "since": "2026-02-03", "where": "a/b"}
+    assert SolveRecord.model_validate_json(record.model_dump_json()) == record

@@ -13,7 +13,7 @@ from typing import Any
 from specreason_sgl.api import opened, solve_into
 from specreason_sgl.cli.listing import tell_remarks
 from specreason_sgl.events import Noticed, SolveFailed
-from specreason_sgl.lang.knobs import set_knobs
+from specreason_sgl.lang.knobs import as_json, set_knobs
 from specreason_sgl.lang.loading import load
 from specreason_sgl.packages import need
 from specreason_sgl.runs.provenance import command_line, versions
@@ -44,7 +44,7 @@ def solve_one(
         program=loaded.name,
         pair=options.label,
         settings=settings.model_dump(),
-        parameters=knobs,
+        parameters=as_json(knobs),
         versions=versions(),
         command=command_line(sys.argv[1:]),
     )

@@ -28,7 +28,7 @@ from specreason_sgl.engine.watch import WAIT_S
 from specreason_sgl.errors import UsageError
 from specreason_sgl.evaluation.datasets import DatasetSpec
 from specreason_sgl.files import read_toml
-from specreason_sgl.lang.knobs import set_knobs
+from specreason_sgl.lang.knobs import as_json, set_knobs
 from specreason_sgl.settings import Settings
 from specreason_sgl.tables import complaint, put
 
@@ -259,7 +259,7 @@ def _with_knobs(mode: Mode, shared: Mapping[str, Any], programs: Mapping[str, Pr
         knobs = set_knobs(known, given | late, programs[mode.program].name)
     except UsageError as error:
         raise UsageError(f"mode `{mode.name}`: {error}", hint=error.hint) from error
-    return mode.model_copy(update={"parameters": {name: knobs[name] for name in knobs if name not in late}})
+    return mode.model_copy(update={"parameters": as_json({name: knobs[name] for name in knobs if name not in late})})
 
 
 def filled_in(stored: Any, programs: Mapping[str, Program]) -> Any:

@@ -84,6 +84,8 @@ class Chain:
         self._is_supposed = is_supposed
         self.steps: list[str] = []
         """The text of each step."""
+        self.tokens = 0
+        """The thinking tokens in it."""
         self.ended: EndOfThinking | None = None
         """Why the thinking ended; None while it goes on."""
         self._pieces: list[_Piece] = []
@@ -91,11 +93,6 @@ class Chain:
         """Tokens of the longest prompt that a model was given of this chain, with what the model wrote after it."""
         self._stalled = 0
         self._is_counting = False
-
-    @property
-    def tokens(self) -> int:
-        """The thinking tokens in it."""
-        return sum(piece.tokens for piece in self._pieces)
 
     @property
     def delimiter(self) -> str:
@@ -230,7 +227,7 @@ class Chain:
                 plain text.
         """
         text = text if vouched else neutralise(text, self.solve.control)
-        self._pieces.append(_Piece(len(self.steps), text, tokens))
+        self._append(_Piece(len(self.steps), text, tokens))
         self._emit(TextAdded(step=len(self.steps), author=author, text=text, tokens=tokens))
         return text
 
@@ -249,7 +246,8 @@ class Chain:
             raise ValueError(msg)
         del self.steps[keep:]
         self._pieces = [piece for piece in self._pieces if piece.step < keep]
-        self.ended, self._stalled, self._is_counting = None, 0, False
+        self.tokens = sum(piece.tokens for piece in self._pieces)
+        self.ended, self._held, self._stalled, self._is_counting = None, 0, 0, False
         self._emit(StepsCut(keep=keep, reason=why))
 
     def fork(self) -> Chain:
@@ -261,7 +259,9 @@ class Chain:
         return self._copied_to(Chain(self.solve, self.number, is_supposed=True))
 
     def end(self, why: EndOfThinking) -> None:
-        """End the thinking, with one of the usual reasons or a word of the program's own."""
+        """End the thinking, with one of the usual reasons or a word of the program's own; the first reason stands."""
+        if self.ended is not None:
+            return
         self.ended = why
         self._emit(ThinkingEnded(reason=why, steps=len(self.steps), tokens=self.tokens))
 
@@ -275,16 +275,20 @@ class Chain:
 
     def _copied_to(self, other: Chain) -> Chain:
         other.steps, other._pieces = list(self.steps), list(self._pieces)
-        other._held, other._stalled = self._held, self._stalled
-        other._is_counting, other.ended = self._is_counting, self.ended
+        other.tokens, other.ended = self.tokens, self.ended
+        other._held, other._stalled, other._is_counting = self._held, self._stalled, self._is_counting
         return other
 
     def _grow(self, text: str, tokens: int, author: Author, *, closes: bool) -> None:
         step = len(self.steps)
-        self._pieces.append(_Piece(step, text + self.delimiter if text else "", tokens))
+        self._append(_Piece(step, text + self.delimiter if text else "", tokens))
         if text:
             self.steps.append(text)
             self._emit(StepTaken(step=step, author=author, text=text, tokens=tokens, closes=closes))
+
+    def _append(self, piece: _Piece) -> None:
+        self._pieces.append(piece)
+        self.tokens += piece.tokens
 
     def _emit(self, event: Event) -> None:
         if not self._is_supposed:

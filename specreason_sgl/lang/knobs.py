@@ -24,6 +24,7 @@ from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import to_jsonable_python
 
 from specreason_sgl.errors import UsageError
 from specreason_sgl.tables import complaint
@@ -132,6 +133,12 @@ def set_knobs(known: Mapping[str, Knob], given: Mapping[str, Any], program: str)
                 f"parameter `{name}` of the program `{program}`: {wrong}", hint=knob.meaning or None
             ) from error
     return values
+
+
+def as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of knobs as a run stores them: as JSON, or as text where JSON has no form for them."""
+    made: dict[str, Any] = to_jsonable_python(dict(values), fallback=str, serialize_unknown=True)
+    return made
 
 
 def _meanings(function: Callable[..., Any]) -> dict[str, str]:

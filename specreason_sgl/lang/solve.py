@@ -30,6 +30,7 @@ from specreason_sgl.events import (
     TextStreamed,
 )
 from specreason_sgl.lang.chain import Chain, Place, chain_opened
+from specreason_sgl.lang.knobs import as_json
 from specreason_sgl.lang.scope import Scope
 from specreason_sgl.lang.states import check
 from specreason_sgl.settings import Settings
@@ -119,16 +120,17 @@ class Solve:
         self._openings: dict[Role, str] = {}
         self._lock = threading.RLock()
         self._began = time.perf_counter()
-        knobs = dict(knobs or {})
-        self._threshold: float | None = knobs.get("threshold")
+        shown = as_json(knobs or {})
+        threshold, rule = shown.get("threshold"), shown.get("score")
+        self._threshold = float(threshold) if isinstance(threshold, int | float) else None
         self.emit(
             SolveStarted(
                 question=problem.question,
                 program=program,
                 budget=settings.budget,
                 threshold=self._threshold,
-                score_rule=knobs.get("score"),
-                parameters=knobs,
+                score_rule=rule if isinstance(rule, str) else None,
+                parameters=shown,
             )
         )
 
