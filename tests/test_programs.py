@@ -6,6 +6,7 @@ import inspect
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from batches import carry_out
@@ -36,6 +37,7 @@ from specreason_sgl.testing import Reply, ScriptedBackend
 from specreason_sgl.text.prompts import EMBEDDED
 from specreason_sgl.text.scoring import LEAST
 
+ROOT = Path(__file__).parents[1]
 PROBLEM = Problem(id="sum", question="What is 2 + 2?", answer="4")
 ANSWER = Reply("So \\boxed{4}.")
 
@@ -552,3 +554,34 @@ def mine(s, solve, threshold: str = "high", score: int = 3, since: date = date(2
     assert (started.threshold, started.score_rule) == (None, None)
     assert started.parameters == {"threshold": "high", "score": 3, "since": "2026-02-03", "where": "a/b"}
     assert SolveRecord.model_validate_json(record.model_dump_json()) == record
+
+
+def page(name: str, begins: str) -> str:
+    """The example of a page that begins with a comment."""
+    blocks = (ROOT / name).read_text(encoding="utf-8").split("```python\n")[1:]
+    return next(block.split("```")[0] for block in blocks if block.startswith(begins))
+
+
+def test_the_program_of_the_readme_is_short_and_takes_the_longer_draft(tmp_path: Path) -> None:
+    text = page("README.md", "# longer.py")
+    path = tmp_path / "longer.py"
+    path.write_text(text)
+    drafts = [Reply("Two."), Reply("Two and two."), Reply(""), Reply(""), Reply("No."), Reply("Five.", closes=True)]
+    own = [Reply("Add."), 8, Reply("So four."), 2, Reply("Four.", closes=True), ANSWER]
+    record, *_ = run(drafts, own, program=str(path), first_n=1)
+
+    assert sum(bool(line.strip()) and not line.startswith("#") for line in text.splitlines()) <= 25
+    assert record.tally.error is None
+    assert steps(record) == [("base", "Add."), ("small", "Two and two."), ("base", "So four."), ("base", "Four.")]
+    assert record.tally.answer == "4"
+
+
+def test_the_program_of_the_page_and_its_test_do_what_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("brief.py").write_text(page("docs/programs.md", "# brief.py"))
+    room: dict[str, Any] = {}
+    exec(compile(page("docs/programs.md", "from specreason_sgl.lang.loading"), "page", "exec"), room)  # noqa: S102
+
+    room["test_a_rejected_draft_is_written_by_the_base_model"]()
