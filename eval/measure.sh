@@ -19,7 +19,7 @@ up() {
     if [ "$1" != embedded ]; then
         specreason up --pair "$1" $dummy >&2
     elif command -v nvidia-smi > /dev/null; then
-        specreason up --base "$package/pair/base" --small "$package/pair/small" --context 4096 >&2
+        specreason up --base "$package/embedded/base" --small "$package/embedded/small" --context 4096 >&2
     else
         specreason up --pair embedded >&2
     fi
