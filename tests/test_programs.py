@@ -566,8 +566,15 @@ def test_the_program_of_the_readme_is_short_and_takes_the_longer_draft(tmp_path:
     text = page("README.md", "# longer.py")
     path = tmp_path / "longer.py"
     path.write_text(text)
-    drafts = [Reply("Two."), Reply("Two and two."), Reply(""), Reply(""), Reply("No."), Reply("Five.", closes=True)]
-    own = [Reply("Add."), 8, Reply("So four."), 2, Reply("Four.", closes=True), ANSWER]
+    drafts: list[object] = [
+        Reply("Two."),
+        Reply("Two and two."),
+        Reply(""),
+        Reply(""),
+        Reply("No."),
+        Reply("Five.", closes=True),
+    ]
+    own: list[object] = [Reply("Add."), 8, Reply("So four."), 2, Reply("Four.", closes=True), ANSWER]
     record, *_ = run(drafts, own, program=str(path), first_n=1)
 
     assert sum(bool(line.strip()) and not line.startswith("#") for line in text.splitlines()) <= 25
