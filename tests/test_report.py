@@ -461,3 +461,10 @@ def test_the_command_line_answers_without_the_engine() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+def test_a_report_says_what_the_knobs_of_each_mode_were(run: Run) -> None:
+    lines = [line for line in provenance(report_run(run)) if line.startswith("knobs of ")]
+
+    assert any("threshold 7.0, score greedy, first_n 0" in line for line in lines)
+    assert not any(line.startswith("knobs of base:") for line in lines)

@@ -126,6 +126,11 @@ def provenance(report: Report) -> list[str]:
     lines += [f"hardware: {_flat(extra['hardware'])}"] if extra.get("hardware") else []
     lines += [f"{role} server: {_flat(told)}" for role, told in config.servers.items()]
     lines += [f"settings: {_flat(config.settings)}"] if config.settings else []
+    lines += [f"knobs: {_flat(config.parameters)}"] if config.parameters else []
+    modes = (extra.get("job") or {}).get("modes") if isinstance(extra.get("job"), dict) else None
+    for mode in modes if isinstance(modes, list) else ():
+        if isinstance(mode, dict) and isinstance(knobs := mode.get("parameters"), dict) and knobs:
+            lines.append(f"knobs of {mode.get('name')}: {_flat(knobs)}")
     return lines
 
 
