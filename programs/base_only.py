@@ -14,7 +14,8 @@ def think(s, chain):
 def base_only(s, solve):
     """Think, then answer."""
     chain = solve.chain()
-    chain.think(solve.read(think.run(chain, backend=solve.base, **solve.sampling), "think", chain))
+    if not chain.ended:
+        chain.think(solve.read(think.run(chain, backend=solve.base, **solve.sampling), "think", chain))
     s += chain.closed("base")
-    s += sgl.gen("answer", max_tokens=solve.settings.answer_tokens)
+    s += sgl.gen("answer", **solve.answering)
     return solve.answer(s, chain)

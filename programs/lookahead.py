@@ -43,5 +43,5 @@ def lookahead(
                 kept = solve.read(base, "regenerate", place)
             chain.take(place, kept)
     s += chain.closed("base")
-    s += sgl.gen("answer", max_tokens=solve.settings.answer_tokens)
+    s += sgl.gen("answer", **solve.answering)
     return solve.answer(s, chain)

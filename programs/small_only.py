@@ -16,7 +16,8 @@ def think(s, chain):
 def small_only(s, solve):
     """Think, then answer."""
     chain = solve.chain()
-    chain.think(solve.read(think.run(chain, backend=solve.small, **solve.sampling), "think", chain))
+    if not chain.ended:
+        chain.think(solve.read(think.run(chain, backend=solve.small, **solve.sampling), "think", chain))
     s += chain.closed("small")
-    s += sgl.gen("answer", max_tokens=solve.settings.answer_tokens)
+    s += sgl.gen("answer", **solve.answering)
     return solve.answer(s, chain)

@@ -62,5 +62,5 @@ def specreason(
             kept = solve.read(base, "regenerate", place)
         chain.take(place, kept)
     s += chain.closed("base")
-    s += sgl.gen("answer", max_tokens=solve.settings.answer_tokens)
+    s += sgl.gen("answer", **solve.answering)
     return solve.answer(s, chain)

@@ -1,6 +1,7 @@
 """What can go wrong, as exceptions that carry an exit code and a hint.
 
-Exit codes: 0 done, 1 not solved or failed problems, 2 usage, 3 server unreachable, 130 interrupted.
+Exit codes: 0 done, 1 not solved or failed problems, 2 usage or a call that a server refuses, 3 server
+unreachable, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -34,3 +35,9 @@ class ServerUnreachable(SpecReasonError):
 
 class CallFailed(SpecReasonError):
     """A call to a model failed, so the solve it belongs to cannot go on."""
+
+
+class CallRefused(CallFailed):
+    """A server does not take what a call asks for, such as a prompt that is too long; sending it again is no use."""
+
+    exit_code = 2

@@ -106,8 +106,8 @@ class ScriptedBackend(SglBackend):
         if not isinstance(reply, Reply):
             msg = f"the script of the {self.role} model has {reply!r} where a generation was asked for"
             raise TypeError(msg)
-        if self._listen and reply.text:
-            self._listen(self.role, reply.text)
+        if reply.text and (hear := self._listen and self._listen(self.role, str(s.filling))):
+            hear(reply.text)
         ends = (stop for stop in sampling_params.stop if stop != THINK_CLOSE)
         matched = THINK_CLOSE if reply.closes else next(ends, DELIMITER)
         finish = {"type": "length"} if reply.length else {"type": "stop", "matched": matched}

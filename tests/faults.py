@@ -329,7 +329,7 @@ def _text(tokens: Iterable[int]) -> str:
 def _rendered(messages: Iterable[dict[str, str]]) -> str:
     """As `specreason_sgl.testing.CHAT` has it."""
     marks = {"user": "[user]", "assistant": "[assistant]"}
-    turns = [marks[each["role"]] + each["content"] for each in messages]
+    turns = [marks.get(each["role"], f"[{each['role']}]") + each["content"] for each in messages]
     return "".join(turns) + "[assistant]"
 
 

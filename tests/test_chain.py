@@ -148,6 +148,14 @@ def test_the_first_reason_to_end_stands() -> None:
     assert len(told(chain, ThinkingEnded)) == 1
 
 
+def test_without_a_budget_a_chain_and_its_forks_have_ended_before_they_begin() -> None:
+    chain = solving(budget=0).chain()
+    other = chain.fork()
+
+    assert list(chain.places()) == list(other.places()) == []
+    assert [(e.chain, e.reason, e.steps, e.tokens) for e in told(chain, ThinkingEnded)] == [(0, "budget", 0, 0)]
+
+
 def test_a_chain_that_is_cut_has_the_room_of_what_is_left() -> None:
     chain = grown("one", "two", answer_tokens=100)
     chain.solve.models["base"].context = 1000
@@ -204,7 +212,7 @@ def test_a_vote_gives_the_answer_that_most_agree_on() -> None:
         answers = []
         for chain in (first := solve.chain(), first.fork(), first.fork()):
             asked = s.fork(1)[0]
-            asked += chain.closed("base") + sgl.gen(chain.named("answer"), max_tokens=9)
+            asked += chain.closed("base") + sgl.gen(chain.named("answer"), **solve.answering)
             answers.append(solve.answer(asked, chain))
         return solve.vote(answers)
 

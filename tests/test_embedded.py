@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -20,8 +21,8 @@ import urllib3
 from specreason_sgl.embedded import stories
 from specreason_sgl.embedded.evaluate import auroc
 from specreason_sgl.engine.backend import Endpoint
-from specreason_sgl.errors import ServerUnreachable, UsageError
-from specreason_sgl.events import CallMade, StepScored, StepTaken
+from specreason_sgl.errors import CallRefused, ServerUnreachable, UsageError
+from specreason_sgl.events import AnswerWritten, CallMade, SolveFailed, StepScored, StepTaken
 from specreason_sgl.lang import loading
 from specreason_sgl.lang.chain import MARGIN
 from specreason_sgl.lang.pair import Pair
@@ -267,12 +268,65 @@ def test_a_question_that_nearly_fills_the_context_leaves_room_for_the_answer(pai
     assert 0 < record.tally.thinking_tokens < left + tokens(2) - tokens(1)
 
 
-def test_a_question_too_long_for_the_context_fails_with_a_line(pair: Pair) -> None:
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_question_too_long_for_the_context_fails_with_a_line(pair: Pair, *, stream: bool) -> None:
     problem = Problem(id="long", question="Mia has 2 apples. " * 3000)
-    record = solve(problem, loading.load("base_only"), pair, GREEDY)
+    record = solve(problem, loading.load("base_only"), pair, GREEDY, stream=stream)
 
     assert record.tally.outcome == "failed"
     assert "\n" not in (record.tally.error or "\n")
+    assert [event.exit_code for event in record.events if isinstance(event, SolveFailed)] == [CallRefused.exit_code]
+
+
+def answered(
+    pair: Pair, seed: int, program: str = "specreason", *, stream: bool = False, **settings: Any
+) -> SolveRecord:
+    problem = Problem(id=str(seed), question=stories.story(seed).question)
+    limits = Settings(**{**GREEDY.model_dump(), **settings})
+    return solve(problem, loading.load(program), pair, limits, stream=stream)
+
+
+def text_of(record: SolveRecord) -> str:
+    assert record.tally.error is None
+    (written,) = [event for event in record.events if isinstance(event, AnswerWritten)]
+    assert not written.truncated
+    return written.text
+
+
+def test_an_answer_is_held_to_a_schema_an_expression_or_a_stop_and_the_thinking_is_not(pair: Pair) -> None:
+    number = {"type": "integer", "minimum": 0, "maximum": 999}
+    schema = {"type": "object", "properties": {"n": number}, "required": ["n"], "additionalProperties": False}
+    as_json = answered(pair, 2, json_schema=json.dumps(schema))
+    by_pattern = answered(pair, 2, regex=r"It is [0-9]{1,3}!")
+    stopped = answered(pair, 2, stop="answer")
+
+    assert set(json.loads(text_of(as_json))) == {"n"}
+    assert re.fullmatch(r"It is [0-9]{1,3}!", text_of(by_pattern))
+    assert text_of(stopped) == "The"
+    assert steps(as_json) == steps(by_pattern) == steps(stopped) == steps(run(pair, 2))
+
+
+@pytest.mark.parametrize(
+    "form", [{"json_schema": '{"type": "nope"}'}, {"json_schema": '{"$ref": "#"}'}, {"regex": "(?=a)b"}]
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_form_that_a_server_cannot_hold_to_fails_its_own_solve_with_a_line(
+    pair: Pair, form: dict[str, str], *, stream: bool
+) -> None:
+    record = answered(pair, 2, stream=stream, budget=0, **form)
+
+    assert record.tally.outcome == "failed"
+    assert re.fullmatch("(the base server refused a call|sent 5 times in vain).*[Gg]rammar.*", record.tally.error or "")
+    assert text_of(answered(pair, 2)).startswith("The answer is")
+
+
+@pytest.mark.parametrize("program", ["specreason", "small_only"])
+def test_without_a_budget_a_real_model_answers_at_once(pair: Pair, program: str) -> None:
+    record = answered(pair, 2, program, budget=0)
+
+    assert text_of(record)
+    assert [event.kind for event in record.events if isinstance(event, CallMade)] == ["answer"]
+    assert (record.tally.ended, record.tally.thinking_tokens) == ("budget", 0)
 
 
 def test_streaming_changes_nothing_but_what_is_heard(pair: Pair) -> None:

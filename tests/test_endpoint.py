@@ -20,7 +20,7 @@ from sglang.lang.interpreter import StreamExecutor
 from specreason_sgl.engine import selection
 from specreason_sgl.engine.backend import Endpoint
 from specreason_sgl.engine.connections import Call, _Used
-from specreason_sgl.errors import CallFailed, ServerUnreachable, SpecReasonError, UsageError
+from specreason_sgl.errors import CallFailed, CallRefused, ServerUnreachable, SpecReasonError, UsageError
 from specreason_sgl.evaluation.modes import Server
 from specreason_sgl.lang.backend import Backend
 from specreason_sgl.lang.scope import CANCELLED, Scope
@@ -106,6 +106,11 @@ def fake() -> Iterator[Fake]:
     served.thread.join()
 
 
+def aborted(status: int, message: str) -> dict[str, Any]:
+    finish = {"type": "abort", "status_code": status, "message": message}
+    return {"text": "x", "meta_info": {**META, "finish_reason": finish}}
+
+
 def generate(endpoint: Endpoint, prompt: str = "text", name: str = "out", **options: Any) -> tuple[Any, dict[str, Any]]:
     @sgl.function
     def program(s: Any) -> None:
@@ -133,7 +138,7 @@ def test_a_call_is_timed_and_connections_are_kept(fake: Fake) -> None:
 @pytest.mark.parametrize(
     ("misbehave", "error", "words"),
     [
-        (lambda h, _: reply(h, {"error": {"message": "too long"}}, 400), CallFailed, "too long"),
+        (lambda h, _: reply(h, {"error": {"message": "too long"}}, 400), CallRefused, "too long"),
         (lambda h, _: reply(h, b"oops", 500), CallFailed, "status 500"),
         (lambda h, _: reply(h, b"{not json"), CallFailed, "not JSON"),
         (lambda h, _: reply(h, {}, 401), UsageError, "API key"),
@@ -149,6 +154,29 @@ def test_misbehaviour_becomes_an_error_with_a_line(
 
     with pytest.raises(error, match=words):
         generate(endpoint)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "error", "words"),
+    [
+        ({"error": {"message": "too long", "code": 400}}, CallRefused, "base server refused a call: too long"),
+        ({"error": {"message": "later", "code": 503}}, CallFailed, "in vain.* failed with status 503: later"),
+        ({"error": "broken"}, CallFailed, "in vain.* broken"),
+        ([1], CallFailed, "in vain.* not JSON"),
+        (aborted(400, "no such grammar"), CallRefused, "base server refused a call: no such grammar"),
+        (aborted(503, "later"), CallFailed, "in vain.* failed with status 503: later"),
+    ],
+)
+def test_a_failure_that_streams_is_as_one_that_does_not(
+    fake: Fake, chunk: object, error: type[SpecReasonError], words: str
+) -> None:
+    fake.generate = lambda h, _: reply(h, f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n".encode())
+    heard: list[str] = []
+    base = Endpoint(fake.url, "base").within(Scope(), listen=lambda *_: heard.append)
+
+    with pytest.raises(error, match=words):
+        generate(base)
+    assert not heard, "what comes with it is not the model's"
 
 
 def test_a_silent_server_is_given_up(fake: Fake) -> None:
@@ -248,18 +276,19 @@ def test_streamed_text_is_heard_piece_by_piece_and_whole_at_the_end(fake: Fake) 
         reply(handler, raw.encode())
 
     fake.generate = stream
-    heard: list[tuple[str, str]] = []
-    text, _ = generate(Endpoint(fake.url, "small").within(Scope(), listen=lambda *piece: heard.append(piece)))
+    heard: list[tuple[str, str, str]] = []
+    small = Endpoint(fake.url, "small").within(Scope(), listen=lambda *call: lambda piece: heard.append((*call, piece)))
+    text, _ = generate(small, name="step")
 
     assert text == "abc"
-    assert [("small", "a"), ("small", "b"), ("small", "c")] == heard
+    assert [("small", "step", "a"), ("small", "step", "b"), ("small", "step", "c")] == heard
 
 
 def test_a_stream_that_ends_before_it_begins_is_an_error(fake: Fake) -> None:
     fake.generate = lambda h, _: reply(h, b"data: [DONE]\n\n")
 
     with pytest.raises(CallFailed, match="before it began"):
-        generate(Endpoint(fake.url, "small").within(Scope(), listen=lambda *_: None))
+        generate(Endpoint(fake.url, "small").within(Scope(), listen=lambda *_: lambda _: None))
 
 
 def test_every_call_of_a_seeded_solve_draws_numbers_of_its_own(fake: Fake) -> None:
@@ -457,7 +486,7 @@ def test_a_text_ends_at_its_first_stop_whichever_is_reported(
     told = {"text": text, "meta_info": {**META, "finish_reason": {"type": "stop", "matched": reported}}}
     fake.generate = lambda h, _: reply(h, sse([told]) if streams else told)
     heard: list[str] = []
-    listen = (lambda _, new: heard.append(new)) if streams else None
+    listen = (lambda *_: heard.append) if streams else None
     came, meta = generate(Endpoint(fake.url, "base").within(Scope(), listen=listen), stop=["\n\n", "</think>"])
 
     assert (came, meta["finish_reason"]) == (cut, {"type": "stop", "matched": matched})
@@ -483,7 +512,7 @@ def test_a_server_that_streams_pieces_is_understood(fake: Fake) -> None:
     fake.told = {"incremental_streaming_output": True}
     fake.generate = lambda h, _: reply(h, sse(pieces))
     heard: list[str] = []
-    text, meta = generate(Endpoint(fake.url, "small").within(Scope(), listen=lambda _, new: heard.append(new)))
+    text, meta = generate(Endpoint(fake.url, "small").within(Scope(), listen=lambda *_: heard.append))
 
     assert text == "aab"
     assert heard == ["a", "a", "b"]
@@ -509,7 +538,7 @@ def test_a_phrase_over_and_over_is_ended_while_it_streams(fake: Fake) -> None:
         handler.close_connection = True
 
     fake.generate = stream
-    text, meta = generate(Endpoint(fake.url, "small").within(Scope(), listen=lambda *_: None))
+    text, meta = generate(Endpoint(fake.url, "small").within(Scope(), listen=lambda *_: lambda _: None))
 
     assert 1000 <= len(text) < 2000
     assert meta["finish_reason"] == {"type": "repeat"}

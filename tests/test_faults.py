@@ -213,6 +213,21 @@ def test_one_caller_asks_and_all_others_wait() -> None:
     assert asked == 3 + 19
 
 
+def test_whether_a_server_is_away_is_known_without_asking_it() -> None:
+    there, said = False, list[str]()
+    watch = Watch("it", lambda: there, 10, said.append)
+    assert not watch.is_away
+
+    assert not watch.answers()
+    assert watch.is_away
+    assert not watch.answers()
+    there = True
+    assert watch.is_away, "nobody has asked"
+    assert watch.answers()
+    assert not watch.is_away
+    assert [line.split()[1] for line in said] == ["does", "is"], "it does not answer, it is back"
+
+
 def test_what_is_cancelled_is_aborted_on_its_server() -> None:
     with story_pair(STORIES, seconds=30, read_s=60) as (pair, _, servers):
         problem = Problem(id="0", question=STORIES[0].question)

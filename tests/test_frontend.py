@@ -144,7 +144,7 @@ def test_pieces_are_put_together(piecemeal: Endpoint) -> None:
     gen = sgl.gen("step", max_tokens=40, temperature=0, stop=[DELIMITER, THINK_CLOSE], return_logprob=True)
     whole = run(piecemeal, prompt, gen)
     heard: list[str] = []
-    streamed = run(piecemeal.within(Scope(), listen=lambda _, new: heard.append(new)), prompt, gen)
+    streamed = run(piecemeal.within(Scope(), listen=lambda *_: heard.append), prompt, gen)
 
     assert streamed["step"] == whole["step"] == "".join(heard)
     assert len(heard) > 3

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sglang as sgl
 from batches import carry_out
 from faults import story_pair
 
@@ -33,7 +34,7 @@ from specreason_sgl.lang.pair import Pair
 from specreason_sgl.lang.solving import solve
 from specreason_sgl.runs.store import Problem, SolveRecord
 from specreason_sgl.settings import Settings
-from specreason_sgl.testing import Reply, ScriptedBackend
+from specreason_sgl.testing import CHAT, Reply, ScriptedBackend
 from specreason_sgl.text.prompts import EMBEDDED
 from specreason_sgl.text.scoring import LEAST
 
@@ -270,14 +271,133 @@ def test_a_judge_without_mass_on_the_digits_fails_the_solve() -> None:
     assert "no usable score" in (record.tally.error or "")
 
 
-def test_text_streams_to_the_sink_and_stays_out_of_the_record() -> None:
+def streamed(
+    program: loading.Program, small: list[object], base: list[object], **parameters: object
+) -> list[tuple[int, int | None, str, str, str]]:
+    """Chain, step, kind, model and text of every piece; none of them is in the record."""
     heard: list[Event] = []
-    small, base = ScriptedBackend("small", [Reply("a", closes=True)]), ScriptedBackend("base", [9, ANSWER])
-    record = solve(PROBLEM, loading.load("specreason"), Pair(base, small), Settings(), sink=heard.append, stream=True)
+    servers = Pair(ScriptedBackend("base", base), ScriptedBackend("small", small))  # type: ignore[arg-type]
+    record = solve(PROBLEM, program, servers, Settings(), sink=heard.append, stream=True, parameters=parameters)
+    assert record.tally.error is None
+    assert not [event for event in record.events if isinstance(event, TextStreamed)]
+    return [(e.chain, e.step, e.kind, e.model, e.text) for e in heard if isinstance(e, TextStreamed)]
 
-    streamed = [e for e in heard if isinstance(e, TextStreamed)]
-    assert [("draft", 0, "a"), ("answer", None, "So \\boxed{4}.")] == [(e.kind, e.step, e.text) for e in streamed]
-    assert not [e for e in record.events if isinstance(e, TextStreamed)]
+
+def own(function: Any) -> loading.Program:
+    return loading.Program("own", sgl.function(function), "base", Path(__file__))
+
+
+def test_streamed_text_says_whose_it_is_and_what_for() -> None:
+    small, base = [Reply("One."), Reply("bad", closes=True)], [9, 0, Reply("Two.", closes=True), ANSWER]
+
+    assert streamed(loading.load("specreason"), [*small], [*base]) == [
+        (0, 0, "draft", "small", "One."),
+        (0, 1, "draft", "small", "bad"),
+        (0, 1, "regenerate", "base", "Two."),
+        (0, None, "answer", "base", "So \\boxed{4}."),
+    ]
+
+
+@pytest.mark.parametrize("model", ["small", "base"])
+def test_a_model_that_thinks_alone_streams_a_whole_chain(model: str) -> None:
+    script: list[object] = [Reply("One.\n\nTwo.", closes=True), ANSWER]
+
+    assert streamed(loading.load(f"{model}_only"), *(([], script) if model == "base" else (script, []))) == [
+        (0, None, "think", model, "One.\n\nTwo."),
+        (0, None, "answer", model, "So \\boxed{4}."),
+    ]
+
+
+def test_the_parts_of_a_step_stream_as_one_step() -> None:
+    small, base = [Reply("a"), Reply("b c", closes=True)], [9, ANSWER]
+
+    assert streamed(loading.load("specreason"), [*small], [*base], min_step_tokens=3)[:2] == [
+        (0, 0, "draft", "small", "a"),
+        (0, 0, "draft", "small", "b c"),
+    ]
+
+
+def test_several_chains_stream_under_their_own_numbers_and_kinds() -> None:
+    def program(s: Any, solve: Any) -> str:
+        first = solve.chain()
+        answers = []
+        for chain in (first, first.fork()):
+            place = chain.place()
+            for attempt in range(2):
+                tried = s.fork(1)[0]
+                tried += chain.prompt("base") + sgl.gen(place.named("try_3", attempt), stop=place.stops, max_tokens=4)
+                written = solve.read(tried, "try_3", place, attempt)
+            chain.take(place, written)
+            asked = s.fork(1)[0]
+            asked += chain.closed("base") + sgl.gen(chain.named("answer"), **solve.answering)
+            answers.append(solve.answer(asked, chain))
+        s += sgl.gen("checked_2", max_tokens=4)
+        return str(solve.vote(answers))
+
+    replies = ["a", "b", "4", "c", "d", "4", "well"]
+
+    assert streamed(own(program), [], [*map(Reply, replies)]) == [
+        (0, 0, "try_3", "base", "a"),
+        (0, 0, "try_3", "base", "b"),
+        (0, None, "answer", "base", "4"),
+        (1, 0, "try_3", "base", "c"),
+        (1, 0, "try_3", "base", "d"),
+        (1, None, "answer", "base", "4"),
+        (0, None, "checked_2", "base", "well"),
+    ]
+
+
+@pytest.mark.parametrize("program", ["specreason", "lookahead", "base_only", "small_only", "random_accept", "oracle"])
+def test_without_a_budget_the_answer_is_written_at_once(program: str) -> None:
+    given = {"oracle": {"is_right": lambda *_: True}}.get(program, {})
+    small = [ANSWER] if program == "small_only" else []
+    record, *servers = run([*small], [] if small else [ANSWER], program, budget=0, **given)
+
+    assert [e for e in record.events if isinstance(e, ThinkingEnded)] == [
+        ThinkingEnded(at=record.events[1].at, reason="budget", steps=0, tokens=0)
+    ]
+    assert [e.kind for e in record.events if isinstance(e, CallMade)] == ["answer"]
+    assert [prompt for each in servers for prompt in each.prompts] == [
+        CHAT.opening(PROBLEM.question) + CHAT.close_thinking
+    ]
+    assert last(record) == SolveEnded(at=last(record).at, outcome="answered", correct=True)
+
+
+class Recording(ScriptedBackend):
+    """Keeps what the answer phase was asked with."""
+
+    def generate(self, s: Any, sampling_params: Any) -> tuple[str, dict[str, Any]]:
+        if s.filling == "answer":
+            self.asked.append({name: getattr(sampling_params, name) for name in ANSWERING})
+        elif any(getattr(sampling_params, name) for name in ("json_schema", "regex")) or "##" in sampling_params.stop:
+            self.asked.append({"filling": s.filling})
+        return super().generate(s, sampling_params)
+
+    asked: list[dict[str, Any]]
+
+
+ANSWERING = ("max_new_tokens", "stop", "json_schema", "regex")
+
+
+@pytest.mark.parametrize("form", [{"json_schema": '{"type": "object"}'}, {"regex": "[0-9]+"}, {}])
+@pytest.mark.parametrize("program", ["specreason", "lookahead", "base_only", "small_only", "random_accept", "oracle"])
+def test_only_the_answer_phase_is_held_to_the_form_and_the_stops_of_the_answer(
+    program: str, form: dict[str, str]
+) -> None:
+    alone = program.removesuffix("_only") if program.endswith("_only") else None
+    judged = [] if alone or program in {"random_accept", "oracle"} else [9]
+    small = Recording("small", [Reply("One.", closes=True), *([ANSWER] if alone == "small" else [])])
+    base = Recording("base", [*judged, *([Reply("One.", closes=True)] if alone == "base" else []), ANSWER])
+    small.asked = base.asked = []
+    given: dict[str, dict[str, Any]] = {"random_accept": {"rate": 1.0}, "oracle": {"is_right": lambda *_: True}}
+    limits = Settings(answer_tokens=7, stop=("##",), **form)
+    record = solve(PROBLEM, loading.load(program), Pair(base, small), limits, parameters=given.get(program))
+
+    assert record.tally.error is None
+    wanted = {"json_schema": None, "regex": None, **form, "max_new_tokens": 7, "stop": ["##"]}
+    assert small.asked == [wanted]
+    (written,) = [event for event in record.events if isinstance(event, AnswerWritten)]
+    assert not written.truncated, "a stop is no limit"
 
 
 @pytest.mark.parametrize(("program", "model"), [("base_only", "base"), ("small_only", "small")])
@@ -329,7 +449,7 @@ def test_a_program_of_ones_own(tmp_path: Path) -> None:
         "@sgl.function\n"
         "def mine(s, solve):\n"
         "    s += solve.opening('base') + 'It is easy.'\n"
-        "    s += sgl.gen('answer', max_tokens=8)\n"
+        "    s += sgl.gen('answer', **solve.answering)\n"
         "    return solve.answer(s, solve.chain())\n"
     )
     record, *_ = run([], [ANSWER], program=str(mine))
@@ -521,7 +641,7 @@ def mine(s, solve):
     place = next(chain.places())
     chain.add("Hm. ", "hint")
     chain.take(place, solve.read(ask.run(chain, backend=solve.model("verifier")), "verify", chain))
-    s += chain.closed("base") + sgl.gen("answer", max_tokens=3)
+    s += chain.closed("base") + sgl.gen("answer", **solve.answering)
     return solve.answer(s, chain)
 """)
     base, other = ScriptedBackend("base", [ANSWER]), ScriptedBackend("x", [Reply("It is 4.", closes=True)])
@@ -544,7 +664,7 @@ import sglang as sgl
 
 @sgl.function
 def mine(s, solve, threshold: str = "high", score: int = 3, since: date = date(2026, 1, 1), where: Path = Path("a/b")):
-    s += solve.opening("base") + sgl.gen("answer", max_tokens=8)
+    s += solve.opening("base") + sgl.gen("answer", **solve.answering)
     return solve.answer(s, solve.chain())
 """)
     record, *_ = run([], [ANSWER], program=str(path), since="2026-02-03")

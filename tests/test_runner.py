@@ -439,6 +439,18 @@ def test_what_the_first_version_could_not_ask_for_is_no_change_unless_it_is_aske
         execute(tmp_path / "run", make_job({"kind": "small"}, flush_cache=False), resume=True)
 
 
+def test_a_form_of_the_answer_counts_only_where_one_is_asked_for(tmp_path: Path) -> None:
+    execute(tmp_path / "run", make_job({"kind": "small"}))
+    stored = json.loads((tmp_path / "run" / "config.json").read_text())
+
+    assert not {"stop", "json_schema", "regex"} & stored["job"]["settings"].keys(), "earlier versions read it too"
+    with pytest.raises(UsageError, match=r'`job.modes\[0\].settings.stop` was null and is \["##", "\$\$"\]'):
+        execute(tmp_path / "run", make_job({"kind": "small", "settings": {"stop": ["##", "$$"]}}), resume=True)
+    asked = make_job({"kind": "small", "regex": "[0-9]+"}, settings={"stop": "##"})
+    execute(tmp_path / "other", asked)
+    assert len(execute(tmp_path / "other", asked, resume=True)) == 4
+
+
 def go_on(folder: Path, asked: int | None, fitted: int) -> tuple[list[int], list[str]]:
     """What the configuration says of concurrency when a run has gone on, and what was told."""
     job = make_job({"kind": "small"}, concurrency=asked)

@@ -19,7 +19,7 @@ from specreason_sgl.errors import UsageError
 from specreason_sgl.events import Noticed, SolveEnded, StepTaken, TextStreamed, UnknownEvent
 from specreason_sgl.runs import locks
 from specreason_sgl.runs.index import summarise_run
-from specreason_sgl.runs.store import Done, Problem, RunConfig, RunWriter, SolveRecord, read_run, writing
+from specreason_sgl.runs.store import Done, Problem, RunConfig, RunWriter, SolveRecord, read_run, solve_key, writing
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 CONFIG = RunConfig(created=NOW, program="specreason", pair="embedded")
@@ -319,3 +319,14 @@ def test_notices_survive(tmp_path: Path) -> None:
         run.append(record().model_copy(update={"events": [Noticed(message="look")]}))
 
     assert read_run(tmp_path / "run").records[0].events == [Noticed(message="look")]
+
+
+def test_earlier_messages_are_stored_whole_and_are_part_of_what_identifies_a_solve() -> None:
+    reply = {"role": "assistant", "content": "4\ud800", "reasoning_content": "2+2"}
+    thought = Problem(id="p", question="q", earlier=(reply,))
+    stored = Problem.model_validate_json(thought.model_dump_json())
+
+    assert stored.earlier == ({**reply, "content": "4\ufffd"},)
+    assert solve_key(stored, "m", 0) == solve_key(thought, "m", 0)
+    unthought = {name: text for name, text in reply.items() if name != "reasoning_content"}
+    assert solve_key(Problem(id="p", question="q", earlier=(unthought,)), "m", 0) != solve_key(thought, "m", 0)

@@ -22,7 +22,7 @@ from specreason_sgl.engine.responses import generated, joined, responses_in, tog
 from specreason_sgl.engine.transport import READ_S, Hiccup, Transport
 from specreason_sgl.engine.watch import WAIT_S, Watch
 from specreason_sgl.errors import CallFailed, UsageError
-from specreason_sgl.lang.backend import Listen, SglBackend
+from specreason_sgl.lang.backend import Hear, Listen, SglBackend
 from specreason_sgl.lang.scope import Scope
 from specreason_sgl.lang.seeds import Draws
 from specreason_sgl.text.prompts import whole
@@ -83,6 +83,16 @@ class Endpoint(SglBackend):
         self._choice_ids: dict[str, int | None] = {}
 
     @property
+    def url(self) -> str:
+        """The server's address."""
+        return self._transport.url
+
+    @property
+    def api_key(self) -> str | None:
+        """The key that the server wants."""
+        return self._transport.headers.get("Authorization", "").removeprefix("Bearer ") or None
+
+    @property
     def watch(self) -> Watch:
         """The watch over the server: whether it answers."""
         return self._transport.watch
@@ -128,7 +138,8 @@ class Endpoint(SglBackend):
             request |= {"text": [s.text_] * wanted, "sampling_params": sampling}
             return self._made(lambda: together([self._generated(one, stops) for one in responses_in(ask(request))]))
         request["sampling_params"] = sampling[0]
-        send = self._streamer(stops, self._listen) if self._listen else ask
+        hear = self._listen and self._listen(self.role, str(s.filling))
+        send = self._streamer(stops, hear) if hear else ask
         return self._made(lambda: self._generated(send(request), stops))
 
     def generate_stream(
@@ -239,7 +250,7 @@ class Endpoint(SglBackend):
         (text, meta), made = self._transport.persist(attempt)
         return text, {**meta, **made, "role": self.role}
 
-    def _streamer(self, stops: Sequence[str], listen: Listen) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    def _streamer(self, stops: Sequence[str], hear: Hear) -> Callable[[dict[str, Any]], dict[str, Any]]:
         """A streaming request that can be repeated; the listener gets every piece of text only once."""
         heard = 0
 
@@ -251,7 +262,7 @@ class Endpoint(SglBackend):
                     last = joined(last, chunk) if self._served.streams_pieces else chunk
                     text = up_to_stop(last["text"], stops)[0]
                     if new := text[heard:]:
-                        listen(self.role, whole(new))
+                        hear(whole(new))
                     heard = max(heard, len(text))
                     if stuck_at(text, growing=True) is not None:
                         return {**last, "meta_info": {**last["meta_info"], "finish_reason": {"type": "repeat"}}}

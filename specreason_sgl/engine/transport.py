@@ -17,7 +17,7 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionErro
 
 from specreason_sgl.engine.connections import Call, connections
 from specreason_sgl.engine.watch import Watch
-from specreason_sgl.errors import CallFailed, ServerUnreachable, SpecReasonError, UsageError
+from specreason_sgl.errors import CallFailed, CallRefused, ServerUnreachable, SpecReasonError, UsageError
 from specreason_sgl.lang.scope import Scope
 from specreason_sgl.text.prompts import whole
 
@@ -136,6 +136,7 @@ class Transport:
 
         Raises:
             Hiccup: the stream breaks off.
+            CallRefused: the server does not take the request.
         """
         rid = uuid.uuid4().hex
         body = {"rid": rid, **request, "stream": True}
@@ -148,8 +149,8 @@ class Transport:
                     self._silence_limit()
                     if line.startswith(b"data:"):
                         chunk = json.loads(line[5:])
-                        if "error" in chunk:
-                            raise Hiccup(f"{self.name} failed: {_detail(chunk)}")
+                        if failed := _failed(chunk):
+                            raise self._refused(*failed)
                         yield chunk
             except GeneratorExit:
                 self.abort(rid)
@@ -264,9 +265,30 @@ class Transport:
             return NoSuchCall(
                 f"{self.name} at {self.url} has no `{path}`: it is no SGLang server, or an old one", hint=LAUNCH_HINT
             )
-        if response.status in PASSING:
-            return Hiccup(f"{self.name} failed with status {response.status}: {detail}")
-        return CallFailed(f"{self.name} refused a call: {detail}")
+        return self._refused(response.status, detail)
+
+    def _refused(self, status: int, detail: str) -> CallFailed:
+        if status in PASSING:
+            return Hiccup(f"{self.name} failed with status {status}: {detail}")
+        return CallRefused(f"{self.name} refused a call: {detail}")
+
+
+def _failed(chunk: Any) -> tuple[int, str] | None:
+    """The status and the reason of a failure that a server reports within a stream; None if the chunk is none.
+
+    Raises:
+        TypeError: the chunk is no object.
+    """
+    match chunk:
+        case {"error": {"code": int(status)}}:
+            return status, _detail(chunk)
+        case {"error": _}:
+            return HTTPStatus.INTERNAL_SERVER_ERROR, _detail(chunk)
+        case {"meta_info": {"finish_reason": {"type": "abort", "status_code": int(status), "message": reason}}}:
+            return status, _detail(reason)
+        case dict():
+            return None
+    raise TypeError("a chunk of a stream is no object")
 
 
 def _is_several(request: Mapping[str, Any]) -> bool:

@@ -41,6 +41,20 @@ class Watch:
         self._away_since: float | None = None
         self._given_up_at = float("-inf")
 
+    @property
+    def is_away(self) -> bool:
+        """Whether the server has not answered since somebody last asked; nobody is asked here."""
+        return self._away_since is not None
+
+    def answers(self) -> bool:
+        """Ask the server once whether it is healthy, and note what comes of it."""
+        asked = time.monotonic()
+        if there := self._is_there():
+            self.heard(asked)
+        else:
+            self._missed()
+        return there
+
     def wait(self, scope: Scope) -> bool:
         """Pause until the server answers, the time is over, or the scope is cancelled; returns whether it answers.
 
@@ -69,9 +83,7 @@ class Watch:
 
     def _ask(self, scope: Scope) -> bool:
         while not scope.is_over:
-            asked = time.monotonic()
-            if self._is_there():  # it only blinked, or somebody else has waited for it
-                self.heard(asked)
+            if self.answers():  # it only blinked, or somebody else has waited for it
                 return True
             left = self._missed() + self.limit_s - time.monotonic()
             if left <= 0:

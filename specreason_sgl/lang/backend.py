@@ -21,8 +21,10 @@ else:
 
     SglBackend = BaseBackend
 
-Listen = Callable[[str, str], None]
-"""Called with each piece of text as it is generated: the model's role, and the new piece."""
+Hear = Callable[[str], None]
+"""Called with each piece of a text as it is generated."""
+Listen = Callable[[str, str], Hear | None]
+"""Called before a call with the model's role and the variable that the call fills: who hears the text, if anybody."""
 
 
 class Backend(Protocol):
@@ -44,7 +46,7 @@ class Backend(Protocol):
         Args:
             scope: the scope that the calls belong to.
             role: the model's role in it, which the calls' meta information names; unchanged if not given.
-            listen: called with text as it is generated.
+            listen: says who hears text as it is generated.
             seed: the seed of all sampling; if not given it is unchanged, and each call draws the same as in any scope.
         """
         ...

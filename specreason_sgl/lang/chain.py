@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from specreason_sgl.events import (
     Author,
+    CallKind,
     ChainOpened,
     Dropped,
     EndOfThinking,
@@ -50,7 +51,7 @@ class Place:
         """The stop strings of a step: the delimiter, and what ends the thinking of each of the solve's models."""
         return [self.chain.delimiter, *self.chain.solve.closes]
 
-    def named(self, kind: str, attempt: int = 0) -> str:
+    def named(self, kind: CallKind, attempt: int = 0, part: int = 0) -> str:
         """The variable of a call for this place, by which `Solve.read` finds it.
 
         The name holds chain, step, kind and attempt, which decide the call's sampling seed. No two calls share a
@@ -59,9 +60,22 @@ class Place:
         Args:
             kind: what the call is made for, such as ``draft``.
             attempt: the number of the call among several of that kind, from 0.
+            part: the number of the call among those that make up one step, from 0.
         """
-        again, more = (f"_{word}_{times}" if times else "" for word, times in (("again", self.again), ("try", attempt)))
-        return f"{self.chain.named(kind)}_{self.number}{again}{more}"
+        counted = {"again": self.again, "try": attempt, "part": part}
+        more = "".join(f"_{word}_{times}" for word, times in counted.items() if times)
+        return self.chain.called(f"{kind}_{self.number}{more}", kind, self.number)
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What a variable is filled for."""
+
+    chain: int
+    """The chain's number."""
+    step: int | None
+    """None for whole chains and the answer."""
+    kind: CallKind
 
 
 @dataclass(frozen=True)
@@ -104,9 +118,15 @@ class Chain:
         """The reasoning as it stands in a prompt, ready for the next step."""
         return "".join(piece.text for piece in self._pieces)
 
-    def named(self, kind: str) -> str:
+    def named(self, kind: CallKind) -> str:
         """The variable of a call for the whole chain, by which `Solve.read` finds it; see `Place.named`."""
-        return f"chain_{self.number}_{kind}" if self.number else kind
+        return self.called(kind, kind, None)
+
+    def called(self, name: str, kind: CallKind, step: int | None) -> str:
+        """Put the chain's number to a variable's name, and have the solve know what streams under that name."""
+        name = f"chain_{self.number}_{name}" if self.number else name
+        self.solve.purposes[name] = Purpose(self.number, step, kind)
+        return name
 
     def prompt(self, role: Role, *ahead: str) -> str:
         """The conversation so far in a model's template: the opening and the reasoning.
@@ -159,7 +179,7 @@ class Chain:
                 self._held = max(self._held, len(model.tokens(opening)))
         return room - self._held
 
-    def parts(self, state: ProgramState, place: Place, kind: str, least: int) -> Iterator[tuple[str, int]]:
+    def parts(self, state: ProgramState, place: Place, kind: CallKind, least: int) -> Iterator[tuple[str, int]]:
         """The generations that make up a step, as (variable, most tokens): more than one where the step is too short.
 
         Args:
@@ -178,7 +198,7 @@ class Chain:
                 return
             state += self.delimiter
             number += 1
-            name = f"{place.named(kind)}_part_{number}"
+            name = place.named(kind, part=number)
             yield name, place.most - tokens
 
     def take(self, place: Place, written: Written) -> str:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,7 +30,7 @@ from specreason_sgl.events import (
     StepScored,
     TextStreamed,
 )
-from specreason_sgl.lang.chain import Chain, Place, chain_opened
+from specreason_sgl.lang.chain import Chain, Place, Purpose, chain_opened
 from specreason_sgl.lang.knobs import as_json
 from specreason_sgl.lang.scope import Scope
 from specreason_sgl.lang.states import check
@@ -42,7 +43,7 @@ from specreason_sgl.text.steps import first_stop, stuck_at
 if TYPE_CHECKING:
     from sglang.lang.interpreter import ProgramState
 
-    from specreason_sgl.lang.backend import Backend
+    from specreason_sgl.lang.backend import Backend, Hear
     from specreason_sgl.runs.store import Problem
     from specreason_sgl.text.chat import ChatFormat
 
@@ -82,7 +83,7 @@ class Solve:
         program: str,
         knobs: Mapping[str, Any] | None = None,
         sink: Sink | None = None,
-        stream: bool = False,
+        stream: bool | Collection[CallKind] = False,
         scope: Scope | None = None,
     ) -> None:
         """Begin the solve; its clock starts here.
@@ -94,15 +95,15 @@ class Solve:
             program: the program's name, for the record.
             knobs: what the program's own parameters are set to.
             sink: called with every event as it happens.
-            stream: whether the sink also gets text while it is generated.
+            stream: whether the sink also gets text while it is generated; or of which kinds of calls it does.
             scope: the scope of its calls, by which they can be cancelled.
         """
         self.scope = scope or Scope(parent=next((model.scope for model in models.values()), None))
         self.problem = problem
         self.settings = settings
-        listen = self._hear if stream else None
+        self._streams = stream
         self.models = {
-            role: model.within(self.scope, role=role, listen=listen, seed=settings.seed)
+            role: model.within(self.scope, role=role, listen=self._listen if stream else None, seed=settings.seed)
             for role, model in models.items()
         }
         self._chats = {
@@ -111,6 +112,8 @@ class Solve:
         }
         self.events: list[Event] = []
         self.chains: list[Chain] = []
+        self.purposes: dict[str, Purpose] = {}
+        """What each variable is filled for whose name a place or a chain gave."""
         self.closes = tuple(dict.fromkeys(chat.thinking.close for chat in self._chats.values()))
         """The texts that end the thinking, of all the models."""
         self.control = tuple(dict.fromkeys(token for chat in self._chats.values() for token in chat.control))
@@ -170,6 +173,13 @@ class Solve:
         """How models sample, as keyword arguments of `sgl.gen` and `run`."""
         return {"temperature": self.settings.temperature, "top_p": self.settings.top_p}
 
+    @property
+    def answering(self) -> dict[str, Any]:
+        """The limits and the form of the answer phase, as keyword arguments of `sgl.gen`."""
+        settings = self.settings
+        given = {"stop": list(settings.stop), "json_schema": settings.json_schema, "regex": settings.regex}
+        return {"max_tokens": settings.answer_tokens, **{name: value for name, value in given.items() if value}}
+
     def opening(self, role: Role) -> str:
         """The conversation up to the first step, in the template of a model."""
         if role not in self._openings:
@@ -178,12 +188,17 @@ class Solve:
         return self._openings[role]
 
     def chain(self, parent: Chain | None = None) -> Chain:
-        """A chain of thought with nothing in it; `Chain.fork` makes one that begins with what another has."""
+        """A chain of thought with nothing in it; `Chain.fork` makes one that begins with what another has.
+
+        Without a thinking budget the thinking has ended before it begins.
+        """
         with self._lock:
             chain = Chain(self, len(self.chains))
             self.chains.append(chain)
         if chain.number:
             self.emit(chain_opened(parent), chain)
+        if parent is None and not self.settings.budget:
+            chain.end("budget")
         return chain
 
     def emit(self, event: Event, chain: Chain | None = None) -> None:
@@ -319,16 +334,18 @@ class Solve:
         """Emit a line for whoever reads the trace."""
         self.emit(Noticed(message=message))
 
-    def _hear(self, role: Role, text: str) -> None:
+    def _listen(self, role: Role, name: str) -> Hear | None:
+        # A name of the program's own is that of the first chain, which puts no number to its names.
+        made_for = self.purposes.get(name) or Purpose(0, None, name)
+        is_heard = self._streams if isinstance(self._streams, bool) else made_for.kind in self._streams
+        return partial(self._hear, role, made_for) if is_heard else None
+
+    def _hear(self, role: Role, made_for: Purpose, text: str) -> None:
         """Pass streamed text to the display; it is not stored."""
-        chain = self.chains[-1] if self.chains else None
-        is_over = chain is not None and chain.ended is not None
-        kind = "answer" if is_over else "draft" if role == "small" else "regenerate"
         at = time.perf_counter() - self._began
-        step = None if is_over or chain is None else len(chain.steps)
-        number = chain.number if chain else 0
+        heard = TextStreamed(at=at, chain=made_for.chain, step=made_for.step, model=role, kind=made_for.kind, text=text)
         for listener in self._listeners:
-            listener(TextStreamed(at=at, chain=number, step=step, model=role, kind=kind, text=text))
+            listener(heard)
 
     def _wait(self, state: ProgramState, name: str) -> str:
         # SGLang only fills the variable or sets the error; which one is known when the state has caught up.
@@ -342,8 +359,8 @@ class Solve:
         """The variables of a call: one, or one for each part of a step that was generated in parts."""
         if isinstance(at, Chain):
             return [at.named(kind)]
-        first = at.named(kind, attempt)
-        return [first, *takewhile(lambda name: name in state, (f"{first}_part_{number}" for number in count(1)))]
+        more = (at.named(kind, attempt, part) for part in count(1))
+        return [at.named(kind, attempt), *takewhile(lambda name: name in state, more)]
 
     def _joined(self, parts: Sequence[Written], delimiter: str) -> Written:
         first, *more = parts

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from specreason_sgl.errors import SpecReasonError, UsageError
-from specreason_sgl.events import AnswerWritten, Sink, SolveEnded, SolveFailed
+from specreason_sgl.events import AnswerWritten, CallKind, Sink, SolveEnded, SolveFailed
 from specreason_sgl.lang.knobs import set_knobs
 from specreason_sgl.lang.loading import Program, place, trail
 from specreason_sgl.lang.pair import Pair
@@ -30,7 +30,7 @@ def solve(
     settings: Settings,
     *,
     sink: Sink | None = None,
-    stream: bool = False,
+    stream: bool | Collection[CallKind] = False,
     mode: str | None = None,
     repeat: int = 0,
     parameters: Mapping[str, Any] | None = None,
@@ -48,7 +48,7 @@ def solve(
         pair: the servers.
         settings: limits and sampling.
         sink: called with every event as it happens.
-        stream: whether the sink also gets text while it is generated.
+        stream: whether the sink also gets text while it is generated; or of which kinds of calls it does.
         mode: the mode's name in the record; the program's name if not given.
         repeat: the number of this solve among several of the same problem, from 0.
         parameters: the program's own parameters, as keyword arguments.

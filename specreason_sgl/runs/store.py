@@ -60,9 +60,11 @@ class Problem(BaseModel):
     choice: bool = False
     """Whether the question has options, whose letters are the answers."""
     earlier: tuple[dict[str, str], ...] = Field((), exclude_if=lambda turns: not turns)
-    """The messages before the question, each with ``role`` and ``content``."""
+    """The messages before the question, each with ``role`` and ``content``; the assistant's may have
+    ``reasoning_content``.
+    """
 
-    @field_validator("id", "question", "answer", mode="before")
+    @field_validator("id", "question", "answer", "earlier", mode="before")
     @classmethod
     def _whole_characters(cls, text: Any) -> Any:
         return _whole(text)
@@ -380,10 +382,7 @@ class RunWriter:
             SpecReasonError: the disk is full or the folder is gone.
         """
         kept = record.model_copy(update={"events": [e for e in record.events if not isinstance(e, TextStreamed)]})
-        try:
-            line = kept.model_dump_json().encode() + b"\n"
-        except ValueError:  # somebody's own program has put half a character into an event
-            line = to_json(_whole(kept.model_dump()), inf_nan_mode="null", fallback=str) + b"\n"
+        line = as_stored(kept) + b"\n"
         start = os.lseek(self._file.fileno(), 0, os.SEEK_END)
         with self._storing():
             try:
@@ -469,6 +468,14 @@ def read_run(folder: Path) -> Run:
     if unknown := sorted({e.type for r in records for e in r.events if isinstance(e, UnknownEvent)}):
         remarks.append(f"events of a newer version are not shown: {', '.join(map(_quoted, unknown))}")
     return Run(folder, config, status, records, remarks)
+
+
+def as_stored(part: BaseModel) -> bytes:
+    """A solve or an event as the JSON that is stored, on one line."""
+    try:
+        return part.model_dump_json().encode()
+    except ValueError:  # somebody's own program has put half a character into an event
+        return to_json(_whole(part.model_dump()), inf_nan_mode="null", fallback=str)
 
 
 def _whole(value: Any) -> Any:

@@ -19,6 +19,7 @@ ControlTokens = Callable[[str], Sequence[str]]
 Render = Callable[[Sequence[Message]], str]
 """Renders messages, the last of them the user's, up to the place where the assistant begins to write."""
 
+_TEXTS = frozenset({"content", "reasoning_content"})
 _QUESTION, _REPLY, _VERDICT, _THOUGHT = "QUESTIONMARK", "REPLYMARK", "VERDICTMARK", "THOUGHTMARK"
 
 
@@ -110,20 +111,32 @@ class ChatFormat:
         Args:
             question: the question's text.
             choice: whether the question has options.
-            earlier: the messages before it, of the system, the user and the assistant.
+            earlier: the messages before it, of the system, the user and the assistant; what the assistant thought for
+                one of its own is that message's ``reasoning_content``, which the template shows or leaves out.
 
         Raises:
-            UsageError: the template cannot render such a conversation.
+            UsageError: a message has another form, or the template cannot render such a conversation.
         """
         asked = self.prompts.user_content(neutralise(question, self.control), choice=choice)
         if not earlier:
             return self.before + asked + self.after
         if self.render is None:
             raise UsageError("this model takes a single question only")
-        turns = [{**turn, "content": neutralise(turn["content"], self.control)} for turn in earlier]
+        turns = [self._turn(message) for message in earlier]
         try:
             rendered = self.render([*turns, {"role": "user", "content": asked}])
         except CallFailed as error:
             raise UsageError(f"the model's chat template does not take this conversation: {error}") from error
         head, opening = self.thinking.opened(rendered)
         return head.removeprefix(self.in_front) + opening
+
+    def _turn(self, message: Message) -> Message:
+        """A message of a conversation whose texts cannot leave their turn."""
+        texts = {name: neutralise(text, self.control) for name, text in message.items() if name != "role"}
+        # Templates write the role between control tokens of the turn.
+        if not message.get("role", "").isidentifier() or not {"content"} <= texts.keys() <= _TEXTS:
+            raise UsageError(
+                "a message before the question has another form than messages have",
+                hint="it has a `role` such as `user`, `content`, and may have `reasoning_content`",
+            )
+        return {"role": message["role"], **texts}
