@@ -1,10 +1,12 @@
-"""Packages that are not installed: which one is missing, and how to install it."""
+"""Which packages are not installed, how to install them, and which version of this one runs."""
 
 from __future__ import annotations
 
 import platform
+import sys
 from importlib.metadata import PackageNotFoundError, requires
 from importlib.util import find_spec
+from pathlib import Path
 
 from packaging.requirements import Requirement
 
@@ -13,26 +15,40 @@ from specreason_sgl.errors import UsageError
 NEEDED = frozenset(
     {
         "datasets",
+        "fastapi",
+        "httpx",
+        "latex2mathml",
         "math_verify",
         "numpy",
         "packaging",
+        "prometheus_client",
         "pydantic",
         "pydantic_core",
         "scipy",
         "setproctitle",
         "sglang",
+        "starlette",
         "sympy",
         "tokenizers",
         "torch",
         "transformers",
         "typing_extensions",
         "urllib3",
+        "uvicorn",
     }
 )
 """The modules that are imported: from this package's requirements, and from SGLang's."""
 
 UNIX = frozenset({"fcntl", "resource", "termios"})
 """Modules of Python that Windows does not have; starting servers needs them."""
+
+
+def identity() -> list[str]:
+    """What two processes have in common that run the same code: the interpreter, the package, and its newest file."""
+    package = Path(__file__).parent
+    programs = package.parent / "programs"  # in a checkout they are no part of the package
+    newest = max(path.stat().st_mtime_ns for path in (*package.rglob("*.py"), *programs.glob("*.py")))
+    return [sys.executable, str(package), str(newest)]
 
 
 def missing(error: ModuleNotFoundError) -> UsageError | None:

@@ -239,6 +239,34 @@ def server_kills(times: int, seed: int) -> dict[str, Any]:
     return {"killed": dict(victims), "groups_with_orphans": orphans, "kept": not orphans}
 
 
+def restarts(times: int, seed: int) -> dict[str, Any]:
+    """Kill a random process of a pair that is kept up, but not its root, and see that it answers again as before."""
+    lots = random.Random(seed)
+    unlike = orphans = 0
+    settings = Settings(temperature=0.0, top_p=1.0, budget=BUDGET, answer_tokens=64)
+    for _ in range(times):
+        with tempfile.TemporaryDirectory() as scratch:
+            os.environ["SPECREASON_HOME"] = scratch
+            running, _ = pairs.up(pairs.embedded(BASE, SMALL))
+            try:
+                ends = Pair(
+                    Endpoint(running.base.url, "base", api_key=running.base.api_key),
+                    Endpoint(running.small.url, "small", api_key=running.small.api_key),
+                )
+                before = _answer(ends, settings)
+                os.kill(lots.choice([one for one in group(running.pid) if one != running.pid]), signal.SIGKILL)
+                unlike += _answer(ends, settings) != before or not holds(lambda: pairs.running() is not None, 60)
+            finally:
+                pairs.down()
+            orphans += not holds(lambda: not group(running.pid), 10)  # noqa: B023
+    return {
+        "killed": times,
+        "pairs_that_did_not_answer_as_before": unlike,
+        "groups_with_orphans": orphans,
+        "kept": not unlike and not orphans,
+    }
+
+
 def hostile(questions: int) -> dict[str, Any]:
     """Generated questions in every family of templates, on token ids."""
     from test_hostile import check_judge, check_one_turn
@@ -508,10 +536,13 @@ def job_toml(problems: int) -> str:
     )
 
 
+KINDS = ("load", "limits", "repeat", "hostile", "kills", "servers", "restarts", "faults", "all")
+
+
 def main() -> int:
     """Run what is asked for and print what came out."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("load", "limits", "repeat", "hostile", "kills", "servers", "faults", "all"))
+    parser.add_argument("what", choices=KINDS)
     parser.add_argument("--scale", type=float, default=1.0, help="of the full numbers")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
@@ -524,6 +555,7 @@ def main() -> int:
         "hostile": lambda: hostile(round(10_000 * scale)),
         "kills": lambda: kills(round(50 * scale), seed),
         "servers": lambda: server_kills(round(50 * scale), seed),
+        "restarts": lambda: restarts(math.ceil(20 * scale), seed),
         "faults": lambda: faults(round(1000 * scale), 4, 0.05, round(20 * scale), seed),
     }
     kept = True

@@ -177,6 +177,9 @@ class Dying:
         if self.starts <= self.taken:
             raise PortTaken("port 20001 of the base server was taken by another program")
 
+    def keep(self) -> None:
+        pass
+
     def stop(self) -> None:
         pass
 
@@ -355,6 +358,23 @@ def test_a_process_that_has_got_the_number_of_a_pair_is_left_alone(home: Path, s
             assert pairs.running() is None
             assert pairs.key_of("http://127.0.0.1:9") is None
             assert bystander.poll() is None
+
+
+def test_a_process_that_only_tries_the_lock_of_the_first_version_is_left_alone(home: Path) -> None:
+    """Its number is that of a pair on another machine, or in another container, with the same home."""
+    with locked(home) as elsewhere:
+        trying = os.open(home / "lock", os.O_RDWR)
+        with sleeping(start_new_session=True, pass_fds=(trying,)) as bystander:
+            note(home, bystander.pid)
+
+            assert pairs.down() is False
+            assert pairs.running() is None
+            assert bystander.poll() is None
+        os.close(trying)
+        assert elsewhere
+
+        note(home, os.getpid())  # the number of this very command
+        assert pairs.down() is False
 
 
 @pytest.mark.parametrize("number", [0, -1])
@@ -580,9 +600,15 @@ def test_no_server_outlives_its_owner(moment: str, tmp_path: Path) -> None:
 
 @pytest.mark.server
 @pytest.mark.parametrize("part", ["sglang::scheduler", "sglang::detokenizer"])
-def test_a_pair_that_is_up_is_found_again_and_ends_whole(
-    part: str, state: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pair_that_has_an_owner_ends_whole_with_any_part(part: str, tmp_path: Path) -> None:
+    with pairs.launch(SMALL, SMALL, tmp_path / "logs") as pair:
+        os.kill(named(pair.pid, part), signal.SIGKILL)
+
+        assert ended(pair.pid)
+
+
+@pytest.mark.server
+def test_a_pair_that_is_up_is_found_again_and_ends_with_its_root(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("secrets.token_urlsafe", lambda _: "-a-key-may-begin-like-an-option")
     pair, started = pairs.up(pairs.embedded(SMALL, SMALL))
     try:
@@ -593,83 +619,11 @@ def test_a_pair_that_is_up_is_found_again_and_ends_whole(
         assert stat.S_IMODE(state.stat().st_mode) == stat.S_IMODE((state / "logs").stat().st_mode) == 0o700
         assert stat.S_IMODE((state / "pair.json").stat().st_mode) == 0o600
 
-        os.kill(named(pair.pid, part), signal.SIGKILL)
+        os.kill(pair.pid, signal.SIGKILL)
 
         assert ended(pair.pid)
         assert pairs.running() is None
         assert not (state / "pair.json").exists()
-    finally:
-        pairs.down()
-
-
-KNOCKING = """
-import sys
-from specreason_sgl.cli.app import main
-sys.argv[0] = "specreason"
-code = main()
-print("imported" if "sglang" in sys.modules else "knocked", file=sys.stderr)
-sys.exit(code)
-"""
-SLEEPER = """
-import threading
-import time
-import sglang as sgl
-@sgl.function
-def sleeper(s, trace):
-    threading.Thread(target=time.sleep, args=(60,)).start()
-    print("asleep", flush=True)
-    time.sleep(60)
-"""
-KILLED = """
-import os
-import signal
-import sglang as sgl
-@sgl.function
-def killed(s, trace):
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-@pytest.mark.server
-def test_commands_begin_at_once_behind_the_door_of_a_pair_that_is_up(state: Path, tmp_path: Path) -> None:
-    def run(*options: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-c", KNOCKING, "run", "--out", str(tmp_path / f"run{len(options)}"), *options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=tmp_path,
-        )
-
-    (tmp_path / "sleeper.py").write_text(SLEEPER)
-    (tmp_path / "killed.py").write_text(KILLED)
-    pair, _ = pairs.up(pairs.embedded(SMALL, SMALL))
-    try:
-        assert until((state / "door").exists)
-        assert stat.S_IMODE((state / "door").stat().st_mode) & 0o077 == 0
-
-        with run("--json") as solving:
-            told, said = solving.communicate(timeout=60)
-        assert said.endswith("knocked\n")
-        assert json.loads(told.splitlines()[-1])["type"] == "solve_ended"
-        assert (tmp_path / "run1").is_dir()
-
-        with run("--program", "sleeper.py") as sleeping:
-            assert sleeping.stdout
-            assert "asleep\n" in iter(sleeping.stdout.readline, "")
-            sleeping.send_signal(signal.SIGINT)
-            assert sleeping.wait(20) == 130
-
-        with run("--program", "killed.py", "--seed=1") as killed:
-            assert killed.wait(20) == 128 + signal.SIGKILL
-
-        with run("--program", "nothing", "--threshold", "3") as wrong:
-            assert "there is no program `nothing`" in wrong.communicate(timeout=60)[1]
-        assert wrong.returncode == 2
-
-        pairs.down()
-        assert ended(pair.pid)
-        assert not (state / "door").exists()
     finally:
         pairs.down()
 

@@ -8,18 +8,21 @@ import typer
 
 from specreason_sgl.errors import UsageError
 from specreason_sgl.packages import need
-from specreason_sgl.servers import API_KEY
+from specreason_sgl.servers import API_KEY, SERVE_KEY
 from specreason_sgl.view.output import note, say
 
 if TYPE_CHECKING:
     from specreason_sgl.servers.gpu.launch import Launch
-    from specreason_sgl.servers.pairs import RunningPair, Wanted
+    from specreason_sgl.servers.pairs import RunningPair, Serving, Wanted
 
 Json = Annotated[bool, typer.Option("--json", help="Only JSON on standard output")]
 
 DOWN = 1
+STARTING = "starting"
 
-GPU, SERVERS = "Models on GPUs", "Servers"
+SERVED_BY = "specreason_sgl.serve.kept"
+
+GPU, SERVERS, ENDPOINT = "Models on GPUs", "Servers", "Endpoint"
 
 
 def up(
@@ -90,15 +93,32 @@ def up(
             "--wait", min=1, help="Seconds until all servers on GPUs have to be ready", rich_help_panel=SERVERS
         ),
     ] = 3600,
+    serve_port: Annotated[
+        int | None,
+        typer.Option("--serve-port", min=1, max=65535, help="Its port [8711, or a free one]", rich_help_panel=ENDPOINT),
+    ] = None,
+    serve_key: Annotated[
+        str | None,
+        typer.Option(
+            "--serve-key",
+            envvar=SERVE_KEY,
+            help="The key that its clients need [made once and kept]",
+            rich_help_panel=ENDPOINT,
+        ),
+    ] = None,
+    no_serve: Annotated[
+        bool, typer.Option("--no-serve", help="Only the model servers, no endpoint", rich_help_panel=ENDPOINT)
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the commands and start nothing", rich_help_panel=SERVERS)
     ] = False,
     json: Json = False,
 ) -> None:
-    """Start a pair and keep it running, so that the next `run` starts at once: the embedded one, or models on GPUs."""
+    """Start a pair and keep it running behind one endpoint: the embedded one, or models on GPUs."""
     from specreason_sgl.servers import EMBEDDED, pairs
     from specreason_sgl.tables import parse_override
 
+    serving = None if no_serve else _serving(serve_port, serve_key)
     given = {
         "base.model": base,
         "small.model": small,
@@ -125,20 +145,27 @@ def up(
     need("sglang", "torch")
     if replicas > 1:
         _need_router()
-    running, started = pairs.up(wanted, on_progress=lambda line: say(line, err=True))
+    running, started = pairs.up(wanted, on_progress=lambda line: say(line, err=True), serving=serving)
+    if not started and serving and not _is_as_asked(running, serving):
+        note("the pair that is up has another endpoint, or none; `specreason down` first changes that")
     _show(running, "up" if started else "already up", json, {"plan": launch.told()} if launch else {})
 
 
 def status(json: Json = False) -> None:
-    """Say whether the pair is up, and where."""
+    """Say whether the pair is up, and where; one whose servers are being started is not up yet."""
     from specreason_sgl.servers import pairs
 
-    pair = pairs.running()
-    if pair is None:
-        _say({"status": "down"}) if json else say("down")
-        _tell_elsewhere()
+    if pair := pairs.running():
+        _show(pair, "up", json)
+        return
+    if pair := pairs.kept():
+        _show(pair, STARTING, json)
         raise typer.Exit(DOWN)
-    _show(pair, "up", json)
+    _say({"status": "down"}) if json else say("down")
+    if why := pairs.last_words():
+        note(f"the pair gave itself up: {why}")
+    _tell_elsewhere()
+    raise typer.Exit(DOWN)
 
 
 def down(json: Json = False) -> None:
@@ -160,6 +187,20 @@ def _tell_elsewhere() -> None:
 
     if hosts := pairs.elsewhere():
         note(f"a pair was started on {', '.join(f'`{name}`' for name in hosts)}: it is asked for and stopped there")
+
+
+def _serving(port: int | None, key: str | None) -> Serving:
+    from specreason_sgl.servers import pairs
+
+    return pairs.Serving(SERVED_BY, port, None if key is None else pairs.check_key(key))
+
+
+def _is_as_asked(pair: RunningPair, serving: Serving) -> bool:
+    if pair.serve is None:
+        return False
+    return serving.key in (None, pair.serve.api_key) and (
+        serving.port is None or pair.serve.url.endswith(f":{serving.port}")
+    )
 
 
 def _embedded(replicas: int, not_for_it: list[str]) -> Wanted:
@@ -215,12 +256,19 @@ def _print_plan(launch: Launch, json: bool) -> None:
 
 
 def _show(pair: RunningPair, word: str, json: bool, more: dict[str, Any] | None = None) -> None:
+    from specreason_sgl.view.text import one_line
+
+    where = {"base": pair.base.url, "small": pair.small.url}
+    if pair.serve:
+        where |= {"serve": f"{pair.serve.url}/v1", "serve_key": pair.serve.api_key or ""}
     if json:
-        urls = {"base": pair.base.url, "small": pair.small.url}
-        _say({"status": word, "pair": pair.label, **urls, "logs": str(pair.logs), **(more or {})})
+        _say({"status": word, "pair": pair.label, **where, "logs": str(pair.logs), **(more or {})})
     else:
-        say(f"{word}\n  pair   {pair.label}\n  base   {pair.base.url}\n  small  {pair.small.url}")
-        say(f"  logs   {pair.logs}")
+        rows = {"pair": pair.label, **where, "logs": pair.logs}
+        lines = (f"  {name.removeprefix('serve_'):<6} {one_line(str(value))}" for name, value in rows.items())
+        say("\n".join((word, *lines)))
+    if pair.serve and word != STARTING and not pair.is_served():
+        note(f"the endpoint does not answer; its log is {pair.serve_log}")
 
 
 def _say(row: dict[str, object]) -> None:

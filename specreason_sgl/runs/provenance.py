@@ -28,14 +28,18 @@ REPORTED = (
     "version",
 )
 
+KEYS = ("--api-key", "--serve-key", "--servers-key", "--key")
+HIDDEN = "***"
+
 
 def command_line(arguments: Sequence[str]) -> list[str]:
-    """A command's arguments without the API key, so that they may be stored and shown."""
-    option, hidden = "--api-key", "***"
-    return [
-        hidden if before == option else f"{option}={hidden}" if each.startswith(f"{option}=") else each
-        for before, each in pairwise(["", *arguments])
-    ]
+    """A command's arguments without keys, so that they may be stored and shown."""
+
+    def shown(before: str, each: str) -> str:
+        option, equals, _ = each.partition("=")
+        return HIDDEN if before in KEYS else f"{option}={HIDDEN}" if equals and option in KEYS else each
+
+    return [shown(before, each) for before, each in pairwise(["", *arguments])]
 
 
 def versions() -> dict[str, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from specreason_sgl.engine.watch import WAIT_S
-from specreason_sgl.errors import UsageError
+from specreason_sgl.errors import ServerUnreachable, UsageError
 from specreason_sgl.lang.scope import Scope
 from specreason_sgl.packages import need
 from specreason_sgl.servers import EMBEDDED
@@ -80,12 +80,20 @@ class PairOptions:
         return EMBEDDED if self.is_embedded else " + ".join(url for url in (self.base, self.small) if url)
 
     def or_kept_up(self) -> PairOptions:
-        """These options; or, if they name no servers and a pair other than the embedded one is up, that pair."""
+        """These options; or, if they name no servers and a pair other than the embedded one is up, that pair.
+
+        Raises:
+            ServerUnreachable: that pair does not answer, and the embedded one would be no substitute.
+        """
         from specreason_sgl.servers import pairs
 
         if self.pair or self.base or self.small:
             return self
         running = pairs.running()
+        if running is None and (kept := pairs.kept()) and kept.label != EMBEDDED:
+            raise ServerUnreachable(
+                f"the pair {kept.label} does not answer yet", hint="`specreason status` says when it is up"
+            )
         if running is None or running.label == EMBEDDED:
             return self
         return replace(self, base=running.base.url, small=running.small.url, name=running.label)

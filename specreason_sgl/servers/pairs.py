@@ -15,23 +15,26 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from threading import Thread
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import urllib3
 
-from specreason_sgl.errors import SpecReasonError
-from specreason_sgl.servers import EMBEDDED
+from specreason_sgl.errors import SpecReasonError, UsageError
+from specreason_sgl.servers import EMBEDDED, SERVE_KEY, SERVE_PORT
 from specreason_sgl.servers.processes import (
     HEALTH_S,
+    PAIR_ENDED,
+    PAIR_LOG,
     POLL_S,
     START_S,
     STOP_S,
+    Companion,
     PortTaken,
     Say,
     Servers,
@@ -41,12 +44,14 @@ from specreason_sgl.servers.processes import (
     free_ports,
     model_server,
     private,
+    refuse_taken,
     router,
 )
 
 ATTEMPTS = 3
 
 NOTE = "pair.json"
+_KEY = "serve.key"
 _ON = "on-"
 """What the name of a machine's folder begins with, before the machine's name."""
 
@@ -73,6 +78,19 @@ class Wanted:
 
 
 @dataclass(frozen=True)
+class Serving:
+    """The endpoint that shall be kept beside a pair's servers."""
+
+    module: str
+    """Its module: that of a `Companion`, which is told the pair, the port, the key and the options."""
+    port: int | None = None
+    """None takes `SERVE_PORT` or, if that is not free, any other."""
+    key: str | None = field(default=None, repr=False)
+    """None takes the key that is kept in this machine's state folder."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class RunningPair:
     """Two servers that can be used.
 
@@ -87,6 +105,8 @@ class RunningPair:
     """The id of the process that leads the process group of both servers."""
     label: str = EMBEDDED
     """The pair's name in runs."""
+    serve: Address | None = None
+    """The endpoint that is kept beside the servers, if one is."""
     _owned: Servers | None = field(default=None, repr=False, compare=False)
 
     def __enter__(self) -> Self:
@@ -108,6 +128,15 @@ class RunningPair:
         """Whether both servers answer."""
         return answers(self.base.url) and answers(self.small.url)
 
+    def is_served(self) -> bool:
+        """Whether the endpoint beside the servers answers."""
+        return self.serve is not None and answers(self.serve.url)
+
+    @property
+    def serve_log(self) -> Path:
+        """The file for the endpoint's output."""
+        return self.logs / "serve.log"
+
 
 @dataclass(frozen=True)
 class _Note:
@@ -122,7 +151,7 @@ class _Note:
     def is_of(self, folder: Path) -> bool:
         """Whether the noted process still runs, on this machine."""
         if self.host is None:
-            return _has_open(self.pair.pid, folder / "lock")
+            return _holds(self.pair.pid, folder / "lock")
         return self.host == host() and self.started is not None and self.started == _began(self.pair.pid)
 
 
@@ -189,12 +218,15 @@ def launch(
     return _start(embedded(base_model, small_model, replicas), logs, on_progress, owned=True)
 
 
-def up(wanted: Wanted, on_progress: Say = lambda _: None) -> tuple[RunningPair, bool]:
+def up(
+    wanted: Wanted, on_progress: Say = lambda _: None, *, serving: Serving | None = None
+) -> tuple[RunningPair, bool]:
     """Make sure that a pair is up, which stays up after this process; returns the one that is up already, or a new one.
 
     Args:
         wanted: the pair.
         on_progress: called with a line on what happens.
+        serving: the endpoint beside a new pair; the pair is up even if this does not answer.
 
     Returns:
         The pair, and whether this call started it.
@@ -219,7 +251,7 @@ def up(wanted: Wanted, on_progress: Say = lambda _: None) -> tuple[RunningPair, 
             _refuse_namesake(folder)
             with _lock(folder) as lock:
                 if lock is not None:
-                    return _start_noted(wanted, folder, lock, on_progress), True
+                    return _start_noted(wanted, folder, lock, on_progress, serving), True
         if not is_waiting:
             on_progress("waiting for the pair that another command starts")
         is_waiting = True
@@ -229,8 +261,23 @@ def up(wanted: Wanted, on_progress: Say = lambda _: None) -> tuple[RunningPair, 
 
 def running() -> RunningPair | None:
     """The pair that `up` keeps up, if both servers answer; the files of a dead pair are removed."""
+    pair = kept()
+    return pair if pair and pair.is_healthy() else None
+
+
+def kept() -> RunningPair | None:
+    """The pair that `up` keeps up, whether or not it answers at the moment."""
     found = _found()
-    return found[1].pair if found and found[1].pair.is_healthy() else None
+    return found[1].pair if found else None
+
+
+def last_words() -> str | None:
+    """Why the last pair that was kept up ended, if it gave itself up."""
+    try:
+        said = (own_folder() / "logs" / PAIR_LOG).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    return said[-1].removeprefix(PAIR_ENDED) if said and said[-1].startswith(PAIR_ENDED) else None
 
 
 def key_of(url: str) -> str | None:
@@ -295,17 +342,20 @@ def host() -> str:
     return " ".join(seen)
 
 
-def door_path() -> Path:
-    """The socket of the warm process, while a pair is kept up."""
-    return own_folder() / "door"
-
-
-def _start_noted(wanted: Wanted, folder: Path, lock: int, say: Say) -> RunningPair:
+def _start_noted(wanted: Wanted, folder: Path, lock: int, say: Say, serving: Serving | None) -> RunningPair:
     """Start a pair that holds the lock; its note is written as soon as it has a process."""
     _forget(folder)
+    if serving:
+        serving = replace(serving, port=_serve_port(serving.port), key=serving.key or _kept_key(folder))
     try:
         return _start(
-            wanted, folder / "logs", say, owned=False, keep=(lock,), note=lambda pair: _write_note(folder, pair)
+            wanted,
+            folder / "logs",
+            say,
+            owned=False,
+            keep=(lock,),
+            note=lambda pair: _write_note(folder, pair),
+            serving=serving,
         )
     except BaseException:
         _forget(folder)
@@ -320,6 +370,7 @@ def _start(
     owned: bool,
     keep: Sequence[int] = (),
     note: Callable[[RunningPair], None] = lambda _: None,
+    serving: Serving | None = None,
 ) -> RunningPair:
     """Start a pair, on other ports if another program takes one first; a pair that does not become ready is stopped."""
     logs.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -328,15 +379,23 @@ def _start(
     while True:
         attempts += 1
         specs = wanted.lay_out(logs)
-        door = None if owned else door_path()
-        servers = Servers.start(specs, wanted.api_key, logs, owned=owned, keep=keep, door=door)
+        base, small = (Address(_entrance(specs, role).url, wanted.api_key) for role in ("base", "small"))
+        pair = RunningPair(base, small, logs, 0, wanted.label)
+        companion = _companion(serving, pair, {one.port for one in specs}) if serving else None
+        servers = Servers.start(
+            specs, wanted.api_key, logs, owned=owned, limit_s=wanted.limit_s, keep=keep, companion=companion
+        )
         try:
-            base, small = (Address(_entrance(specs, role).url, wanted.api_key) for role in ("base", "small"))
-            pair = RunningPair(base, small, logs, servers.process.pid, wanted.label, servers if owned else None)
+            serve = Address(f"http://127.0.0.1:{serving.port}", serving.key) if serving else None
+            pair = replace(pair, pid=servers.process.pid, serve=serve, _owned=servers if owned else None)
             note(pair)
             servers.wait_until_ready(say, wanted.limit_s)
             for one in specs:
                 _check(one, wanted.api_key)
+            if not owned:
+                servers.keep()
+            if companion and serve:
+                servers.wait_until_accompanied(companion, serve.url, wanted.limit_s)
         except BaseException as error:
             servers.stop()
             if not isinstance(error, PortTaken) or attempts == wanted.attempts:
@@ -346,6 +405,63 @@ def _start(
                 # Should the pair end before this process does, somebody has to take note of it.
                 Thread(target=servers.process.wait, daemon=True).start()
             return pair
+
+
+def _companion(serving: Serving, pair: RunningPair, taken: set[int]) -> Companion:
+    """The endpoint as a process of the pair's tree."""
+    if serving.port in taken:
+        raise SpecReasonError(
+            f"port {serving.port} is that of a model's server", hint="choose another with `--serve-port`"
+        )
+    told = {
+        "label": pair.label,
+        "base": asdict(pair.base),
+        "small": asdict(pair.small),
+        "port": serving.port,
+        "key": serving.key,
+        "log": str(pair.serve_log),
+        "options": dict(serving.options),
+    }
+    return Companion(serving.module, told)
+
+
+def _serve_port(wanted: int | None) -> int:
+    """The port that is wanted, or a free one.
+
+    Raises:
+        SpecReasonError: another program listens on the port that is wanted.
+    """
+    try:
+        refuse_taken(wanted or SERVE_PORT, "--serve-port")
+    except SpecReasonError:
+        if wanted:
+            raise
+        return free_ports(1)[0]
+    return wanted or SERVE_PORT
+
+
+def _kept_key(folder: Path) -> str:
+    """The endpoint's key, which is made once, so that clients stay configured."""
+    path = folder / _KEY
+    with suppress(OSError, UsageError):
+        return check_key(path.read_text(encoding="utf-8", errors="replace").strip())
+    key = secrets.token_urlsafe(24)
+    _write_private(path, key)
+    return key
+
+
+def check_key(key: str) -> str:
+    """The key, if it can stand in a header.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if key and key.isascii() and key.isprintable() and " " not in key:
+        return key
+    raise UsageError(
+        "the endpoint's key is no single word of visible ASCII characters",
+        hint=f"give another, in `{SERVE_KEY}` for example, or none: then one is made",
+    )
 
 
 def _entrance(specs: Sequence[ServerSpec], role: str) -> ServerSpec:
@@ -439,12 +555,18 @@ def _write_note(folder: Path, pair: RunningPair) -> None:
         "pid": pair.pid,
         "host": host(),
         "started": _began(pair.pid),
+        **({"serve": asdict(pair.serve)} if pair.serve else {}),
     }
-    new = folder / f"{NOTE}.new"
-    with _usable(folder):
+    _write_private(folder / NOTE, json.dumps(row))
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file as a whole that only its owner can read."""
+    new = path.with_name(f"{path.name}.new")
+    with _usable(path.parent):
         with private(new) as file:
-            file.write(json.dumps(row).encode())
-        new.replace(folder / NOTE)
+            file.write(text.encode())
+        new.replace(path)
 
 
 def _noted(folder: Path) -> _Note | None:
@@ -452,7 +574,9 @@ def _noted(folder: Path) -> _Note | None:
     try:
         row = json.loads((folder / NOTE).read_text(encoding="utf-8"))
         base, small = (Address(row[role]["url"], row[role].get("api_key")) for role in ("base", "small"))
-        pair = RunningPair(base, small, Path(row["logs"]), int(row["pid"]), str(row.get("label", EMBEDDED)))
+        told = row.get("serve")
+        serve = Address(told["url"], told.get("api_key")) if told else None
+        pair = RunningPair(base, small, Path(row["logs"]), int(row["pid"]), str(row.get("label", EMBEDDED)), serve)
         return _Note(pair, row.get("host"), row.get("started"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
@@ -468,14 +592,15 @@ def _began(pid: int) -> int | None:
     return None if state in "ZX" else int(rest[18])
 
 
-def _has_open(pid: int, path: Path) -> bool:
-    """Whether a process has a file open, as far as that can be seen."""
+def _holds(pid: int, lock: Path) -> bool:
+    """Whether a process holds a lock, as far as that can be seen; others may have its file open to try it."""
     try:
-        return any(each.samefile(path) for each in Path(f"/proc/{pid}/fd").iterdir())
+        opened = [each for each in Path(f"/proc/{pid}/fd").iterdir() if each.samefile(lock)]
+        told = [Path(f"/proc/{pid}/fdinfo/{each.name}").read_text(encoding="ascii") for each in opened]
     except OSError:
         return False
+    return any(line.startswith("lock:") for each in told for line in each.splitlines())
 
 
 def _forget(folder: Path) -> None:
     (folder / NOTE).unlink(missing_ok=True)
-    (folder / "door").unlink(missing_ok=True)

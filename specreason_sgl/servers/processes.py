@@ -16,9 +16,9 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import urllib3
 
@@ -37,6 +37,13 @@ HEALTH_S = 5.0
 TAIL_LINES = 12
 SERVER_ENDED = 64
 """Exit code of the process tree when its first server ended; the next one's is one more."""
+KEEP = signal.SIGUSR1
+"""The signal to the tree from which on it starts servers again."""
+PAIR_LOG = "pair.log"
+PAIR_ENDED = "the pair ended: "
+"""How the last line of a kept pair begins that ended because a server did, before it says why."""
+GIVEN_UP = "it is not started again"
+"""The last line in the log of a companion that ends again and again."""
 
 _TAKEN = "address already in use"
 
@@ -84,6 +91,21 @@ class ServerSpec:
         return self.arguments[self.arguments.index("--model-path") + 1]
 
 
+@dataclass(frozen=True)
+class Companion:
+    """A process beside the servers, in the same tree; on this machine's processor it has SGLang imported already."""
+
+    module: str
+    """Its function `main` is called with what it is told, and serves until it is killed."""
+    told: dict[str, Any] = field(repr=False)
+    """As JSON has it; ``log`` names the file for the output."""
+
+    @property
+    def log(self) -> str:
+        """The file for its output."""
+        return str(self.told["log"])
+
+
 def model_server(name: str, model: Path, *, port: int, core: int, logs: Path, extra: Sequence[str] = ()) -> ServerSpec:
     """The spec of a model's server on one processor core.
 
@@ -110,7 +132,9 @@ def model_server(name: str, model: Path, *, port: int, core: int, logs: Path, ex
         "--max-total-tokens", str(POOL_TOKENS),
         "--cuda-graph-backend-decode", "disabled",
         "--cuda-graph-backend-prefill", "disabled",
-        "--grammar-backend", "none",
+        # Where a grammar allows any white space, so small a model writes nothing else.
+        "--grammar-backend", "xgrammar",
+        "--constrained-json-disable-any-whitespace",
         # An idle scheduler would spin on the core that the other server needs.
         "--sleep-on-idle",
         "--log-level", "warning",
@@ -200,6 +224,24 @@ def free_ports(count: int) -> list[int]:
     raise SpecReasonError(f"no free port between {PORTS.start} and {PORTS.stop}")
 
 
+def refuse_taken(port: int, option: str) -> None:
+    """Make sure that a port of 127.0.0.1 can be listened at.
+
+    Args:
+        port: the port.
+        option: the option that chooses another one.
+
+    Raises:
+        SpecReasonError: another program listens there.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise SpecReasonError(f"somebody listens on port {port}", hint=f"choose others with `{option}`") from error
+
+
 def tail(log: str) -> str:
     """The last lines of a server's log, indented, without colours, progress bars and SGLang's keys."""
     plain = re.sub(r"\x1b\[[0-9;]*m|[^\n]*\r", "", log)
@@ -225,7 +267,8 @@ def hint(log: str, path: Path) -> str:
 def answers(url: str, path: str = "/health") -> bool:
     """Whether a healthy server answers at an address."""
     try:
-        return urllib3.request("GET", url + path, timeout=HEALTH_S, retries=False).status == 200  # noqa: PLR2004
+        with urllib3.PoolManager() as pool:  # of its own: a connection that is kept would be shared with forks
+            return pool.request("GET", url + path, timeout=HEALTH_S, retries=False).status == 200  # noqa: PLR2004
     except urllib3.exceptions.HTTPError:
         return False
 
@@ -247,8 +290,9 @@ class Servers:
         logs: Path,
         *,
         owned: bool,
+        limit_s: float = START_S,
         keep: Sequence[int] = (),
-        door: Path | None = None,
+        companion: Companion | None = None,
     ) -> Servers:
         """Start the servers, stage by stage; `wait_until_ready` says when they can be used.
 
@@ -257,18 +301,20 @@ class Servers:
             api_key: the key that callers need; it is passed through a pipe, so that no process list shows it.
             logs: the folder for the logs.
             owned: whether they end when this process ends, however that happens.
+            limit_s: seconds that servers have to become ready when they are started again.
             keep: open file descriptors that live as long as the servers.
-            door: the socket for a warm process that runs commands (`door.py`); None starts no such process.
+            companion: a process beside the servers, started at once.
         """
         told = {
             "servers": [asdict(one) for one in specs],
             "api_key": api_key,
             "owner": os.getpid() if owned else None,
-            "door": str(door) if door else None,
+            "limit_s": limit_s,
+            "companion": asdict(companion) if companion else None,
         }
-        for one in specs:
-            Path(one.log).unlink(missing_ok=True)  # what an earlier server said is not to be taken for this one's
-        log = logs / "pair.log"
+        for written in (*(one.log for one in specs), *([companion.log] if companion else [])):
+            Path(written).unlink(missing_ok=True)  # what an earlier server said is not to be taken for this one's
+        log = logs / PAIR_LOG
         with _spoken(json.dumps(told)) as orders, private(log) as output:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "specreason_sgl.servers.tree"],
@@ -292,7 +338,7 @@ class Servers:
         waiting = list(self.specs)
         say("loading SGLang")
         while waiting:
-            if self.process.poll() is not None:
+            if self._has_ended():
                 raise self._death()
             if time.monotonic() - began > limit_s:
                 raise _died(waiting[0], f"was not ready after {limit_s:.0f} s")
@@ -307,16 +353,47 @@ class Servers:
             time.sleep(POLL_S if waiting else 0)
         say(f"both models were ready after {time.monotonic() - began:.0f} s")
 
+    def wait_until_accompanied(self, companion: Companion, url: str, limit_s: float = START_S) -> None:
+        """Wait until the companion answers, is given up, or ``limit_s`` seconds are over.
+
+        Raises:
+            ServerDied: the servers have ended.
+        """
+        began = time.monotonic()
+        while not answers(url) and time.monotonic() - began < limit_s:
+            if self._has_ended():
+                raise self._death()
+            if _said(companion).rstrip().endswith(GIVEN_UP):
+                return
+            time.sleep(POLL_S)
+
+    def keep(self) -> None:
+        """From here on have servers that end started again, instead of the others ended."""
+        if not self._has_ended():
+            os.kill(self.process.pid, KEEP)
+
     def stop(self) -> None:
-        """End both servers and all their processes; processes that do not end by themselves are killed."""
-        self.process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(STOP_S)
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        """End both servers and all their processes; processes that do not end by themselves are killed.
+
+        The leader is waited for at the very end: until then its number is no other process's.
+        """
+        if self.process.returncode is not None:
+            return
+        os.kill(self.process.pid, signal.SIGTERM)
+        killed_at = time.monotonic() + STOP_S
+        while not self._has_ended() and time.monotonic() < killed_at:
+            time.sleep(POLL_S / 10)
+        os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
+    def _has_ended(self) -> bool:
+        """Whether the leader has ended; it is not waited for."""
+        return self.process.returncode is not None or bool(
+            os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        )
+
     def _death(self) -> ServerDied:
+        self.stop()
         which = self.process.returncode - SERVER_ENDED
         if which in range(len(self.specs)):
             return _died(self.specs[which], "ended while it was starting")
@@ -342,7 +419,7 @@ def _spoken(text: str) -> BinaryIO:
     return os.fdopen(read, "rb")
 
 
-def _said(server: ServerSpec) -> str:
+def _said(server: ServerSpec | Companion) -> str:
     path = Path(server.log)
     return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import secrets
 import shlex
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from specreason_sgl.errors import SpecReasonError, UsageError
+from specreason_sgl.errors import UsageError
 from specreason_sgl.servers import API_KEY, processes
 from specreason_sgl.servers.gpu import attention, dummies
 from specreason_sgl.servers.gpu.decode import MOST_DRAFTED, Decode, choose
@@ -74,14 +73,7 @@ class Launch:
             SpecReasonError: another program listens on a port that is needed.
         """
         for server in self.servers(Path()):
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind(("127.0.0.1", server.port))
-                except OSError as error:
-                    raise SpecReasonError(
-                        f"somebody listens on port {server.port}", hint="choose others with `--port`"
-                    ) from error
+            processes.refuse_taken(server.port, "--port")
         key = os.environ.get(API_KEY) or secrets.token_urlsafe(24)
         return Wanted(self.spec.label, self.servers, key, attempts=1, limit_s=limit_s)
 
