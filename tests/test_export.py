@@ -1,4 +1,7 @@
+import re
 import xml.etree.ElementTree as ET
+from base64 import b64encode
+from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,8 +13,10 @@ from specreason_sgl.errors import UsageError
 from specreason_sgl.events import AnswerWritten, Event, Noticed, SolveEnded, SolveStarted, StepTaken
 from specreason_sgl.runs.redecide import redecide
 from specreason_sgl.runs.store import SolveRecord
-from specreason_sgl.view.export import as_html, as_markdown, as_svg, export
+from specreason_sgl.view.export import as_markdown, as_svg, export
+from specreason_sgl.view.html import POLICY, STYLE, as_html
 from specreason_sgl.view.state import SolveState
+from specreason_sgl.view.theme import OTHERS, SIGNS, other
 
 DATA = Path(__file__).parent / "data"
 HOSTILE = '</pre><script>alert(1)</script>\n```\n# not a heading\n\x1b[2J\u202e<img src="https://example.org/x.png">'
@@ -49,7 +54,15 @@ def test_the_page_has_foldable_steps_and_fetches_nothing() -> None:
     elements = Elements(page).found
     tags = [tag for tag, _ in elements]
 
-    assert tags.count("details") == 6  # five steps, and the draft that was rejected
+    folds = [told for tag, told in elements if tag == "details"]
+    assert [told["class"] for told in folds if told.get("class") != "source"] == [
+        "step small role-2e9e5b",
+        "step small role-2e9e5b",
+        "step base role-1f93a8",
+        "rejected role-d0524c",
+        "step small role-2e9e5b",
+        "step small role-2e9e5b",
+    ]
     assert not {"script", "link", "img", "iframe"} & set(tags)
     assert "http://" not in page
     assert "https://" not in page
@@ -57,6 +70,30 @@ def test_the_page_has_foldable_steps_and_fetches_nothing() -> None:
     assert "default-src &#x27;none&#x27;" in page or "default-src 'none'" in page
     for words in ("✓ accepted", "■ base wrote", "✗ rejected", "= right"):
         assert words in page
+
+
+def test_the_page_begins_with_what_came_out() -> None:
+    page = as_html(story(), "story-7")
+    question, first_step = page.index("Ana packs"), page.index("<details open")
+    above = page[page.index("<body>") : question]
+
+    assert question < first_step
+    for words in ("= right", "<strong>10</strong>", "acceptance", "speed-up", "● small", "■ base", "in all"):
+        assert words in above
+
+
+def test_the_page_has_nothing_that_its_policy_forbids() -> None:
+    elements = Elements(as_html(hostile(HOSTILE), HOSTILE)).found
+    style = re.findall("<style>(.*?)</style>", as_html(story(), "story-7"), re.DOTALL)
+
+    assert not any(name == "style" or name.startswith("on") for _, attributes in elements for name in attributes)
+    assert f"'sha256-{b64encode(sha256(style[0].encode()).digest()).decode()}'" in POLICY
+    assert ("meta", {"http-equiv": "Content-Security-Policy", "content": POLICY}) in elements
+
+
+def test_every_colour_of_a_sign_has_its_class() -> None:
+    for sign in (*SIGNS.values(), *(other("word", place) for place in range(len(OTHERS)))):
+        assert f".role-{sign.hex[1:]} {{ --role: {sign.hex}; }}" in STYLE
 
 
 def test_model_text_is_never_markup_in_a_page() -> None:

@@ -24,7 +24,8 @@ from specreason_sgl.runs.store import SolveRecord, read_run
 from specreason_sgl.tally import tally
 from specreason_sgl.view.batch_sinks import solve_row
 from specreason_sgl.view.compare import Side, compare_report
-from specreason_sgl.view.export import as_html, as_markdown, as_svg
+from specreason_sgl.view.export import as_markdown, as_svg
+from specreason_sgl.view.html import as_html
 from specreason_sgl.view.replay import Player, stretched
 from specreason_sgl.view.solve_view import Look
 from specreason_sgl.view.state import SolveState

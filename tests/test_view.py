@@ -136,7 +136,7 @@ def some_batch() -> BatchState:
     state = BatchState(total=40)
     for number, record in enumerate(stored() * 2):
         copy = record.model_copy(update={"repeat": number // 2})
-        state.finished(EndedSolve.of(copy))
+        state.finished(SolveKey("story-7", number // 2, record.mode), EndedSolve.of(copy))
     for number, length in enumerate((2, 4, 7, 12)):
         key = SolveKey(f"story-{number}", 0, "specreason")
         state.started(key)
@@ -281,6 +281,16 @@ def test_a_whole_chain_streams_before_it_is_cut_into_steps() -> None:
 
     state.add(StepTaken(step=0, author="base", text="First this.", tokens=3))
     assert "▌" not in solve_frame(state, Look()).plain
+
+
+def test_what_streams_for_a_whole_chain_is_shown_until_its_call_is_back() -> None:
+    state = SolveState.of([SolveStarted(question="q", program="p", budget=9)])
+    state.add(TextStreamed(step=None, model="verifier", kind="verify", text="It is right."))
+    assert "It is right.▌" in solve_frame(state, Look()).plain
+
+    call = {"prompt_tokens": 9, "cached_tokens": 0, "generated_tokens": 3, "wall_s": 0.1, "finish": "stop"}
+    state.add(CallMade.model_validate({"model": "verifier", "kind": "verify", **call}))
+    assert "It is right." not in solve_frame(state, Look()).plain
 
 
 def test_an_empty_step_leaves_its_place_to_the_next_draft() -> None:
@@ -598,7 +608,7 @@ def test_what_was_not_heard_of_a_solve_is_counted_when_it_ends() -> None:
         state.started(SolveKey("story-7", 0, "specreason"))
         for event in story()[:heard]:
             state.heard(SolveKey("story-7", 0, "specreason"), event)
-        state.finished(EndedSolve.of(stored()[0]))
+        state.finished(SolveKey("story-7", 0, "specreason"), EndedSolve.of(stored()[0]))
 
     assert {state.tokens for state in states} == {sum(stored()[0].tally.generated.values())}
 

@@ -45,7 +45,8 @@ from specreason_sgl.view.batch_sinks import JsonBatch, PlainBatch
 from specreason_sgl.view.batch_view import BatchLook, BatchState, SolveKey, batch_frame
 from specreason_sgl.view.browse import Browser
 from specreason_sgl.view.compare import Side, compare_frame, compare_report, first_different_step
-from specreason_sgl.view.export import as_html, as_markdown, as_svg
+from specreason_sgl.view.export import as_markdown, as_svg
+from specreason_sgl.view.html import STYLE, as_html
 from specreason_sgl.view.json_lines import JsonSink
 from specreason_sgl.view.listing import EndedSolve, ended_line, solves_page
 from specreason_sgl.view.plain import PlainSink, redecided_lines
@@ -286,8 +287,8 @@ def test_solves_of_any_words_and_chains_stand_beside_each_other(
     batch = BatchState(2)
     for number, event in enumerate(events):
         batch.heard(SolveKey("one", number % 2, "forked"), event)
-    batch.finished(EndedSolve.of(one))
     key = SolveKey("one", 0, "forked")
+    batch.finished(key, EndedSolve.of(one))
     for sink in (PlainBatch(2, (), io.StringIO()), JsonBatch(2, io.StringIO())):
         sink.finished(key, one)
 
@@ -582,7 +583,7 @@ def test_a_word_of_ten_thousand_characters_is_clipped_wherever_it_stands() -> No
 
     assert max(map(len, plain(events).splitlines())) < 400
     assert len(as_markdown(state, "title")) < 3000
-    assert len(as_html(state, "title")) < 8000
+    assert len(as_html(state, "title")) < 8000 + len(STYLE)
     assert max(map(cell_len, whole_page(state, Look(width=60)).plain.split("\n"))) == 60
 
 

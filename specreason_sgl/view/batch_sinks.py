@@ -23,7 +23,12 @@ from specreason_sgl.view.theme import SIGNS
 class BatchSink(Protocol):
     """Called with everything that happens in a batch, from any thread."""
 
-    def started(self, problem_id: str, repeat: int, mode: str) -> SolveKey:
+    @property
+    def closed(self) -> bool:
+        """Whether nobody reads any more what is written."""
+        ...
+
+    def started(self, problem_id: str, repeat: int, mode: str, solve_id: str = "") -> SolveKey:
         """A solve begins; returns the key that identifies it in all later calls."""
         ...
 
@@ -43,9 +48,11 @@ class BatchSink(Protocol):
 class SilentBatch:
     """Reports nothing."""
 
-    def started(self, problem_id: str, repeat: int, mode: str) -> SolveKey:
+    closed: bool = False
+
+    def started(self, problem_id: str, repeat: int, mode: str, solve_id: str = "") -> SolveKey:
         """Name a solve."""
-        return SolveKey(problem_id, repeat, mode)
+        return SolveKey(problem_id, repeat, mode, solve_id)
 
     def event(self, key: SolveKey, event: Event) -> None:
         """Say nothing."""
@@ -83,9 +90,9 @@ class SceneBatch(SilentBatch):
                 elif isinstance(each[1], SolveRecord):
                     self._lines.ended(each[0], EndedSolve.of(each[1]))
 
-    def started(self, problem_id: str, repeat: int, mode: str) -> SolveKey:
+    def started(self, problem_id: str, repeat: int, mode: str, solve_id: str = "") -> SolveKey:
         """A new row."""
-        key = super().started(problem_id, repeat, mode)
+        key = super().started(problem_id, repeat, mode, solve_id)
         self._scene.tell(key, None)
         return key
 
@@ -121,6 +128,11 @@ class PlainLines:
         """Write a line of its own."""
         self._output.line(f"note: {one_line(message)}")
 
+    @property
+    def closed(self) -> bool:
+        """Whether nobody reads any more."""
+        return self._output.closed
+
     def totals(self) -> None:
         """Write the totals so far."""
         for words in standing_lines(self._state, WIDE, time.monotonic()):
@@ -129,7 +141,7 @@ class PlainLines:
     def _line(self, key: SolveKey, ended: EndedSolve) -> str:
         tally, state = ended.state.tally, self._state
         parts = [
-            f"{state.done}/{state.total}",
+            f"{state.done}" if state.total is None else f"{state.done}/{state.total}",
             SIGNS[ended.state.phase].label,
             f"{one_line(key.problem_id)} #{key.repeat}",
             one_line(key.mode),
@@ -144,17 +156,23 @@ class PlainLines:
             parts.append(f"{tally.retries} retries")
         if tally.error:
             parts.append(one_line(tally.error))
-        if state.left.value is not None and state.done < state.total:
-            parts.append(f"{figures.about(state.left.value)} left")
+        if state.time_left:
+            parts.append(state.time_left)
         return "  ".join(parts)
 
 
 class PlainBatch(SilentBatch):
     """One line for each solve that has ended, and the totals at the end."""
 
-    def __init__(self, total: int, earlier: Sequence[Done] = (), stream: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        total: int | None,
+        earlier: Sequence[Done] = (),
+        stream: TextIO | None = None,
+        began: float | None = None,
+    ) -> None:
         """Begin with the solves that are stored already."""
-        self._state = BatchState(total, time.monotonic())
+        self._state = BatchState(total, time.monotonic() if began is None else began)
         self._state.resumed(earlier)
         self._lines = PlainLines(self._state, stream)
         self._lock = threading.Lock()
@@ -163,8 +181,9 @@ class PlainBatch(SilentBatch):
         """Write its line."""
         ended = EndedSolve.of(record)
         with self._lock:
-            self._state.finished(ended)
+            self._state.finished(key, ended)
             self._lines.ended(key, ended)
+            self.closed = self._lines.closed
 
     def notice(self, message: str) -> None:
         """Write it as a line of its own."""
@@ -179,15 +198,16 @@ class PlainBatch(SilentBatch):
 class JsonBatch(SilentBatch):
     """One JSON line for each solve that has ended."""
 
-    def __init__(self, total: int, stream: TextIO | None = None) -> None:
+    def __init__(self, total: int | None, stream: TextIO | None = None) -> None:
         """Write to this stream, or to standard output."""
         self._output = Output(stream)
         self._total = total
         self._lock = threading.Lock()
 
-    def finished(self, key: SolveKey, record: SolveRecord) -> None:  # noqa: ARG002 - the record says it all
+    def finished(self, key: SolveKey, record: SolveRecord) -> None:
         """Write its line."""
-        self._write({"type": "solve_finished", "total": self._total, **solve_row(record)})
+        of_many = {"id": key.id} if self._total is None else {"total": self._total}
+        self._write({"type": "solve_finished", **of_many, **solve_row(record)})
 
     def notice(self, message: str) -> None:
         """Write it as an object of its own."""
@@ -196,6 +216,7 @@ class JsonBatch(SilentBatch):
     def _write(self, row: dict[str, object]) -> None:
         with self._lock:
             self._output.line(json_line(row))
+            self.closed = self._output.closed
 
 
 def solve_row(record: SolveRecord) -> dict[str, object]:

@@ -40,6 +40,8 @@ class SolveKey(NamedTuple):
     problem_id: str
     repeat: int
     mode: str
+    id: str = ""
+    """Tells solves of the same problem apart where nothing else does."""
 
 
 @dataclass
@@ -86,7 +88,8 @@ class Standing:
 class BatchState:
     """A batch as far as it has come."""
 
-    total: int
+    total: int | None
+    """How many solves there will be; None where nobody knows."""
     began: float = 0.0
     """When the batch began, by the caller's clock, in seconds."""
     flying: dict[SolveKey, SolveState] = field(default_factory=dict)
@@ -122,17 +125,24 @@ class BatchState:
         if isinstance(event, CallMade):
             self.tokens += event.generated_tokens
 
-    def finished(self, ended: EndedSolve) -> None:
+    def finished(self, key: SolveKey, ended: EndedSolve) -> None:
         """A solve has ended; count also what its events did not report while it ran."""
-        heard = self.flying.pop(SolveKey(ended.problem_id, ended.repeat, ended.mode), SolveState())
+        heard = self.flying.pop(key, SolveState())
         self.tokens += sum(ended.state.tally.generated.values()) - sum(heard.tally.generated.values())
         self.ended.appendleft(ended)
         self.modes.setdefault(ended.mode, Standing()).add(ended.state.tally)
 
     def tick(self, clock: float) -> None:
         """Update everything that depends on the time."""
-        fresh = self.done - self.earlier
-        self.left.update(clock, clock - self.began, fresh, self.total - self.done)
+        if self.total is not None:
+            self.left.update(clock, clock - self.began, self.done - self.earlier, self.total - self.done)
+
+    @property
+    def time_left(self) -> str | None:
+        """The time that is left, in words; None if there is no estimate."""
+        if self.left.value is None or self.total is None or self.done >= self.total:
+            return None
+        return f"{figures.about(self.left.value)} left"
 
 
 @dataclass(frozen=True)
@@ -164,36 +174,43 @@ def batch_frame(state: BatchState, look: BatchLook) -> Text:
 
 def _header(state: BatchState, look: BatchLook) -> list[Text]:
     elapsed = look.clock - state.began
-    eta = (
-        f" · {figures.about(state.left.value)} left"
-        if state.left.value is not None and state.done < state.total
-        else ""
-    )
-    share = state.done / state.total if state.total else 1.0
-    done, left = figures.progress(share, max(10, look.width // 4))
-    right = line(
-        (done, "green"), (left, "dim"), f" {state.done} of {state.total}", (f" · {figures.share(share)} ", "dim")
-    )
+    eta = f" · {state.time_left}" if state.time_left else ""
     clock = line((f"{figures.seconds(elapsed)}{eta} ", "dim"))
-    rate = f"{state.tokens / elapsed:,.0f} tok/s" if elapsed > 0 and state.tokens else "– tok/s"
     shown = [(mode, standing) for mode, standing in state.modes.items() if standing.done][-max(1, look.height // 4) :]
     return [
-        spread(line((f" {one_line(look.title)}", "bold")), right, look.width),
-        spread(line(f" {len(state.flying)} in flight · {rate}"), clock, look.width),
+        spread(line((f" {one_line(look.title)}", "bold")), _progress(state, look.width), look.width),
+        spread(line(f" {len(state.flying)} in flight · {_tokens(state, elapsed)}"), clock, look.width),
         *([line((f" {one_line(state.notice)}", "yellow"))] if state.notice else []),
         *(_standing(mode, standing, look.width, named=len(shown) > 1) for mode, standing in shown),
         rule(look.width),
     ]
 
 
+def _progress(state: BatchState, width: int) -> Text:
+    if state.total is None:
+        return line(f"{state.done} ended ")
+    share = state.done / state.total if state.total else 1.0
+    done, left = figures.progress(share, max(10, width // 4))
+    return line(
+        (done, "green"), (left, "dim"), f" {state.done} of {state.total}", (f" · {figures.share(share)} ", "dim")
+    )
+
+
+def _tokens(state: BatchState, elapsed: float) -> str:
+    """The pace of a batch; of what has no end, and stands still at times, just how many tokens there were."""
+    if state.total is None:
+        return f"{figures.count(state.tokens)} tok"
+    return f"{state.tokens / elapsed:,.0f} tok/s" if elapsed > 0 and state.tokens else "– tok/s"
+
+
 def standing_lines(state: BatchState, width: int, clock: float) -> list[Text]:
     """The results of a batch so far, one line for each mode."""
     shown = [(mode, standing) for mode, standing in state.modes.items() if standing.done]
-    rate = f"{state.tokens / (clock - state.began):,.0f}" if state.tokens and clock > state.began else "–"
+    elapsed = clock - state.began
     items = [
-        line(f"{state.done} of {state.total} solves"),
-        line(f"{figures.seconds(clock - state.began)}"),
-        line(f"{rate} tok/s"),
+        line(figures.solves(state.done) if state.total is None else f"{state.done} of {state.total} solves"),
+        line(figures.seconds(elapsed)),
+        line(_tokens(state, elapsed)),
     ]
     return [*(_standing(mode, standing, width, named=True) for mode, standing in shown), *flow(items, width)]
 

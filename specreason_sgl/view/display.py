@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, TextIO, get_args
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from specreason_sgl.events import Event, Sink
     from specreason_sgl.runs.store import Done
     from specreason_sgl.view.batch_sinks import BatchSink
+    from specreason_sgl.view.scenes import BatchScene
 
 DisplayMode = Literal["auto", "rich", "plain", "json", "none"]
 
@@ -108,57 +110,95 @@ def _rich_display(title: str, stream: TextIO) -> Iterator[Sink]:
 @contextmanager
 def open_batch_display(
     mode: DisplayMode,
-    total: int,
+    total: int | None,
     *,
     title: str = "specreason",
     earlier: Sequence[Done] = (),
     stream: TextIO | None = None,
+    began: float | None = None,
 ) -> Iterator[BatchSink]:
     """Show many solves while the block runs; at the end their results stay.
 
     Args:
         mode: as `choose` returned it.
-        total: how many solves there will be, the earlier ones included.
+        total: how many solves there will be, the earlier ones included; None where nobody knows.
         title: the beginning of the header.
         earlier: solves that are stored already, when a run goes on.
         stream: used instead of standard output.
+        began: when the first of them began, by the monotonic clock; now if not given.
     """
     from specreason_sgl.view import batch_sinks
 
+    began = time.monotonic() if began is None else began
     if mode == "none":
         yield batch_sinks.SilentBatch()
     elif mode == "json":
         yield batch_sinks.JsonBatch(total, stream)
     elif mode == "plain":
-        lines = batch_sinks.PlainBatch(total, earlier, stream)
+        lines = batch_sinks.PlainBatch(total, earlier, stream, began)
         try:
             yield lines
         finally:
             lines.close()
     else:
-        with _rich_batch(title, total, earlier, stream or sys.stdout) as sink:
+        from specreason_sgl.view.batch_sinks import SceneBatch
+        from specreason_sgl.view.live import beside
+        from specreason_sgl.view.scenes import BatchScene
+
+        terminal = console(stream)
+        scene = BatchScene(title, total, colour=not terminal.no_color, began=began, earlier=earlier)
+        sink = SceneBatch(scene, stream or sys.stdout)
+        with _results_stay(scene, terminal), beside(scene, terminal, sink.left):
             yield sink
+
+
+def watch_batch(hear: Callable[[BatchSink], None], *, title: str, began: float, stream: TextIO | None = None) -> None:
+    """Show solves that somebody else takes care of, until the user leaves them or there is no more to hear.
+
+    Args:
+        hear: reports to a sink, from a thread of its own, until there is no more; what it raises is raised here.
+        title: the beginning of the header.
+        began: when the first of them began, by the monotonic clock.
+        stream: used instead of standard output.
+    """
+    from specreason_sgl.view.batch_sinks import SceneBatch
+    from specreason_sgl.view.live import show, unwinding
+    from specreason_sgl.view.scenes import WATCH_KEYS, BatchScene
+
+    terminal = console(stream)
+    scene = BatchScene(title, None, colour=not terminal.no_color, began=began, keys=WATCH_KEYS)
+    sink = SceneBatch(scene, stream or sys.stdout)
+    failures: list[Exception] = []
+    silent = threading.Event()
+
+    def listen() -> None:
+        try:
+            hear(sink)
+        except Exception as error:  # noqa: BLE001 - it is raised in the thread that shows it
+            failures.append(error)
+        finally:
+            silent.set()
+
+    threading.Thread(target=listen, name="listener", daemon=True).start()
+    with _results_stay(scene, terminal), unwinding():
+        show(scene, terminal, done=silent.is_set)
+    if failures and not scene.over:
+        raise failures[0]
 
 
 @contextmanager
-def _rich_batch(title: str, total: int, earlier: Sequence[Done], stream: TextIO) -> Iterator[BatchSink]:
-    from specreason_sgl.view.batch_sinks import SceneBatch
+def _results_stay(scene: BatchScene, terminal: Console) -> Iterator[None]:
+    """At the end of the block, leave the results of a batch on the terminal."""
     from specreason_sgl.view.batch_view import standing_lines
     from specreason_sgl.view.lines import page
-    from specreason_sgl.view.live import beside
-    from specreason_sgl.view.scenes import BatchScene
 
-    terminal = console(stream)
-    colour = not terminal.no_color
-    scene = BatchScene(title, total, colour=colour, began=time.monotonic(), earlier=earlier)
-    sink = SceneBatch(scene, stream)
     try:
-        with beside(scene, terminal, sink.left):
-            yield sink
+        yield
     finally:
         clock = time.monotonic()
         scene.fresh(clock)
-        terminal.print(page(standing_lines(scene.state, terminal.width, clock), terminal.width, colour=colour))
+        lines = standing_lines(scene.state, terminal.width, clock)
+        terminal.print(page(lines, terminal.width, colour=not terminal.no_color))
 
 
 def console(stream: TextIO | None = None) -> Console:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from specreason_sgl.events import Event, SolveStarted, TextStreamed
 from specreason_sgl.runs.store import Done, SolveRecord
+from specreason_sgl.view.batch_view import KEYS as BATCH_KEYS
 from specreason_sgl.view.batch_view import BatchLook, BatchState, SolveKey, batch_frame
 from specreason_sgl.view.browse import KEYS, Browser
 from specreason_sgl.view.compare import Side, compare_frame
@@ -22,6 +23,7 @@ from specreason_sgl.view.state import SolveState
 T = TypeVar("T")
 
 BATCH_TRACE_KEYS = "esc/b back  n/↑/↓ step  r rejection  f fold  / search  u/d scroll  q leaves the view"
+WATCH_KEYS = "↑/↓ select  enter opens the trace  q quit"
 COMPARE_KEYS = "n/b step  f fold  u/d scroll  g/G ends  q quit"
 
 
@@ -77,12 +79,22 @@ Told = tuple[SolveKey, Event | SolveRecord | None] | str
 class BatchScene:
     """A batch that is going on in other threads."""
 
-    def __init__(self, title: str, total: int, *, colour: bool, began: float, earlier: Sequence[Done] = ()) -> None:
+    def __init__(
+        self,
+        title: str,
+        total: int | None,
+        *,
+        colour: bool,
+        began: float,
+        earlier: Sequence[Done] = (),
+        keys: str = BATCH_KEYS,
+    ) -> None:
         """Begin with what there was before."""
         self.over = False
         self.state = BatchState(total, began)
         self.state.resumed(earlier)
         self._title = title
+        self._keys = keys
         self._colour = colour
         self._inbox: SimpleQueue[Told] = SimpleQueue()
         self._chosen: SolveKey | None = None
@@ -114,7 +126,7 @@ class BatchScene:
                 if what is None:
                     self.state.started(key)
                 elif isinstance(what, SolveRecord):
-                    self.state.finished(EndedSolve.of(what))
+                    self.state.finished(key, EndedSolve.of(what))
                 else:
                     self.state.heard(key, what)
             yield each
@@ -129,7 +141,13 @@ class BatchScene:
         return batch_frame(
             self.state,
             BatchLook(
-                width=width, height=height, clock=clock, colour=self._colour, chosen=self._chosen, title=self._title
+                width=width,
+                height=height,
+                clock=clock,
+                colour=self._colour,
+                chosen=self._chosen,
+                title=self._title,
+                keys=self._keys,
             ),
         )
 

@@ -184,6 +184,18 @@ def flip_words(redecision: Redecision) -> str:
     return "no step" if flip is None else f"step {flip.step}{of_chain(flip.scored.chain)}"
 
 
+def redecided_words(redecision: Redecision) -> str:
+    """Decisions taken again, as a sentence."""
+    words = (
+        f"threshold {redecision.threshold:g} ({redecision.rule}): {len(redecision.flips)} of "
+        f"{len(redecision.decisions)} decisions flip, acceptance {figures.share(redecision.acceptance)} "
+        f"instead of {figures.share(redecision.stored_acceptance)}"
+    )
+    if redecision.first_flip is None:
+        return words
+    return f"{words}; everything after {flip_words(redecision)} is counterfactual"
+
+
 def of_chain(number: int) -> str:
     """Which chain something is of, where it is not the first."""
     return f" of chain {number}" if number else ""
@@ -439,6 +451,17 @@ def spent(step: StepState) -> Iterator[str]:
             yield f"{words.get(kind) or shorten(kind, WORD)} {figures.seconds(step.seconds[kind])}"
 
 
+def step_words(step: StepState, state: SolveState) -> str:
+    """Score, tokens and times of a step."""
+    parts = []
+    if step.score is not None:
+        value, figure = utility(step.score, state.rule)
+        bar = "".join(figures.gauge(value, state.threshold))
+        parts.append(f"score {figure} {bar} {figures.sparkline(step.score.score.distribution)}")
+    parts.append(f"{figures.count(step.tokens or step.pieces or step.draft_tokens)} tok")
+    return " · ".join([*parts, *spent(step)])
+
+
 def _score(step: StepState, state: SolveState, look: Look) -> Text:
     narrow, wide = look.width < NARROW, look.width >= WIDE
     if step.score is None:
@@ -503,11 +526,7 @@ def _wrapped(sign: SignName, words: str, look: Look) -> list[Text]:
 def totals(state: SolveState, width: int) -> list[Text]:
     """What the solve came to, in a few lines."""
     tally = state.tally
-    everybody = {"small": SIGNS["small"], "base": SIGNS["base"]}
-    everybody |= {each: state.sign_of_author(each) for each in state.others}
-    shown = {
-        each: sign for each, sign in everybody.items() if tally.generated[each] or tally.steps[each] or tally.kept[each]
-    }
+    shown = state.writers
     names = {each: shorten(each, WORD) for each in shown}
     column = max(NAME, *map(cell_len, names.values())) if names else NAME
     lines = [

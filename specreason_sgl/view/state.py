@@ -239,6 +239,18 @@ class SolveState:
         return [row for chain in self.chains.values() for row in chain.rows if isinstance(row, str)]
 
     @property
+    def writers(self) -> dict[Author, Sign]:
+        """The models and authors that did something, each with its sign."""
+        everybody = {"small": SIGNS["small"], "base": SIGNS["base"]}
+        everybody |= {each: self.sign_of_author(each) for each in self.others}
+        tally = self.tally
+        return {
+            each: sign
+            for each, sign in everybody.items()
+            if tally.generated[each] or tally.steps[each] or tally.kept[each]
+        }
+
+    @property
     def is_branched(self) -> bool:
         """Whether there is more than one chain."""
         return len(self.chains) > 1
@@ -318,7 +330,9 @@ class SolveState:
                 self._add_text(event)
             case CallMade():
                 self._know(event.model)
-                if event.step is not None and not event.dropped:
+                if event.step is None:
+                    self.chain(event.chain).thinking.clear()
+                elif not event.dropped:
                     step = self._step(event.chain, event.step)
                     step.seconds[event.kind] += event.wall_s  # type: ignore[assignment]  # Counter is typed for integers
                     step.pieces = 0

@@ -1,0 +1,285 @@
+"""A trace as HTML: the same parts make the exported page and the live one.
+
+Each part has an element with an id of its own, so that a page can replace it when it changes. Where more can follow,
+there is an empty element that is replaced by what comes and itself.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from base64 import b64encode
+from hashlib import sha256
+from pathlib import Path
+
+from specreason_sgl.runs.redecide import Redecision
+from specreason_sgl.view import figures
+from specreason_sgl.view.mathml import mathml, with_formulas
+from specreason_sgl.view.solve_view import chain_words, redecided_words, step_words
+from specreason_sgl.view.state import ChainState, Item, SolveState, StepState, TextState
+from specreason_sgl.view.text import one_line, shorten, visible
+from specreason_sgl.view.theme import FINAL_LEGEND, OTHERS, SIGNS, WORD, Sign, SignName
+
+ASSETS = Path(__file__).parent / "assets"
+TRACE, OUTCOME, CHAINS, END = "solve", "outcome", "chains", "end"
+"""The ids of the whole, of what came out, of the place where a further chain comes, and of what stands below."""
+REASON = 200
+"""The most cells of a program's reason."""
+TAIL = 2000
+"""How many characters at the end of a chain are shown while it streams in as a whole."""
+
+_IS_FORMULA = re.compile(r"[\\^_]")
+
+
+def _role(colour: str) -> str:
+    """The class of what has a colour."""
+    return f"role-{colour.removeprefix('#')}"
+
+
+COLOURS = sorted({sign.hex for sign in SIGNS.values()} | {on_paper for _, _, on_paper in OTHERS})
+STYLE = (ASSETS / "page.css").read_text(encoding="utf-8") + "".join(
+    f".{_role(colour)} {{ --role: {colour}; }}\n" for colour in COLOURS
+)
+_HASH = b64encode(sha256(STYLE.encode()).digest()).decode()
+POLICY = f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none'; form-action 'none'"
+"""What an exported page may do: nothing but look as its own style sheet says."""
+
+
+def as_html(state: SolveState, title: str, redecision: Redecision | None = None) -> str:
+    """The trace as a page of its own; every step folds."""
+    legend = " ".join(_sign(name) for name in FINAL_LEGEND)
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<title>{_escape(one_line(title))}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<h1>{_escape(one_line(title))}</h1>
+{trace(state, redecision)}
+<footer class="legend">{legend}</footer>
+</body>
+</html>
+"""
+
+
+def trace(state: SolveState, redecision: Redecision | None = None) -> str:
+    """All parts: what came out, the question, the steps of each chain, and the answer."""
+    question = state.started.question if state.started else ""
+    note = f'<p class="note">{_escape(redecided_words(redecision))}</p>' if redecision else ""
+    chains = "\n".join(chain_part(chain, state, redecision) for chain in state.chains.values())
+    parts = (outcome(state), note, _text(question), chains, place(CHAINS), end(state))
+    return f'<article id="{TRACE}">' + "\n".join(filter(None, parts)) + "</article>"
+
+
+def place(name: str) -> str:
+    """Where something more can come."""
+    return f'<div id="{name}" hidden=""></div>'
+
+
+def outcome(state: SolveState) -> str:
+    """What came out: the answer, and what it took."""
+    tally = state.tally
+    answer = f" <strong>{_answer(state.answer.answer)}</strong>" if state.answer else ""
+    most = [f"<strong>{figures.seconds(tally.elapsed)}</strong> in all"]
+    more = []
+    if tally.judged:
+        most = [
+            f"acceptance <strong>{figures.share(tally.acceptance)}</strong> of {tally.judged}",
+            f"speed-up <strong>{figures.times(tally.speed_up)}</strong> (estimate)",
+            *most,
+        ]
+        more += [f"{figures.count(tally.wasted_tokens)} tok wasted", f"judge {figures.seconds(tally.seconds['judge'])}"]
+    if state.is_branched:
+        more.append(f"{figures.count(len(state.chains))} chains")
+    if state.cut:
+        more.append(f"{figures.steps(state.cut)} cut")
+    if tally.outages:
+        more.append(f"{figures.seconds(tally.lost_s)} lost")
+    if tally.ended:
+        more.append(f"thinking ended: {_escape(shorten(tally.ended, REASON))}")
+    return (
+        f'<section id="{OUTCOME}" class="outcome"><p class="answer">{_sign(state.phase)}{answer}</p>'
+        f"<p>{' · '.join(most)}</p>{_writers(state)}"
+        f'<p class="figures">{" · ".join(more)}</p></section>'
+    )
+
+
+def _writers(state: SolveState) -> str:
+    """Tokens and seconds by who wrote."""
+    tally = state.tally
+    rows = "".join(
+        f'<tr><th scope="row"><span class="{_classes("sign", sign)}">{sign.glyph} {_escape(shorten(each, WORD))}</span>'
+        f"</th><td>{figures.count(tally.steps[each])}</td>"
+        f"<td>{figures.count(tally.kept[each])}</td><td>{figures.count(tally.generated[each])}</td>"
+        f"<td>{figures.seconds(tally.model_seconds[each])}</td></tr>"
+        for each, sign in state.writers.items()
+    )
+    heads = "".join(f'<th scope="col">{word}</th>' for word in ("steps", "tok kept", "tok written", "time"))
+    return f"<table><thead><tr><td></td>{heads}</tr></thead><tbody>{rows}</tbody></table>" if rows else ""
+
+
+def chain_part(chain: ChainState, state: SolveState, redecision: Redecision | None = None) -> str:
+    """A chain with all that is in it."""
+    items = "\n".join(item_part(item, state, redecision) for item in chain.items)
+    parts = (heading(chain, state), items, place(next_of(chain)), thinking(chain), earlier_answer(chain, state))
+    return f'<section id="chain-{chain.number}">' + "\n".join(filter(None, parts)) + "</section>"
+
+
+def next_of(chain: ChainState) -> str:
+    """The id of the place where a chain's next item comes."""
+    return f"next-{chain.number}"
+
+
+def id_of(place: int) -> str:
+    """The id of a step or another text."""
+    return f"item-{place}"
+
+
+def text_of(step: StepState) -> str:
+    """The id of a step's text."""
+    return f"text-{step.place}"
+
+
+def thinking_of(chain: ChainState) -> str:
+    """The id of what streams into a chain as a whole."""
+    return f"thinking-{chain.number}"
+
+
+def around(chain: ChainState, state: SolveState) -> dict[str, str]:
+    """The small parts of a chain, by id: its heading, and what stands below its items."""
+    return {
+        f"head-{chain.number}": heading(chain, state),
+        thinking_of(chain): thinking(chain),
+        f"answer-{chain.number}": earlier_answer(chain, state),
+    }
+
+
+def heading(chain: ChainState, state: SolveState) -> str:
+    """Which of several chains it is."""
+    name = f"head-{chain.number}"
+    return f'<h2 id="{name}">{_escape(chain_words(chain))}</h2>' if state.is_branched else place(name)
+
+
+def thinking(chain: ChainState) -> str:
+    """The end of a chain that streams in as a whole."""
+    name = thinking_of(chain)
+    text = "".join(chain.thinking)
+    if not text:
+        return place(name)
+    shown = text if len(text) <= TAIL else "…" + text[-TAIL:]
+    return (
+        f'<div id="{name}" class="{_classes("step base", SIGNS["thinking"])}">{_sign("thinking")}{_text(shown)}</div>'
+    )
+
+
+def earlier_answer(chain: ChainState, state: SolveState) -> str:
+    """The answer of a chain, where it is not the solve's."""
+    name = f"answer-{chain.number}"
+    if not chain.answer or chain.answer is state.answer:
+        return place(name)
+    return f'<p id="{name}">{_sign("answered")} <strong>{_answer(chain.answer.answer)}</strong></p>'
+
+
+def item_part(item: Item, state: SolveState, redecision: Redecision | None = None) -> str:
+    """A step, or text that is no step."""
+    return _step(item, state, redecision) if isinstance(item, StepState) else _added(item, state, redecision)
+
+
+def _kind(kind: str, item: Item, redecision: Redecision | None) -> str:
+    unreal = redecision is not None and redecision.is_counterfactual(item.decided)
+    return kind + (" unreal" if unreal else "") + (" cut" if item.cut is not None else "")
+
+
+def _cut(item: Item) -> str:
+    if item.cut is None:
+        return ""
+    return f'{_sign("cut")} <span class="figures">{_escape(shorten(item.cut, REASON))}</span> '
+
+
+def _added(text: TextState, state: SolveState, redecision: Redecision | None) -> str:
+    sign = state.sign_of_author(text.author)
+    tokens = f" {figures.count(text.tokens)} tok" if text.tokens else ""
+    return (
+        f'<div id="{id_of(text.place)}" class="{_classes(_kind("added", text, redecision), sign)}">{_sign("added")} by '
+        f"{_sign(sign)}{tokens} {_cut(text)}{_text(text.text)}</div>"
+    )
+
+
+def _step(step: StepState, state: SolveState, redecision: Redecision | None) -> str:
+    sign = state.sign_of(step)
+    kind = _kind("base" if step.author == "base" else "small", step, redecision)
+    decision = redecision.on(step.score) if redecision else None
+    flip = f"{_sign('flip')} " if decision and decision.flips else ""
+    rejected = ""
+    if step.rejected is not None:
+        words = f"{_sign('rejected')} draft, {figures.count(step.draft_tokens)} tok"
+        rejected = (
+            f'<details id="draft-{step.place}" class="{_classes("rejected", SIGNS["rejected"])}">'
+            f"<summary>{words}</summary>{_text(step.rejected)}</details>"
+        )
+    return (
+        f'<details open="" id="{id_of(step.place)}" class="{_classes(f"step {kind}", sign)}"><summary>{step.number} '
+        f'{_sign(sign)} {flip}{_cut(step)}<span class="figures">{_escape(step_words(step, state))}</span></summary>'
+        f"{step_text(step)}{rejected}</details>"
+    )
+
+
+def step_text(step: StepState) -> str:
+    """The text of a step, as far as it is written."""
+    return f'<div id="{text_of(step)}">{_text(step.shown)}</div>'
+
+
+def end(state: SolveState) -> str:
+    """What stands below the steps: notices, the answer as it was written, a failure."""
+    parts = [f'<p class="note">{_sign("notice")} {_escape(visible(notice))}</p>' for notice in state.notices]
+    if state.answering:
+        parts.append(_written("answering", "", "".join(state.answering)))
+    elif state.answer:
+        grade = _sign(state.phase) if state.phase in {"right", "wrong"} else ""
+        cut = f"{SIGNS['notice'].glyph} cut at its limit" if state.answer.truncated else ""
+        words = f" <strong>{_answer(state.answer.answer)}</strong> {grade} {cut}"
+        parts.append(_written("answered", words, state.answer.text))
+    if state.failure:
+        parts.append(f"<p>{_sign('failed')} {_escape(visible(state.failure.error))}</p>")
+        parts += [f'<p class="note">hint: {_escape(visible(state.failure.hint))}</p>'] if state.failure.hint else []
+    return f'<section id="{END}">' + "\n".join(parts) + "</section>"
+
+
+def _written(name: SignName, words: str, text: str) -> str:
+    return f'<div class="{_classes("step base", SIGNS[name])}">{_sign(name)}{words}{_text(text)}</div>'
+
+
+def _sign(name: SignName | Sign) -> str:
+    sign = name if isinstance(name, Sign) else SIGNS[name]
+    return f'<span class="{_classes("sign", sign)}">{_escape(sign.label)}</span>'
+
+
+def _classes(kind: str, sign: Sign) -> str:
+    return f"{kind} {_role(sign.hex)}"
+
+
+def _text(text: str) -> str:
+    """A text with its formulas; where it has any, it can also be copied as it was written."""
+    shown = visible(text)
+    made, has_formulas = with_formulas(shown)
+    text = f'<pre dir="auto">{made}</pre>'
+    if has_formulas:
+        text += f'<details class="source"><summary>source</summary><pre dir="auto">{_escape(shown)}</pre></details>'
+    return text
+
+
+def _answer(answer: str | None) -> str:
+    """An answer on its line: a formula, even without signs around it."""
+    shown = one_line(answer if answer is not None else "–")
+    made, has_formulas = with_formulas(shown)
+    if has_formulas or not _IS_FORMULA.search(shown):
+        return made
+    return mathml(shown) or made
+
+
+def _escape(text: str) -> str:
+    return html.escape(text, quote=True)
