@@ -39,7 +39,7 @@ from specreason_sgl.servers import EMBEDDED, opening
 from specreason_sgl.settings import Settings
 from specreason_sgl.tables import complaint
 from specreason_sgl.tally import Tally
-from specreason_sgl.view.export import as_html
+from specreason_sgl.view.html import as_html
 from specreason_sgl.view.state import SolveState
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ class Solved:
 
     def _repr_html_(self) -> str:
         page = html.escape(as_html(self.state, self.record.mode), quote=True)
-        return f'<iframe srcdoc="{page}" style="width: 100%; height: {FRAME_HEIGHT}px; border: 0"></iframe>'
+        return f'<iframe srcdoc="{page}" width="100%" height="{FRAME_HEIGHT}" frameborder="0"></iframe>'
 
 
 def solve(
@@ -286,24 +286,13 @@ def solve_into(
     stream: bool = False,
 ) -> SolveRecord:
     """Solve a problem, grade the answer, and store the solve if a run is given."""
-    from specreason_sgl.lang.knobs import as_json, set_knobs
+    from specreason_sgl.lang.knobs import set_knobs
     from specreason_sgl.lang.solving import solve as carry_out
-    from specreason_sgl.runs import provenance
-    from specreason_sgl.runs.diff import repeatability
 
     knobs = set_knobs(program.knobs, parameters, program.name)
     if run is not None:
-        servers = provenance.describe(pair.models)
-        expected = repeatability(
-            temperature=settings.temperature,
-            concurrency=1,
-            deterministic=provenance.are_deterministic(servers),
-            overlapping=program.overlaps,
-            timed=bool(knobs.get("back_off")),
-            stock=program.is_stock,
-        )
-        known = {"repeatability": expected, "parameters": as_json(knobs), **provenance.prompts(pair.models, settings)}
-        run.note_servers(config.model_copy(update=known), servers)
+        known = facts(pair, program, settings, knobs)
+        run.note_servers(config.model_copy(update=known), known["servers"])
 
     def hear(event: Event) -> None:
         if sink and not isinstance(event, SolveEnded):  # told when it is graded
@@ -319,6 +308,29 @@ def solve_into(
     if run is not None:
         run.append(record)
     return record
+
+
+def facts(pair: Pair[Any], program: Any, settings: Settings, knobs: Mapping[str, Any]) -> dict[str, Any]:
+    """What is stored with a run of one solve so that somebody else can repeat it; asks the servers."""
+    from specreason_sgl.lang.knobs import as_json
+    from specreason_sgl.runs import provenance
+    from specreason_sgl.runs.diff import repeatability
+
+    servers = provenance.describe(pair.models)
+    expected = repeatability(
+        temperature=settings.temperature,
+        concurrency=1,
+        deterministic=provenance.are_deterministic(servers),
+        overlapping=program.overlaps,
+        timed=bool(knobs.get("back_off")),
+        stock=program.is_stock,
+    )
+    return {
+        "servers": servers,
+        "repeatability": expected,
+        "parameters": as_json(knobs),
+        **provenance.prompts(pair.models, settings),
+    }
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 from collections.abc import Generator, Iterator
 from importlib.util import find_spec
@@ -11,6 +12,8 @@ import hypothesis
 import pytest
 
 if TYPE_CHECKING:
+    from terminals import Multiplexer
+
     from specreason_sgl.engine.backend import Endpoint
     from specreason_sgl.lang.pair import Pair
     from specreason_sgl.servers.pairs import RunningPair
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+
+collect_ignore = ["clients"]  # run by `make test-clients`, where the clients are installed
 
 hypothesis.settings.register_profile("quick", max_examples=20)
 
@@ -57,9 +62,22 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 def own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests neither see nor touch the pair or the runs of whoever runs them."""
     monkeypatch.setenv("SPECREASON_HOME", str(tmp_path_factory.mktemp("state")))
-    ours = ("SPECREASON_DISPLAY", "SPECREASON_RUNS", "SPECREASON_API_KEY")
+    ours = ("SPECREASON_DISPLAY", "SPECREASON_RUNS", "SPECREASON_API_KEY", "SPECREASON_SERVE_KEY")
     for name in (*ours, "NO_COLOR", "FORCE_COLOR", "PYTHONPATH", "COLUMNS", "LINES"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def tmux() -> Iterator[Multiplexer]:
+    """A shell in a terminal multiplexer."""
+    from terminals import Multiplexer
+
+    program = shutil.which("tmux")
+    if program is None:
+        pytest.skip("tmux is not installed; other tests use a pseudo-terminal instead")
+    shell = Multiplexer(program)
+    yield shell
+    shell.close()
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from faults import story_pair
 
 from specreason_sgl.cli.run import SAMPLE_SEED
 from specreason_sgl.embedded.stories import story
+from specreason_sgl.runs.provenance import command_line
 from specreason_sgl.runs.store import read_run
 
 KEY = "nobody-is-to-see-this"
@@ -44,7 +45,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         (["run", "q", "--threshold", "-1"], 2, "`threshold`"),
         (["run", "q", "--threshold", "nan"], 2, "`threshold`"),
         (["run", "q", "--score", "best"], 2, "`score`"),
-        (["run", "q", "--budget", "0"], 2, "`--budget`"),
+        (["run", "q", "--budget", "-1"], 2, "`--budget`"),
         (["run", "q", "--display", "neon"], 2, "neon"),
         (["run", "q", "--base", "http://127.0.0.1:9", "--small", "http://127.0.0.1:9"], 3, "does not answer"),
         (["run", "q", "--base", "not a url", "--small", "http://127.0.0.1:9"], 2, "not the address"),
@@ -95,6 +96,16 @@ def test_a_key_from_the_command_line_is_neither_stored_nor_told(
     assert len(stored) == 3
     assert "--api-key" in "".join(stored)
     assert KEY not in "".join([*stored, *said])
+
+
+@pytest.mark.parametrize("option", ["--api-key", "--serve-key", "--servers-key", "--key"])
+def test_a_command_that_is_shown_has_no_key(option: str) -> None:
+    for form in ((option, KEY), (f"{option}={KEY}",)):
+        shown = command_line(["up", *form, "--replicas", "2"])
+
+        assert KEY not in " ".join(shown)
+        assert (shown[0], shown[-2:]) == ("up", ["--replicas", "2"])
+        assert option in " ".join(shown)
 
 
 @pytest.mark.parametrize("given", ["file", "utf-16 file", "standard input"])

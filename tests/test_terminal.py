@@ -1,33 +1,18 @@
 """The views in a real terminal: keys are typed, the screen is read, and it is left as it was found."""
 
-import fcntl
 import os
-import pty
-import re
-import select
-import shutil
 import signal
-import struct
 import subprocess
 import sys
-import termios
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import pytest
+from terminals import ENTER_SCREEN, LEAVE_SCREEN, STYLES, Multiplexer, Terminal, after_the_screen, environment
 
 from specreason_sgl.evaluation.report import report_run, tables
 from specreason_sgl.runs.store import read_run
 
-ROOT = Path(__file__).parents[1]
 STORY = Path(__file__).parent / "data" / "story.jsonl"
-PATIENCE = 30.0
-STYLES = re.compile(r"\x1b\[[0-9;]*m")
-ENTER_SCREEN, LEAVE_SCREEN = "\x1b[?1049h", "\x1b[?1049l"
-SHOW_CURSOR = "\x1b[?25h"
 
 PRELUDE = f"""
 import sys, time
@@ -108,85 +93,6 @@ app = typer.Typer()
 app.command()(list_runs)
 app({args!r})
 """
-
-
-def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "TERM": "xterm-256color", "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8", **more}
-
-
-class Terminal:
-    """A program on a terminal of its own."""
-
-    def __init__(self, code: str, *, columns: int = 100, rows: int = 30, keyboard: bool = True, **env: str) -> None:
-        self._master, self._slave = pty.openpty()
-        self.resize(columns, rows)
-        self.before = termios.tcgetattr(self._slave)
-        self.seen = ""
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdin=self._slave if keyboard else subprocess.DEVNULL,
-            stdout=self._slave,
-            stderr=self._slave,
-            env=environment(**env),
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(1, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - nothing else runs there
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._process.kill()
-        self._process.wait()
-        os.close(self._master)
-        os.close(self._slave)
-
-    def resize(self, columns: int, rows: int) -> None:
-        fcntl.ioctl(self._slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-    def type(self, keys: str) -> None:
-        os.write(self._master, keys.encode())
-
-    def signal(self, number: int) -> None:
-        self._process.send_signal(number)
-
-    def read(self, wanted: str, *, since: int = 0) -> str:
-        """Everything from a place on, as soon as what is wanted is there."""
-        deadline = time.monotonic() + PATIENCE
-        while wanted not in (shown := STYLES.sub("", self.seen[since:])):
-            assert time.monotonic() < deadline, f"{wanted!r} is not in {shown!r}"
-            self._take(0.1)
-        return shown
-
-    def finish(self) -> int:
-        deadline = time.monotonic() + PATIENCE
-        while self._process.poll() is None:
-            assert time.monotonic() < deadline, "the program does not end"
-            self._take(0.05)
-        while self._take(0.2):
-            pass
-        return self._process.returncode
-
-    @property
-    def is_as_before(self) -> bool:
-        return termios.tcgetattr(self._slave) == self.before
-
-    def _take(self, timeout: float) -> bool:
-        if not select.select([self._master], [], [], timeout)[0]:
-            return False
-        self.seen += os.read(self._master, 1 << 16).decode("utf-8", "replace")
-        return True
-
-
-def after_the_screen(terminal: Terminal) -> str:
-    """What stays on the terminal; it must be all that comes after the screen has been left."""
-    assert terminal.seen.count(ENTER_SCREEN) == terminal.seen.count(LEAVE_SCREEN) == 1
-    assert terminal.is_as_before
-    left = terminal.seen.split(LEAVE_SCREEN)[1]
-    assert SHOW_CURSOR in terminal.seen
-    return left
 
 
 def test_a_live_solve_is_shown_and_its_trace_stays() -> None:
@@ -390,49 +296,27 @@ def test_a_closed_pipe_ends_a_list_quietly(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-@pytest.fixture
-def tmux() -> Iterator[list[str]]:
-    program = shutil.which("tmux")
-    if program is None:
-        pytest.skip("tmux is not installed; the tests above use a pseudo-terminal instead")
-    command = [program, "-L", f"specreason-{os.getpid()}", "-f", "/dev/null"]
-    yield command
-    subprocess.run([*command, "kill-server"], check=False, capture_output=True)
-
-
-def test_the_screen_is_what_a_terminal_multiplexer_sees(tmux: list[str], tmp_path: Path) -> None:
+def test_the_screen_is_what_a_terminal_multiplexer_sees(tmux: Multiplexer, tmp_path: Path) -> None:
     run = stored_run(tmp_path)
     program = tmp_path / "program.py"
     program.write_text(REPLAY.format(args=[str(run), "--speed", "instant"]), encoding="utf-8")
+    tmux.type(f"'{sys.executable}' '{program}'; echo left with $?", "Enter")
 
-    def ask(*args: str) -> str:
-        return subprocess.run([*tmux, *args], check=True, capture_output=True, text=True, env=environment()).stdout
-
-    def screen(wanted: str) -> str:
-        deadline = time.monotonic() + PATIENCE
-        while wanted not in (shown := ask("capture-pane", "-p", "-t", "view")):
-            assert time.monotonic() < deadline, f"{wanted!r} is not on\n{shown}"
-            time.sleep(0.1)
-        return shown
-
-    ask("new-session", "-d", "-s", "view", "-x", "80", "-y", "24", "/bin/sh")
-    ask("send-keys", "-t", "view", f"'{sys.executable}' '{program}'; echo left with $?", "Enter")
-
-    rows = screen("1 of 2 right").splitlines()
+    rows = tmux.screen("1 of 2 right").splitlines()
     assert rows[2].startswith("› = right")
-    ask("send-keys", "-t", "view", "Down", "Enter")
-    assert "■ base wrote" in screen("30 / 3 = 9")
-    ask("send-keys", "-t", "view", "Escape")
-    screen("1 of 2 right")
-    ask("send-keys", "-t", "view", "Up", "Enter")
-    screen("›  0 │ ✓ accepted")
-    ask("send-keys", "-t", "view", "r")
-    assert "✗ rejected" in screen("›  2 ┃ ■ base wrote")
-    ask("resize-window", "-t", "view", "-x", "60", "-y", "20")
-    narrow = screen("─" * 60)
+    tmux.type("Down", "Enter")
+    assert "■ base wrote" in tmux.screen("30 / 3 = 9")
+    tmux.type("Escape")
+    tmux.screen("1 of 2 right")
+    tmux.type("Up", "Enter")
+    tmux.screen("›  0 │ ✓ accepted")
+    tmux.type("r")
+    assert "✗ rejected" in tmux.screen("›  2 ┃ ■ base wrote")
+    tmux.resize(60, 20)
+    narrow = tmux.screen("─" * 60)
     assert max(map(len, narrow.splitlines())) <= 60
-    ask("send-keys", "-t", "view", "q")
-    assert "base wrote" not in screen("left with 0")
+    tmux.type("q")
+    assert "base wrote" not in tmux.screen("left with 0")
 
 
 def stored_run(folder: Path, mode: str = "specreason") -> Path:

@@ -20,8 +20,10 @@ from specreason_sgl.cli.programs import programs
 from specreason_sgl.cli.replay import replay
 from specreason_sgl.cli.report import report
 from specreason_sgl.cli.run import run
+from specreason_sgl.cli.serve import serve
 from specreason_sgl.cli.servers import down, status, up
 from specreason_sgl.cli.stops import leave
+from specreason_sgl.cli.watch import watch
 from specreason_sgl.errors import SIGNALLED, SpecReasonError, UsageError
 from specreason_sgl.lang.stopping import INTERRUPTED
 from specreason_sgl.view.output import prepare, say, silence
@@ -53,6 +55,7 @@ def _root(
 
 app.command("run")(run)
 app.command("eval")(evaluate)
+app.command("serve")(serve)
 app.command("programs")(programs)
 app.command("report")(report)
 app.command("audit")(audit)
@@ -64,6 +67,7 @@ app.command("import-trace")(import_trace)
 app.command("up")(up)
 app.command("status")(status)
 app.command("down")(down)
+app.command("watch")(watch)
 app.command("doctor")(doctor)
 
 
@@ -81,8 +85,6 @@ def main() -> int:
 
 def _run() -> int:
     try:
-        if sys.argv[1:2] == ["run"] and (code := _knock()) is not None:
-            return code
         app()
     except SpecReasonError as error:
         return _complain(error)
@@ -107,17 +109,6 @@ def _told(error: OSError) -> SpecReasonError:
     if error.filename is None:
         raise error
     return UsageError(f"cannot use `{error.filename}`: {error.strerror}")
-
-
-def _knock() -> int | None:
-    """Have the warm process that `up` keeps run this command; in the warm process itself this does nothing."""
-    from specreason_sgl.servers.pairs import door_path
-
-    if not (path := door_path()).exists():
-        return None
-    from specreason_sgl.servers import door
-
-    return None if door.inside else door.knock(path, sys.argv[1:])
 
 
 def _complain(error: SpecReasonError) -> int:

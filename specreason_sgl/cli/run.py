@@ -66,7 +66,10 @@ def run(
         typer.Option("--first-n", help="First steps the base model writes itself [0]", rich_help_panel=METHOD),
     ] = None,
     budget: Annotated[
-        int | None, typer.Option("--budget", help="Thinking tokens [embedded: 1024, else 8192]", rich_help_panel=METHOD)
+        int | None,
+        typer.Option(
+            "--budget", help="Thinking tokens; 0 answers at once [embedded: 1024, else 8192]", rich_help_panel=METHOD
+        ),
     ] = None,
     max_step_tokens: Annotated[
         int | None, typer.Option("--max-step-tokens", help="Longest step [512]", rich_help_panel=METHOD)
@@ -132,8 +135,8 @@ def run(
     wait_s = WAIT_S if wait_for_server is None else wait_for_server
     options = PairOptions(
         pair, base, small, api_key, wait_for_server_s=wait_s, thinking=thinking, models=named_models(model)
-    ).or_kept_up()
-    embedded = options.is_embedded
+    )
+    embedded = options.or_kept_up().is_embedded
     problem = _problem(question, file, answer, embedded=embedded)
     limits = {
         "budget": budget,

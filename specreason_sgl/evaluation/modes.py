@@ -98,7 +98,17 @@ def concurrency_that_fits(servers: Iterable[Mapping[str, Any]], job: Job) -> int
         servers: the servers' ``/server_info``.
         job: the job; its longest possible solve has to fit that often.
     """
-    longest = max(mode.settings.budget + mode.settings.answer_tokens for mode in job.modes) + PROMPT_TOKENS
+    return room_for(servers, max(mode.settings.budget + mode.settings.answer_tokens for mode in job.modes))
+
+
+def room_for(servers: Iterable[Mapping[str, Any]], tokens: int) -> int:
+    """How many solves the servers have room for at the same time.
+
+    Args:
+        servers: the servers' ``/server_info``.
+        tokens: the most tokens that a solve generates and keeps.
+    """
+    longest = tokens + PROMPT_TOKENS
     room = [MOST_AT_ONCE]
     for info in servers:
         replicas = int(info.get("replicas", 1))
