@@ -7,14 +7,20 @@ SCALE ?= 1
 # A file of pinned versions with hashes to install from, instead of the newest that pyproject.toml allows.
 LOCK ?=
 STAMP := $(VENV)/.installed
+# Clients of `specreason serve` live in an environment of their own, always as pinned.
+CLIENTS := $(VENV)-clients
 
-.PHONY: run test quick soak check format lock platforms audit clean
+.PHONY: run test test-clients quick soak check format lock platforms audit clean
 
 run: $(STAMP)
 	$(BIN)/specreason run $(if $(QUESTION),"$(QUESTION)",)
 
 test: check
 	$(BIN)/python -m pytest
+
+# What their authors let them warn of is not ours.
+test-clients: $(STAMP) $(CLIENTS)/.installed
+	SPECREASON=$(abspath $(BIN))/specreason $(CLIENTS)/bin/python -m pytest tests/clients --confcutdir tests/clients -W ignore
 
 # What needs no server and does not wait long, with fewer random examples, on all cores: about two minutes on two.
 quick: $(STAMP)
@@ -37,6 +43,9 @@ format: $(STAMP)
 lock: $(STAMP)
 	$(BIN)/uv pip compile pyproject.toml --group dev --upgrade --generate-hashes --no-annotate --no-header \
 		--python-version 3.11 --python-platform x86_64-manylinux_2_34 --output-file .ci/requirements.txt --quiet
+	@# sgl-eval asks for openai<3, inspect_ai for openai>=3.4; sgl-eval works with both.
+	echo "openai>=3.4" | $(BIN)/uv pip compile --group clients --override - --upgrade --generate-hashes --no-annotate \
+		--no-header --python-version 3.11 --python-platform x86_64-manylinux_2_34 --output-file .ci/clients.txt --quiet
 
 # What would be installed elsewhere, from wheels alone, as the package index has them.
 platforms: $(STAMP)
@@ -49,10 +58,12 @@ platforms: $(STAMP)
 
 # Asks the package index for known vulnerabilities of what is pinned.
 audit: $(STAMP)
-	$(BIN)/uv tool run pip-audit --requirement .ci/requirements.txt --require-hashes --no-deps --disable-pip
+	@for pinned in requirements clients; do \
+		$(BIN)/uv tool run pip-audit --requirement .ci/$$pinned.txt --require-hashes --no-deps --disable-pip || exit; \
+	done
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(CLIENTS)
 
 # Installed again only when what is to be installed has changed.
 $(STAMP): pyproject.toml
@@ -61,4 +72,11 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(LOCK),\
 		--require-hashes --requirement $(LOCK) && $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--no-deps --no-build-isolation --editable .,--editable . --group dev)
+	touch $@
+
+# Four of the clients' packages are source alone: what builds them is pinned too.
+$(CLIENTS)/.installed: .ci/clients.txt $(STAMP)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(CLIENTS)
+	$(BIN)/uv pip install --quiet --no-cache --python $(CLIENTS)/bin/python --require-hashes --no-deps \
+		--requirement .ci/clients.txt --build-constraints .ci/clients.txt
 	touch $@

@@ -34,13 +34,14 @@ NEWER = LINUX | {"python_version": "3.13"}
 OTHER = LINUX | {"platform_machine": "riscv64"}
 WITHOUT = {"macOS": MAC, "Windows": WINDOWS, "Python 3.13": NEWER, "another machine": OTHER}
 """Where SGLang, or something that it needs, has no wheels."""
-ASKS_MODELS = {"datasets", "setproctitle", "sglang", "tokenizers", "torch", "transformers"}
+SERVES = {"fastapi", "httpx", "prometheus-client", "starlette", "uvicorn"}
+ASKS_MODELS = SERVES | {"datasets", "setproctitle", "sglang", "tokenizers", "torch", "transformers"}
 ONLY_UNIX = {"fcntl", "pwd", "resource", "termios"}
 
 
-def pins() -> dict[str, str]:
+def pins(file: str = "requirements.txt") -> dict[str, str]:
     """Versions by name; fails on any line that is not a pin with its hashes."""
-    left = (ROOT / ".ci" / "requirements.txt").read_text(encoding="utf-8")
+    left = (ROOT / ".ci" / file).read_text(encoding="utf-8")
     found: dict[str, str] = {}
     while left:
         pin = _PIN.match(left)
@@ -57,6 +58,15 @@ def test_everything_that_the_project_asks_for_is_pinned_with_hashes() -> None:
     for requirement in asked:
         version = pinned[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(version, prereleases=True), requirement
+
+
+def test_the_clients_are_pinned_with_hashes_and_bring_no_torch() -> None:
+    pinned = pins("clients.txt")
+
+    for requirement in map(Requirement, PROJECT["dependency-groups"]["clients"]):
+        version = pinned[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version, prereleases=True), requirement
+    assert not {"torch", "transformers", "sglang"} & set(pinned)
 
 
 def imported(folder: Path) -> set[str]:
@@ -301,9 +311,9 @@ def test_the_wheels_programs_are_found(installation: Path, tmp_path: Path) -> No
 
 
 def test_the_documents_and_the_workflow_name_targets_that_exist() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     for name in ("README.md", "CONTRIBUTING.md", ".github/workflows/ci.yml", ".ci/run"):
-        called = set(re.findall(r"\bmake ([a-z]+)", (ROOT / name).read_text(encoding="utf-8")))
+        called = set(re.findall(r"\bmake ([a-z-]+)", (ROOT / name).read_text(encoding="utf-8")))
         assert called, name
         assert called <= targets, name
 
