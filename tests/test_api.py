@@ -85,7 +85,7 @@ def test_a_solve_can_be_kept_as_a_run(pair: sr.OpenPair, tmp_path: Path) -> None
     [
         ({"thresold": 7}, "the program `specreason` has no parameter `thresold`"),
         ({"threshold": "high"}, "parameter `threshold` of the program `specreason`"),
-        ({"budget": 0}, "`budget`: Input should be greater than or equal to 1"),
+        ({"budget": -1}, "`budget`: Input should be greater than or equal to 0"),
         ({"program": "nope"}, "there is no program `nope`"),
         ({"instruction": "Solve it."}, "`instruction`: it needs `{problem}` where the question belongs"),
     ],
