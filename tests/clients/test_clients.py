@@ -10,16 +10,12 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import pytest
 
@@ -43,7 +39,6 @@ settings = { temperature = 0.0 }
 modes = [{ kind = "specreason" }]
 """
 """One of these stories is solved wrongly."""
-READY_S = 120
 
 
 @dataclass(frozen=True)
@@ -99,8 +94,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """One pair and one server for all, after `specreason eval` has solved the stories on that pair."""
     folder = tmp_path_factory.mktemp("stories")
     env = {**os.environ, "SPECREASON_HOME": str(tmp_path_factory.mktemp("home"))}
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
 
     def specreason(*words: str) -> None:
         subprocess.run([SPECREASON, *words], cwd=folder, env=env, check=True)
@@ -112,11 +105,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         stories = tuple(read(folder / "run" / "solves.jsonl"))
         rows = [{"id": each.id, "problem": each.question, "expected_answer": each.truth} for each in stories]
         (folder / "stories.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-        serve = [SPECREASON, "serve", "--pair", "embedded", "--port", str(port), "--api-key", KEY]
-        with subprocess.Popen(serve, cwd=folder, env=env) as server:
+        serve = [SPECREASON, "serve", "--pair", "embedded", "--port", "0", "--api-key", KEY]
+        with subprocess.Popen(serve, cwd=folder, env=env, stdout=subprocess.PIPE, text=True) as server:
             try:
-                wait_for(f"http://127.0.0.1:{port}/health", server)
-                yield Served(f"http://127.0.0.1:{port}/v1", folder, stories)
+                assert server.stdout is not None
+                url = next((line.split()[1] for line in server.stdout if line.startswith("serve ")), None)
+                assert url, "the server has ended"
+                yield Served(url, folder, stories)
             finally:
                 server.terminate()
     finally:
@@ -131,19 +126,6 @@ def read(solves: Path) -> Iterator[Story]:
         (answer,) = [event["answer"] for event in events if event["type"] == "answer_written"]
         steps = tuple(event["text"] for event in events if event["type"] == "step_taken")
         yield Story(problem["id"], problem["question"], problem["answer"], answer, steps)
-
-
-def wait_for(health: str, server: subprocess.Popen[bytes]) -> None:
-    """Wait until a server is ready."""
-    until = time.monotonic() + READY_S
-    while time.monotonic() < until:
-        assert server.poll() is None, "the server has ended"
-        try:
-            with urllib.request.urlopen(health, timeout=10):  # noqa: S310 - its own
-                return
-        except (URLError, OSError):
-            time.sleep(0.2)
-    pytest.fail(f"{health} was not ready within {READY_S} s")
 
 
 def boxed(text: str) -> str:
