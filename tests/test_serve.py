@@ -24,7 +24,7 @@ from serving import KEY, Served, chunks, messages, serving, text_of
 from specreason_sgl.cli import app as cli
 from specreason_sgl.embedded.stories import story
 from specreason_sgl.errors import UsageError
-from specreason_sgl.events import AnswerWritten, StepTaken, read_event
+from specreason_sgl.events import AnswerWritten, StepTaken, TextAdded, TextStreamed, ThinkingEnded, read_event
 from specreason_sgl.runs.store import RunConfig, SolveRecord, read_run
 from specreason_sgl.serve import chat
 from specreason_sgl.serve.completions import NO_SEEDS
@@ -472,6 +472,21 @@ def test_what_streams_is_what_is_kept_step_by_step(served: Served, number: int) 
     answer = next(event for event in events if isinstance(event, AnswerWritten))
     assert "".join(text for part, text in said if part == "content") == answer.text
     assert choice.finish == "stop"
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_text_that_a_program_adds_stands_as_it_does_in_the_chain(at_once: bool) -> None:
+    choice = Choice("\n\n", reasoning_at_once=at_once)
+    events = [
+        StepTaken(step=0, author="small", text="So 4.", tokens=1),
+        TextAdded(step=1, author="hint", text="Wait: "),
+        TextStreamed(step=1, model="base", kind="regenerate", text="is it"),
+        StepTaken(step=1, author="base", text="is it 5?", tokens=1),
+        StepTaken(step=2, author="small", text="No.", tokens=1),
+        ThinkingEnded(reason="closed", steps=3, tokens=3),
+    ]
+    said = [text for event in events for part, text in choice.add(event) if part == "reasoning"]
+    assert "".join(said) == "So 4.\n\nWait: is it 5?\n\nNo."
 
 
 def test_a_stream_that_is_silent_says_that_it_lives() -> None:

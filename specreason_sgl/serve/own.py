@@ -105,12 +105,14 @@ class Trace:
         """The stream, from the first event on."""
         events: asyncio.Queue[Event | None] = asyncio.Queue()
         self.served.listen(into(events))
+        if self.renders:  # a page repeats nothing, so the servers need not be asked what they are
+            return Stream(self._pages(events), self.left)
         try:
             facts = await run_in_threadpool(self.service.ready().facts, self.served.order)
         except BaseException:
             await self.left()
             raise
-        return Stream(self._pages(events) if self.renders else self._events(events, facts), self.left)
+        return Stream(self._events(events, facts), self.left)
 
     async def left(self) -> None:
         """The reader has gone."""

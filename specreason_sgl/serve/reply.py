@@ -96,6 +96,8 @@ class Choice:
         """The text of a call that is running and stays."""
         self._behind = ""
         """What of such a text has not become a step yet."""
+        self._gap = ""
+        """What stands before the text that comes next: the delimiter behind a step, nothing behind added text."""
         self._is_branched = False
         self._answer: Held | None = None
 
@@ -114,11 +116,13 @@ class Choice:
                 self._steps[event.chain] = parent[: event.steps]
                 self._is_branched = True
             case StepTaken() | TextAdded():
-                self._steps.setdefault(event.chain, []).append(event.text)
+                is_step = isinstance(event, StepTaken)
+                self._steps.setdefault(event.chain, []).append(event.text + (self._delimiter if is_step else ""))
                 if not (self._is_branched or self._at_once):
-                    yield from self._take(event.text, is_step=isinstance(event, StepTaken))
+                    yield from self._take(event.text, is_step=is_step)
+                    self._gap = self._delimiter if is_step else ""
             case ThinkingEnded() if self._at_once and not self._is_branched:
-                yield from self._say("reasoning", self._delimiter.join(self._steps[0]))
+                yield from self._say("reasoning", self._kept(0))
             case AnswerWritten():
                 yield from self._end(event)
             case _:
@@ -139,7 +143,11 @@ class Choice:
         if text := self._live.add(event.text):
             self._behind += text
             first = self._live.sent == text
-            yield from self._say("reasoning", (self._delimiter if first and self.reasoning else "") + text)
+            yield from self._say("reasoning", (self._gap if first else "") + text)
+
+    def _kept(self, chain: int) -> str:
+        """All that a chain has come to."""
+        return "".join(self._steps.get(chain, ())).removesuffix(self._delimiter)
 
     def _take(self, text: str, *, is_step: bool) -> Iterator[tuple[Part, str]]:
         """A step, of which some or all may have gone out while it was written."""
@@ -153,13 +161,13 @@ class Choice:
         if was_live and text.startswith(behind):
             yield from self._say("reasoning", text[len(behind) :])
         elif not was_live:
-            yield from self._say("reasoning", (self._delimiter if self.reasoning and is_step else "") + text)
+            yield from self._say("reasoning", self._gap + text)
         if is_step:
             self._live, self._behind = None, ""
 
     def _end(self, written: AnswerWritten) -> Iterator[tuple[Part, str]]:
         if self._is_branched and written.author != "vote":
-            kept = self._delimiter.join(self._steps.get(written.chain, ()))
+            kept = self._kept(written.chain)
             if kept.startswith(self.reasoning):
                 yield from self._say("reasoning", kept[len(self.reasoning) :])
         text = neutralise(written.text, self._control)
