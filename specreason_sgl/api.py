@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specreason_sgl.embedded import SETTINGS
+from specreason_sgl.engine.transport import AUTO
 from specreason_sgl.engine.watch import WAIT_S
 from specreason_sgl.errors import SpecReasonError, UsageError
 from specreason_sgl.evaluation.choice import is_choice
@@ -98,6 +99,7 @@ def pair(
     models: Mapping[str, str] | None = None,
     api_key: str | None = None,
     thinking: str | None = None,
+    transport: str = AUTO,
     wait_for_server_s: float = WAIT_S,
 ) -> Iterator[OpenPair]:
     """The model servers of a pair, connected while the block runs.
@@ -110,6 +112,7 @@ def pair(
         models: addresses of further models that a program names, by role.
         api_key: the servers' key.
         thinking: how the models think; see docs/models.md.
+        transport: how prompts travel: ``sessions``, ``ids``, ``text``, or ``auto``, the best that each server can do.
         wait_for_server_s: seconds to wait for a server that stops answering.
 
     Raises:
@@ -122,6 +125,7 @@ def pair(
         api_key,
         wait_for_server_s=wait_for_server_s,
         thinking=thinking,
+        transport=transport,
         models=models or {},
     ).or_kept_up()
     if name not in {None, EMBEDDED} and options.name != name:
@@ -300,8 +304,9 @@ def solve_into(
 
     with Grader("choice" if is_choice(problem.question, problem.answer) else "math") as grader:
         record = carry_out(
-            problem, program, pair, settings, sink=hear, stream=stream, parameters=knobs, scope=Scope(parent=pair.scope)
-        )
+            problem, program, pair, settings,
+            sink=sink and hear, stream=stream, parameters=knobs, scope=Scope(parent=pair.scope),
+        )  # fmt: skip
         record = grader.graded(record)
     if sink:
         sink(record.events[-1])

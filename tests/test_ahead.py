@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from specreason_sgl.embedded import stories
 from specreason_sgl.errors import UsageError
 from specreason_sgl.events import CallMade, DraftingChanged, Dropped, StepDrafted, StepScored, StepTaken
-from specreason_sgl.lang import loading
+from specreason_sgl.lang import ahead, loading
 from specreason_sgl.lang.back_off import FIRST_PAUSE, BreakEven
 from specreason_sgl.lang.backend import Listen
+from specreason_sgl.lang.chain import MARGIN
 from specreason_sgl.lang.pair import Pair
 from specreason_sgl.lang.scope import Scope
 from specreason_sgl.lang.seeds import Draws
@@ -58,10 +59,10 @@ def decisions(record: SolveRecord) -> list[object]:
     depth=st.integers(0, 4),
 )
 def test_drafting_ahead_decides_as_the_sequential_program(seed: int, skill: float, depth: int) -> None:
-    ahead = solved(seed, "lookahead", skill=skill, depth=depth)
+    looking = solved(seed, "lookahead", skill=skill, depth=depth)
 
-    assert decisions(ahead) == decisions(solved(seed, "specreason", skill=skill))
-    assert ahead.tally.correct
+    assert decisions(looking) == decisions(solved(seed, "specreason", skill=skill))
+    assert looking.tally.correct
 
 
 class Sampling(ScriptedBackend):
@@ -117,6 +118,48 @@ def test_what_is_drafted_on_top_of_a_rejected_step_is_wasted_and_told() -> None:
     assert {e.model for e in dropped} == {"small"}
     assert sum(e.tokens for e in dropped) == sum(e.generated_tokens for e in calls if e.dropped and e.kind == "draft")
     assert record.tally.wasted_tokens == record.tally.drafted_tokens + sum(e.tokens for e in dropped)
+
+
+class Narrow(StoryBackend):
+    """Keeps how much of its context each call for a step could fill."""
+
+    filled: list[int]
+
+    def generate(self, s: Any, sampling_params: Any) -> tuple[str, dict[str, Any]]:
+        if "\n\n" in sampling_params.stop:
+            self.filled.append(len(self.tokens(s.text_)) + sampling_params.max_new_tokens)
+        return super().generate(s, sampling_params)
+
+
+def test_what_is_drafted_ahead_leaves_the_room_for_the_answer_that_the_chain_leaves() -> None:
+    told = stories.story(3)
+    opening, limits = ScriptedBackend("small", []).chat.opening(told.question), Settings(seed=1)
+    small = Narrow("small", [told])
+    small.filled = []
+    room = len(small.tokens(opening)) + 60
+    small.context = room + MARGIN + limits.answer_tokens
+    pair = Pair(StoryBackend("base", [told]), small)
+    problem = Problem(id="3", question=told.question, answer=str(told.answer))
+    record = solve(problem, PROGRAMS["lookahead"], pair, limits, parameters={"depth": 8})
+
+    assert record.tally.ended == "context"
+    assert len(small.filled) > 4
+    assert max(small.filled) <= room
+
+
+def test_what_was_drafted_on_for_nothing_keeps_no_text_of_the_chain(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = []
+
+    class Line(ahead._Line):
+        def __init__(self, *args: Any) -> None:
+            lines.append(self)
+            super().__init__(*args)
+
+    monkeypatch.setattr(ahead, "_Line", Line)
+    solved(3, "lookahead", skill=0.5, depth=2)
+
+    assert len(lines) > 1
+    assert [line._chain.text for line in lines] == [""] * len(lines)
 
 
 def test_drafting_ahead_takes_less_time_where_drafts_are_accepted() -> None:

@@ -1,12 +1,12 @@
 """Chains: steps, text that is none, cutting back, forking, ending, and what of it is told."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sglang as sgl
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specreason_sgl.errors import UsageError
@@ -179,7 +179,7 @@ moves = st.lists(
         st.tuples(st.just("take"), st.integers(0, 9)),
         st.tuples(st.just("add"), st.integers(0, 9)),
         st.tuples(st.just("cut"), st.integers(0, 9)),
-        st.tuples(st.just("fork"), st.just(0)),
+        st.tuples(st.just("fork"), st.integers(0, 1)),
     ),
     max_size=30,
 )
@@ -205,6 +205,66 @@ def test_a_tally_of_the_events_knows_what_all_chains_hold(made: list[tuple[str, 
 
     assert totals.thinking_tokens == sum(held.values()), "what several chains hold counts once"
     assert all(count >= 0 for count in (*totals.kept.values(), *totals.steps.values(), *totals.dropped.values()))
+
+
+@settings(deadline=None)
+@given(moves, st.integers(0, 3))
+def test_a_chain_reads_and_goes_on_as_one_that_was_written_as_it_stands(made: list[tuple[str, int]], last: int) -> None:
+    chains: list[tuple[Chain, list[tuple[str, str]]]] = [(solving(budget=10_000).chain(), [])]
+    for number, (move, value) in enumerate(made):
+        chain, written = chains[number % len(chains)]
+        if move == "take":
+            chain.suppose(f"step {value % 4}")
+            written.append((move, f"step {value % 4}"))
+        elif move == "add":
+            written.append((move, chain.add(f"text {value}", "hint")))
+        elif move == "cut":
+            keep = value % (len(chain.steps) + 1)
+            chain.cut(keep, "why")
+            steps = [place for place, (kind, _) in enumerate(written) if kind == "take"]
+            del written[steps[keep - 1] + 1 if keep else 0 :]
+        else:
+            chains.append((chain.fork() if value % 2 else chain.supposed(), list(written)))
+
+    for chain, written in chains:
+        fresh = solving(budget=10_000).chain()
+        for kind, text in written:
+            fresh.suppose(text) if kind == "take" else fresh.add(text, "hint")
+        assert chain.text == fresh.text == "".join(t + "\n\n" if k == "take" else t for k, t in written)
+        assert (chain.steps, chain.tokens) == (fresh.steps, fresh.tokens)
+        for each in (chain, fresh):
+            place = each.place()
+            assert place is not None
+            each.take(place, step(f"step {last}"))
+        assert chain.ended == fresh.ended
+
+
+class Looked(list[str]):
+    """Counts how often somebody reads all or some of it."""
+
+    times = 0
+
+    def __iter__(self) -> Iterator[str]:
+        self.times += 1
+        return super().__iter__()
+
+    def __getitem__(self, place: Any) -> Any:
+        self.times += 1
+        return super().__getitem__(place)
+
+
+def test_no_step_looks_at_those_before_it() -> None:
+    chain = solving(budget=10_000).chain()
+    chain.steps = steps = Looked()
+    for number in range(50):
+        place = chain.place()
+        assert place is not None
+        chain.take(place, step("So," if number % 2 else f"x = {number}"))
+        chain.prompt("base", "a draft")
+    chain.solve.chain().think(step("\n\n".join(steps[:20])))
+
+    assert len(steps) == 50
+    assert steps.times == 1
 
 
 def test_a_vote_gives_the_answer_that_most_agree_on() -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterable, Sequence
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specreason_sgl.text.steps import first_stop, is_counting, is_repeat, split_steps, stuck_at
+from specreason_sgl.text.steps import COUNTED, TURNS, Circles, counting, first_stop, repeats, split_steps, stuck_at
 
 
 @pytest.mark.parametrize(
@@ -42,6 +45,12 @@ def test_steps_are_never_blank_and_lose_no_words(thinking: str) -> None:
         assert "".join("".join(steps).split()) == "".join(thinking.split())
 
 
+def kept(circles: Circles, steps: Iterable[str]) -> Circles:
+    for step in steps:
+        circles.add(step)
+    return circles
+
+
 @pytest.mark.parametrize(
     ("chain", "circle"),
     [
@@ -62,7 +71,7 @@ def test_steps_are_never_blank_and_lose_no_words(thinking: str) -> None:
     ],
 )
 def test_going_in_circles(chain: list[str], circle: bool) -> None:
-    assert circle is is_repeat(chain[:-1], chain[-1])
+    assert circle is kept(repeats(), chain[:-1]).is_closed_by(chain[-1])
 
 
 @given(
@@ -71,11 +80,12 @@ def test_going_in_circles(chain: list[str], circle: bool) -> None:
 )
 def test_an_exact_circle_ends_with_its_third_turn(before: list[str], cycle: list[str]) -> None:
     before = [f"<{step}>" for step in before]  # nothing of it is in the circle
-    chain: list[str] = before
-    while not is_repeat(chain, step := cycle[(len(chain) - len(before)) % len(cycle)]):
-        chain = [*chain, step]
+    chain, taken = kept(repeats(), before), 0
+    while not chain.is_closed_by(step := cycle[taken % len(cycle)]):
+        chain.add(step)
+        taken += 1
 
-    assert len(chain) + 1 == len(before) + 3 * len(cycle)
+    assert taken + 1 == 3 * len(cycle)
 
 
 letters = st.text(alphabet="abcxyz +=", min_size=1).filter(str.strip)
@@ -83,17 +93,87 @@ letters = st.text(alphabet="abcxyz +=", min_size=1).filter(str.strip)
 
 @given(st.lists(letters, min_size=1, max_size=8, unique_by=str.strip), st.integers(3, 14))
 def test_casework_with_a_counter_is_no_circle_and_is_remarked_with_its_tenth_turn(cycle: list[str], turns: int) -> None:
-    chain: list[str] = []
+    letter_for_letter, numbered = repeats(), counting()
     remarked: list[int] = []
     for turn in range(turns):
-        for step in (f"Case {turn}.", *cycle):
-            assert not is_repeat(chain, step)
-            if is_counting(chain, step):
-                remarked.append(len(chain))
-            chain.append(step)
+        for place, step in enumerate((f"Case {turn}.", *cycle), start=turn * (len(cycle) + 1)):
+            assert not letter_for_letter.is_closed_by(step)
+            if numbered.is_closed_by(step):
+                remarked.append(place)
+            letter_for_letter.add(step)
+            numbered.add(step)
 
     period = len(cycle) + 1
     assert remarked == list(range(10 * period - 1, turns * period))
+
+
+def goes_in_circles(steps: Sequence[str], turns: int, read: Callable[[str], str]) -> bool:
+    """The definition: a sequence of steps stands so many times in a row at the end."""
+    chain = [read(step) for step in steps]
+    return bool(steps[-1].strip()) and any(
+        chain[-turns * period :] == chain[-period:] * turns for period in range(1, len(chain) // turns + 1)
+    )
+
+
+KINDS: dict[int, tuple[Callable[[], Circles], Callable[[str], str]]] = {
+    TURNS: (repeats, str.strip),
+    COUNTED: (counting, lambda step: re.sub(r"\d+", "#", step.strip())),
+}
+
+
+@st.composite
+def circling(draw: st.DrawFn) -> list[str]:
+    """Chains of few different steps, in which sequences return."""
+    few = st.lists(st.sampled_from(["So,", "n = 1", "n = 2 ", " n = 10", "", " "]), min_size=1, max_size=4)
+    parts = draw(st.lists(st.tuples(few, st.integers(1, 11)), min_size=1, max_size=5))
+    return [step for part, turns in parts for step in part * turns]
+
+
+@pytest.mark.parametrize("turns", KINDS)
+@settings(deadline=None)
+@given(chain=circling(), other=circling(), keep=st.integers(min_value=0))
+def test_a_chain_that_is_kept_knows_its_circles_as_one_that_is_read_whole(
+    turns: int, chain: list[str], other: list[str], keep: int
+) -> None:
+    empty, read = KINDS[turns]
+    circles, steps = empty(), list[str]()
+
+    def take(step: str) -> None:
+        assert circles.is_closed_by(step) is goes_in_circles([*steps, step], turns, read)
+        circles.add(step)
+        steps.append(step)
+
+    for step in chain:
+        take(step)
+    left, whole = circles.copy(), list(steps)
+    keep %= len(steps) + 1
+    circles.cut(keep)
+    del steps[keep:]
+    for step in other:
+        take(step)
+    circles, steps = left, whole  # what was done to the copy has changed nothing here
+    for step in other:
+        take(step)
+
+
+@pytest.mark.parametrize("turns", KINDS)
+def test_a_step_is_looked_at_once_however_long_the_chain_is(turns: int) -> None:
+    looked_at: list[str] = []
+
+    def read(step: str) -> str:
+        looked_at.append(step)
+        return step
+
+    circles = Circles(turns, read)
+    for number in range(1000):
+        step = "So," if number % 2 else f"x = {number}"
+        circles.is_closed_by(step)
+        circles.add(step)
+    copy = circles.copy()
+    copy.cut(500)
+    copy.is_closed_by("So,")
+
+    assert len(looked_at) == 2 * 1000 + 1
 
 
 PHRASE = "Wait, let me check that again. "

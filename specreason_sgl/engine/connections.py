@@ -6,11 +6,15 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from typing import Any
 
 import urllib3
+from urllib3.exceptions import HTTPError
 
 CONNECTIONS = 128
+REST_S, REST_LINES = 0.1, 8
+"""How long and how much may be read behind the last word of a response, in seconds of silence and lines."""
 
 
 class Call:
@@ -60,6 +64,27 @@ def connections() -> urllib3.PoolManager:
     return pool
 
 
+def read_out(response: urllib3.BaseHTTPResponse, lines: Iterator[bytes]) -> bool:
+    """Read what follows the last word of a response, so that its connection is free for the next request.
+
+    Args:
+        response: the response.
+        lines: its lines that are not read yet.
+
+    Returns:
+        Whether it ended at once. If it did not, the connection cannot be used again.
+    """
+    connection = response.connection
+    if isinstance(connection, _Used):
+        connection.hurry(REST_S)
+    try:
+        for _ in islice(lines, REST_LINES):
+            pass
+        return next(lines, None) is None
+    except HTTPError:
+        return False
+
+
 class _Used:
     """What is added to a connection: the call that uses it. Only that call may break it."""
 
@@ -87,6 +112,11 @@ class _Used:
             if self._call is call and self._taken is not None:
                 with suppress(OSError):
                     self._taken.shutdown(socket.SHUT_RDWR)
+
+    def hurry(self, seconds: float) -> None:
+        """Let the rest of this response be silent only so long; the next request sets a limit of its own."""
+        if self._taken is not None:
+            self._taken.settimeout(seconds)
 
     def _take(self) -> None:
         call = _now.call

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from specreason_sgl.engine.transport import Hiccup
+from specreason_sgl.engine.link import Hiccup
 from specreason_sgl.text.prompts import whole
 from specreason_sgl.text.scoring import LEAST
-from specreason_sgl.text.steps import first_stop
+from specreason_sgl.text.steps import STUCK_WITHIN, first_stop, stuck_at
 
 Generated = tuple[str, dict[str, Any]]
 """A text and its meta information."""
@@ -16,9 +16,16 @@ Generated = tuple[str, dict[str, Any]]
 _PIECES = ("output_token_logprobs", "output_top_logprobs", "output_token_ids_logprobs")
 """Meta information that comes in pieces like the text, from a server with ``--incremental-streaming-output``."""
 
+_HALF = "\ufffd"
+"""What stands for the bytes of a character that is not complete."""
+_OFTEN = 100
+"""After so many more characters a text that streams is looked at for repeats."""
+
 
 def generated(answer: Any, stops: Sequence[str] = (), *, is_half: bool = False) -> Generated:
     """Text and meta information of a response; the text ends before the first stop string in it.
+
+    A text whose model did not end it itself, because of a limit or an abort, ends with its last whole character.
 
     Args:
         answer: the response.
@@ -36,14 +43,10 @@ def generated(answer: Any, stops: Sequence[str] = (), *, is_half: bool = False) 
         raise Hiccup("a response lacks what every response has") from error
     if (finish == "abort" and not is_half) or not counted:
         raise Hiccup("the server aborted the call")
-    text, stop = up_to_stop(whole(text), stops)
-    return text, {**meta, "finish_reason": {"type": "stop", "matched": stop}} if stop else meta
-
-
-def up_to_stop(text: str, stops: Sequence[str]) -> tuple[str, str | None]:
-    """The text before the first stop string in it, and that stop string; None if there is none."""
-    place, stop = first_stop(text, stops) or (None, None)
-    return text[:place], stop
+    text = whole(text)
+    if found := first_stop(text, stops):
+        return text[: found[0]], {**meta, "finish_reason": {"type": "stop", "matched": found[1]}}
+    return text if finish == "stop" else text.rstrip(_HALF), meta
 
 
 def together(several: Sequence[Generated]) -> tuple[list[str], dict[str, Any]]:
@@ -53,13 +56,97 @@ def together(several: Sequence[Generated]) -> tuple[list[str], dict[str, Any]]:
     return list(texts), {**metas[0], "completion_tokens": tokens, "each": list(metas)}
 
 
-def joined(before: dict[str, Any], chunk: dict[str, Any]) -> dict[str, Any]:
-    """Join a stream so far and its next piece; other fields of a piece are about the whole stream already."""
-    if not before:
-        return chunk
-    old, new = before["meta_info"], chunk["meta_info"]
-    lists = {name: [*(old.get(name) or ()), *(new.get(name) or ())] for name in _PIECES if name in new or name in old}
-    return {**chunk, "text": before["text"] + chunk["text"], "meta_info": {**new, **lists}}
+class Streamed:
+    """A response that comes in chunks; taking one in costs the same however much came before it."""
+
+    def __init__(self, stops: Sequence[str], *, in_pieces: bool, heard: int = 0) -> None:
+        """Begin with nothing.
+
+        Args:
+            stops: the stop strings.
+            in_pieces: whether a chunk brings only what is new, and not the whole text so far.
+            heard: how many characters of the text were heard already, in an attempt that broke off.
+        """
+        self.heard = heard
+        """How many characters of the text were heard, now or earlier."""
+        self._stops, self._in_pieces = stops, in_pieces
+        self._overlap = max((len(stop) - 1 for stop in stops), default=0)
+        self._chunk: dict[str, Any] = {}
+        self._finish: str | None = None
+        self._pieces: list[str] = []
+        self._lists: dict[str, list[Any]] = {}
+        self._near, self._begin = "", 0
+        """The end of the text, as much of it as is needed, and where it begins."""
+        self._length = 0
+        self._stop: int | None = None
+        """Where the first stop string stands."""
+        self._looked = 0
+        """How long the text was when it was last looked at for repeats."""
+
+    def add(self, chunk: dict[str, Any]) -> str:
+        """Take in a chunk; returns what can be heard of it: up to a stop string, and in whole characters.
+
+        Raises:
+            Hiccup: the chunk lacks what every chunk has.
+        """
+        try:
+            self._take(chunk["text"], chunk["meta_info"])
+        except (LookupError, TypeError, AttributeError) as error:
+            raise Hiccup("a response lacks what every response has") from error
+        self._chunk = chunk
+        end = self._written
+        if self._stop is None and self._finish != "stop":
+            while end > self.heard and whole(self._near[end - 1 - self._begin]) == _HALF:
+                end -= 1
+        begin, self.heard = self.heard, max(self.heard, end)
+        return self._near[begin - self._begin : self.heard - self._begin]
+
+    @property
+    def _written(self) -> int:
+        """The length of the text up to a stop string."""
+        return self._length if self._stop is None else self._stop
+
+    def is_stuck(self) -> bool:
+        """Whether the text repeats one phrase without end while it is being written; looked at only now and then."""
+        if self._finish is not None or self._written - self._looked < _OFTEN:
+            return False
+        self._looked = self._written
+        end = self._written - self._begin
+        return stuck_at(self._near[max(0, end - STUCK_WITHIN) : end], growing=True) is not None
+
+    def whole(self, finish: str | None = None) -> dict[str, Any]:
+        """The response as if it had come at once; nothing before the first chunk.
+
+        Args:
+            finish: why it was broken off, if it was.
+        """
+        if not self._chunk:
+            return {}
+        text = "".join(self._pieces) if self._in_pieces else self._chunk["text"]
+        meta = {**self._chunk["meta_info"], **self._lists}
+        return {
+            **self._chunk,
+            "text": text,
+            "meta_info": meta | ({"finish_reason": {"type": finish}} if finish else {}),
+        }
+
+    def _take(self, text: str, meta: dict[str, Any]) -> None:
+        self._finish = (meta["finish_reason"] or {}).get("type")
+        if self._in_pieces:
+            begin = max(self._begin, min(self._length - max(self._overlap, STUCK_WITHIN), self.heard))
+            self._near, self._begin = self._near[begin - self._begin :] + text, begin
+            self._pieces.append(text)
+            for name in _PIECES:
+                if name in meta:
+                    self._lists.setdefault(name, []).extend(meta[name] or ())
+        else:
+            if len(text) < self._length:  # the server has cut off a stop string
+                self._length, self._stop = 0, None
+            self._near = text
+        found = first_stop(self._near, self._stops, max(0, self._length - self._overlap - self._begin))
+        self._length = self._begin + len(self._near)
+        if found:
+            self._stop = min(self._begin + found[0], self._written)
 
 
 def responses_in(answers: Any) -> list[Any]:

@@ -125,6 +125,7 @@ class _Line:
         except Exception as error:  # noqa: BLE001 - whoever waits for the line has to hear of anything
             self._ready.put(error)
         finally:
+            self._chain.cut(0, "nothing follows")  # a solve keeps its lines to its end, but needs no text of theirs
             self._ready.put(None)
 
     def _propose(self, place: Place) -> Place | None:
@@ -144,5 +145,6 @@ class _Line:
             return None
         judged = self._judge.run(chain, place, drafted.text, backend=self._base)
         self._ready.put(Proposal(place, draft, judged))
+        chain.held(drafted.meta["prompt_tokens"] + drafted.tokens)
         chain.take(place, drafted)
         return None if chain.ended else chain.place()

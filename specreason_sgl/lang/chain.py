@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from specreason_sgl.events import (
     ThinkingEnded,
 )
 from specreason_sgl.text.prompts import neutralise
-from specreason_sgl.text.steps import is_counting, is_repeat, split_steps
+from specreason_sgl.text.steps import counting, repeats, split_steps
 
 if TYPE_CHECKING:
     from sglang.lang.interpreter import ProgramState
@@ -103,6 +104,8 @@ class Chain:
         self.ended: EndOfThinking | None = None
         """Why the thinking ended; None while it goes on."""
         self._pieces: list[_Piece] = []
+        self._text = ""
+        self._repeats, self._counting = repeats(), counting()
         self._held = 0
         """Tokens of the longest prompt that a model was given of this chain, with what the model wrote after it."""
         self._stalled = 0
@@ -116,7 +119,7 @@ class Chain:
     @property
     def text(self) -> str:
         """The reasoning as it stands in a prompt, ready for the next step."""
-        return "".join(piece.text for piece in self._pieces)
+        return self._text
 
     def named(self, kind: CallKind) -> str:
         """The variable of a call for the whole chain, by which `Solve.read` finds it; see `Place.named`."""
@@ -135,7 +138,7 @@ class Chain:
             role: the model whose template is used.
             ahead: further steps after the reasoning, such as a draft; they do not become part of the chain.
         """
-        return self.solve.opening(role) + self.text + "".join(step + self.delimiter for step in ahead)
+        return "".join((self.solve.opening(role), self._text, *(step + self.delimiter for step in ahead)))
 
     def closed(self, role: Role) -> str:
         """The same prompt with the thinking closed, so that the answer comes next."""
@@ -203,15 +206,15 @@ class Chain:
 
     def take(self, place: Place, written: Written) -> str:
         """Add a step to the reasoning, and end the thinking if the step is a reason to; returns the step's text."""
-        repeats = written.repeats or is_repeat(self.steps, written.text)
-        if not (self._is_counting or repeats) and is_counting(self.steps, written.text):
+        in_circles = written.repeats or self._repeats.is_closed_by(written.text)
+        if not (self._is_counting or in_circles) and self._counting.is_closed_by(written.text):
             self._is_counting = True
             self._emit(Noticed(message=f"since step {place.number} the thinking says the same with other numbers"))
         self._stalled = 0 if written.text else self._stalled + 1
         self._grow(written.text, written.tokens, written.author, closes=written.closes)
         if written.closes:
             self.end("closed")
-        elif repeats:
+        elif in_circles:
             self.end("repeat")
         elif self._stalled >= STALLED:
             self.end("no-progress")
@@ -221,19 +224,19 @@ class Chain:
         """Add all steps of a whole chain of thought that one model wrote in one call; returns the reasoning."""
         steps = split_steps(written.text, self.delimiter)
         shares = [written.tokens * part // max(1, len(steps)) for part in range(len(steps) + 1)]
-        repeats, taken = written.repeats, 0
+        in_circles, taken = written.repeats, 0
         for text in steps:
-            circle, is_last = is_repeat(self.steps, text), taken + 1 == len(steps)
+            circle, is_last = self._repeats.is_closed_by(text), taken + 1 == len(steps)
             closes = written.closes and not circle and is_last
             self._grow(text, shares[taken + 1] - shares[taken], written.author, closes=closes)
             taken += 1
             if circle:
-                repeats = True
+                in_circles = True
                 break
         if rest := written.tokens - shares[taken]:
             self._emit(Dropped(step=len(self.steps), model=written.author, tokens=rest))
         spent = "budget" if self.tokens + rest >= self.solve.settings.budget else "context"
-        self.end("repeat" if repeats else "closed" if written.closes else spent)
+        self.end("repeat" if in_circles else "closed" if written.closes else spent)
         return self.text
 
     def add(self, text: str, author: Author, *, tokens: int = 0, vouched: bool = False) -> str:
@@ -265,8 +268,12 @@ class Chain:
             msg = f"a chain of {len(self.steps)} steps cannot be cut to {keep}"
             raise ValueError(msg)
         del self.steps[keep:]
-        self._pieces = [piece for piece in self._pieces if piece.step < keep]
-        self.tokens = sum(piece.tokens for piece in self._pieces)
+        self._repeats.cut(keep)
+        self._counting.cut(keep)
+        kept = bisect_left(self._pieces, keep, key=lambda piece: piece.step)
+        self._text = self._text[: len(self._text) - sum(len(piece.text) for piece in self._pieces[kept:])]
+        self.tokens -= sum(piece.tokens for piece in self._pieces[kept:])
+        del self._pieces[kept:]
         self.ended, self._held, self._stalled, self._is_counting = None, 0, 0, False
         self._emit(StepsCut(keep=keep, reason=why))
 
@@ -294,7 +301,8 @@ class Chain:
         self._grow(step, 0, "", closes=False)
 
     def _copied_to(self, other: Chain) -> Chain:
-        other.steps, other._pieces = list(self.steps), list(self._pieces)
+        other.steps, other._pieces, other._text = self.steps.copy(), self._pieces.copy(), self._text
+        other._repeats, other._counting = self._repeats.copy(), self._counting.copy()
         other.tokens, other.ended = self.tokens, self.ended
         other._held, other._stalled, other._is_counting = self._held, self._stalled, self._is_counting
         return other
@@ -304,10 +312,13 @@ class Chain:
         self._append(_Piece(step, text + self.delimiter if text else "", tokens))
         if text:
             self.steps.append(text)
+            self._repeats.add(text)
+            self._counting.add(text)
             self._emit(StepTaken(step=step, author=author, text=text, tokens=tokens, closes=closes))
 
     def _append(self, piece: _Piece) -> None:
         self._pieces.append(piece)
+        self._text += piece.text
         self.tokens += piece.tokens
 
     def _emit(self, event: Event) -> None:

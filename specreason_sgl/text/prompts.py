@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import PurePath
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
@@ -117,9 +118,15 @@ def neutralise(text: str, control_tokens: Iterable[str] = ()) -> str:
     def break_up(token: re.Match[str]) -> str:
         return token[0][0] + _JOINER + token[0][1:]
 
-    known = sorted({token for token in control_tokens if token.strip()}, key=len, reverse=True)
-    text = re.sub("|".join(map(re.escape, known)), break_up, text) if known else text
-    return _CONTROL.sub(break_up, text)
+    known = _any_of(tuple(control_tokens))
+    return _CONTROL.sub(break_up, known.sub(break_up, text) if known else text)
+
+
+@lru_cache(maxsize=64)
+def _any_of(tokens: tuple[str, ...]) -> re.Pattern[str] | None:
+    """Matches the longest of these tokens; a tokenizer can have a thousand of them."""
+    known = sorted({token for token in tokens if token.strip()}, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, known))) if known else None
 
 
 def whole(text: str) -> str:
