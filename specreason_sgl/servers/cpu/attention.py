@@ -102,12 +102,13 @@ class Group:
         mask = None
         if queries > 1 or together[0].keys < longest:
             seen = torch.tensor([p.keys for p in together]).view(count, 1, 1, 1)
-            key = torch.arange(longest)
-            hidden = key > seen + torch.arange(-queries, 0).view(1, 1, queries, 1)
-            mask = torch.zeros(hidden.shape).masked_fill_(hidden, -torch.inf)
+            first = together[0].keys - queries + 1  # every query sees all keys before
+            hidden = torch.arange(first, longest) > seen + torch.arange(-queries, 0).view(1, 1, queries, 1)
+            mask = torch.zeros(count, 1, queries, longest)
+            mask[..., first:].masked_fill_(hidden, -torch.inf)
             # A masked key has no weight, but its value would still count if it were not a number: let it be one's own.
             places = places.view(count, longest)
-            places = torch.where(key < seen.view(count, 1), places, places[:, :1])
+            places = torch.where(torch.arange(longest) < seen.view(count, 1), places, places[:, :1])
         return cls(count, rows, places.flatten(), mask)
 
     def attend(self, query: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
