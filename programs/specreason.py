@@ -18,7 +18,8 @@ def draft(s, chain, place, least=0):
 @sgl.function
 def judge(s, chain, place, *steps):
     """The base model scores the last of these steps, 0 to 9, in a turn that is then forgotten."""
-    s += chain.prompt("base", *steps) + chain.solve.chat("base").judge_turn
+    s += chain.prompt("base", *steps)
+    s += chain.solve.chat("base").judge_turn
     s += sgl.select(place.named("judge"), choices=DIGITS)
 
 

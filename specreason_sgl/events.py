@@ -83,6 +83,10 @@ class CallMade(Event):
     prompt_tokens: int
     cached_tokens: int
     """The prompt tokens that came from the radix cache."""
+    recomputed_tokens: int = 0
+    """The prompt tokens that the server is known to have computed before, and that did not come from the cache."""
+    transport: str = ""
+    """How the prompt travelled: ``sessions``, ``ids`` or ``text``; empty where that is not known."""
     generated_tokens: int
     wall_s: float
     """Seconds of the attempt that succeeded, from the request to the end of the response, by the client's clock."""

@@ -96,6 +96,9 @@ class ScriptedBackend(SglBackend):
         mine.scope, mine.role, mine._listen = scope, role or self.role, listen
         return mine
 
+    def forget(self) -> None:
+        """Do nothing; nothing was kept."""
+
     def tokens(self, text: str) -> list[int]:
         """The ids of a text's tokens; every word is a token."""
         return list(range(len(text.split())))
@@ -190,6 +193,9 @@ class StoryBackend(SglBackend):
         mine.scope, mine.role = scope, role or self.role
         mine._draws = self._draws and self._draws.anew() if seed is None else Draws(seed)
         return mine
+
+    def forget(self) -> None:
+        """Do nothing; nothing was kept."""
 
     def tokens(self, text: str) -> list[int]:
         """The ids of a text's tokens; every word is a token."""

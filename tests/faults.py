@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import socket
 import sys
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -24,7 +26,8 @@ import urllib3
 
 from specreason_sgl.embedded.stories import Story
 from specreason_sgl.engine.backend import Endpoint
-from specreason_sgl.engine.transport import ATTEMPTS
+from specreason_sgl.engine.link import ATTEMPTS
+from specreason_sgl.engine.transport import AUTO, Transport
 from specreason_sgl.events import Role
 from specreason_sgl.lang.pair import Pair
 from specreason_sgl.testing import StoryBackend
@@ -229,7 +232,7 @@ class Proxy(Listener):
 
     def handle(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
         """Let it pass, or fail it."""
-        self.requests[handler.path] += 1
+        self.requests[_counted(handler.path, json.loads(body or b"{}"))] += 1
         fault = None if handler.path in NEVER else self.plan.next(_known_by(handler.path, body))
         if fault in {"refuse", "stall", "blink"}:
             if fault == "stall":
@@ -264,32 +267,83 @@ class Proxy(Listener):
             self.open()
 
 
+class Words:
+    """A tokenizer that knows every word, each with the white space behind it; thread-safe."""
+
+    def __init__(self) -> None:
+        """Begin without words."""
+        self._ids: dict[str, int] = {}
+        self._words: list[str] = []
+        self._lock = threading.Lock()
+
+    def ids(self, text: str) -> list[int]:
+        """The ids of a text's words."""
+        return [self._id(word) for word in re.findall(r"\S+\s*|\s+", text)]
+
+    def text(self, ids: Iterable[int]) -> str:
+        """The text with these ids."""
+        return "".join(self._words[each] for each in ids)
+
+    def _id(self, word: str) -> int:
+        with self._lock:
+            if word not in self._ids:
+                self._words.append(word)
+                self._ids[word] = len(self._ids)
+            return self._ids[word]
+
+
+WORDS = Words()
+TRIAL = {"max_new_tokens": 1, "temperature": 0}
+
+
+def is_trial(path: str, body: dict[str, Any]) -> bool:
+    """Whether a request only tries how prompts may travel, as the handshake does."""
+    tries = body.get("sampling_params") == TRIAL and "token_ids_logprob" not in body
+    return path == "/open_session" or (path == "/generate" and tries)
+
+
+def _counted(path: str, body: dict[str, Any]) -> str:
+    return "trial" if is_trial(path, body) else path
+
+
 class StoryServer(Listener):
-    """Talks like an SGLang server and solves stories; the same question always gets the same text."""
+    """Talks like an SGLang server and solves stories; the same question always gets the same text.
+
+    A word is a token. A session's requests can be gone on from, as SGLang's can.
+    """
 
     def __init__(self, role: Role, told: Iterable[Story], *, skill: float = 1.0, seconds: float = 0.0) -> None:
         """Know these stories; answer after so many seconds."""
         self._stories = StoryBackend(role, told, skill=skill)
         self.seconds = seconds
         self.in_flight: dict[str, threading.Event] = {}
+        self.sessions: dict[str, dict[str, list[int]]] = {}
+        """The open sessions: of each request the tokens of its prompt and of what was written."""
         super().__init__()
 
     def handle(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
         """Answer as SGLang would."""
-        self.requests[handler.path] += 1
         asked = json.loads(body or b"{}")
+        self.requests[_counted(handler.path, asked)] += 1
         match handler.path:
             case "/model_info" | "/server_info":
                 reply(handler, {"model_path": f"specreason_sgl/embedded/{self._stories.role}", "version": "0"})
             case "/tokenize":
                 text = asked["prompt"] if "prompt" in asked else _rendered(asked["messages"])
-                reply(handler, {"tokens": [ord(char) for char in text]})
+                reply(handler, {"tokens": WORDS.ids(text) if isinstance(text, str) else list(map(WORDS.ids, text))})
             case "/detokenize":
                 tokens = asked["tokens"]
                 one = not tokens or isinstance(tokens[0], int)
-                reply(handler, {"text": _text(tokens) if one else [_text(each) for each in tokens]})
+                reply(handler, {"text": WORDS.text(tokens) if one else list(map(WORDS.text, tokens))})
             case "/generate":
                 self._generate(handler, asked)
+            case "/open_session":
+                name = uuid.uuid4().hex
+                self.sessions[name] = {}
+                reply(handler, name)
+            case "/close_session":
+                self.sessions.pop(asked["session_id"], None)
+                reply(handler, b"")
             case "/abort_request":
                 self.aborted.append(asked["rid"])
                 if waiting := self.in_flight.get(asked["rid"]):
@@ -299,11 +353,19 @@ class StoryServer(Listener):
                 reply(handler, {})
 
     def _generate(self, handler: BaseHTTPRequestHandler, asked: dict[str, Any]) -> None:
+        prompt = self._prompt(asked)
+        if prompt is None:
+            return reply(handler, {"error": {"message": "the session does not have this request"}}, 400)
         stopped = self.in_flight.setdefault(asked["rid"], threading.Event())
-        if stopped.wait(self.seconds) if self.seconds else False:
+        if is_trial(handler.path, asked):
+            text, meta = "", {"finish_reason": {"type": "length"}, "cached_tokens": 0, "completion_tokens": 1}
+        elif stopped.wait(self.seconds) if self.seconds else False:
             text, meta = "", {"prompt_tokens": 1, "completion_tokens": 0, "finish_reason": {"type": "abort"}}
         else:
-            text, meta = self._solved(asked)
+            text, meta = self._solved(WORDS.text(prompt), asked)
+        meta = {**meta, "id": asked["rid"], "prompt_tokens": len(prompt)}
+        if (place := asked.get("session_params")) and place["id"] in self.sessions:
+            self.sessions[place["id"]][asked["rid"]] = [*prompt, *WORDS.ids(text)]
         del self.in_flight[asked["rid"]]
         if not asked.get("stream"):
             return reply(handler, {"text": text, "meta_info": meta})
@@ -311,8 +373,17 @@ class StoryServer(Listener):
         lines = [f"data: {json.dumps({'text': part, 'meta_info': meta})}\n\n" for part in parts]
         return reply(handler, ("".join(lines) + "data: [DONE]\n\n").encode())
 
-    def _solved(self, asked: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        state = SimpleNamespace(text_=asked["text"])
+    def _prompt(self, asked: dict[str, Any]) -> list[int] | None:
+        """The tokens of a request's whole prompt; None if it goes on from one that is not there."""
+        ids = WORDS.ids(asked["text"]) if "text" in asked else asked["input_ids"]
+        place = asked.get("session_params")
+        if place is None or "rid" not in place:
+            return ids if place is None or place["id"] in self.sessions else None
+        before = self.sessions.get(place["id"], {}).get(place["rid"])
+        return None if before is None else [*before[: place["offset"]], *ids]
+
+    def _solved(self, prompt: str, asked: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        state = SimpleNamespace(text_=prompt)
         if "token_ids_logprob" in asked:
             decision = self._stories.select(state, list(DIGITS), 0.0)
             meta = decision.meta_info
@@ -320,10 +391,6 @@ class StoryServer(Listener):
             return decision.decision, meta | {"output_token_ids_logprobs": [[[p, token, None] for p, token in rows]]}
         stops = asked["sampling_params"].get("stop") or []
         return self._stories.generate(state, SimpleNamespace(stop=stops))
-
-
-def _text(tokens: Iterable[int]) -> str:
-    return "".join(map(chr, tokens))
 
 
 def _rendered(messages: Iterable[dict[str, str]]) -> str:
@@ -344,6 +411,7 @@ def story_pair(
     read_s: float = 1.0,
     wait_s: float = 20.0,
     faults: tuple[Fault, ...] = FAULTS,
+    transport: Transport = AUTO,
 ) -> Iterator[tuple[Pair[Endpoint], list[Proxy], list[StoryServer]]]:
     """Two story servers behind proxies, and a pair of endpoints that only sees the proxies; base first."""
     known = list(told)
@@ -356,8 +424,8 @@ def story_pair(
             stack.enter_context(Proxy(server.url, Plan(seed + place, 0.0, faults, in_a_row=SURVIVED)))
             for place, server in enumerate(servers)
         ]
-        base = Endpoint(proxies[0].url, "base", read_s=read_s, wait_s=wait_s)
-        small = Endpoint(proxies[1].url, "small", read_s=read_s, wait_s=wait_s)
+        base = Endpoint(proxies[0].url, "base", read_s=read_s, wait_s=wait_s, transport=transport)
+        small = Endpoint(proxies[1].url, "small", read_s=read_s, wait_s=wait_s, transport=transport)
         for proxy in proxies:
             proxy.plan.share = share
         yield Pair(base, small), proxies, servers

@@ -15,7 +15,7 @@ from jinja2 import Template
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from specreason_sgl.engine.backend import Endpoint
-from specreason_sgl.engine.transport import Transport
+from specreason_sgl.engine.link import Link
 from specreason_sgl.errors import UsageError
 from specreason_sgl.testing import CHAT
 from specreason_sgl.text.chat import ChatFormat, Message, Render
@@ -136,7 +136,7 @@ def test_an_endpoint_asks_what_its_server_puts_in_front(adds_bos: bool, monkeypa
             return [spelt(each) for each in tokens]
         return "".join(DEEPSEEK_BOS if token == begin else chr(token) for token in tokens)
 
-    def request(_: Transport, __: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def request(_: Link, __: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         if body is None:
             return {"model_path": "m"}
         if path == "/detokenize":
@@ -145,8 +145,8 @@ def test_an_endpoint_asks_what_its_server_puts_in_front(adds_bos: bool, monkeypa
         in_front = [begin] if adds_bos and body.get("add_special_tokens") else []
         return {"tokens": [*in_front, *map(ord, text)]}
 
-    monkeypatch.setattr(Transport, "_once", request)
-    opening = Endpoint("http://127.0.0.1:1", "small").chat.opening("1+1?")
+    monkeypatch.setattr(Link, "_once", request)
+    opening = Endpoint("http://127.0.0.1:1", "small", transport="text").chat.opening("1+1?")
 
     assert opening.startswith("<｜User｜>" if adds_bos else f"{DEEPSEEK_BOS}<｜User｜>")
 

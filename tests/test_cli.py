@@ -39,6 +39,8 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         (["run", "q", "--program", "nope"], 2, "there is no program `nope`"),
         (["run", "q", "--pair", "nope"], 2, "there is no pair `nope`"),
         (["run", "q", "--thinking", "xml"], 2, "there is no thinking format `xml`"),
+        (["run", "q", "--transport", "pigeon"], 2, "there is no transport `pigeon`"),
+        (["serve", "--transport", "pigeon"], 2, "there is no transport `pigeon`"),
         (["run", "q", "--thinking", "think,xml"], 2, "there is no thinking format `xml`"),
         (["run", "q", "--pair", "embedded", "--base", "http://x"], 2, "exclude each other"),
         (["run", "--base", "http://127.0.0.1:9"], 2, "there is no question"),

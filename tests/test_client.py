@@ -455,7 +455,9 @@ def own(s, solve):
 """
 
 
-@pytest.mark.parametrize("options", [["--wait-for-server", "1"], ["--thinking", "think"], ["--program", "own.py"]])
+@pytest.mark.parametrize(
+    "options", [["--wait-for-server", "1"], ["--transport", "text"], ["--thinking", "think"], ["--program", "own.py"]]
+)
 def test_what_the_endpoint_cannot_do_is_done_in_the_users_own_process(
     options: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

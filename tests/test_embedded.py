@@ -21,8 +21,9 @@ import urllib3
 from specreason_sgl.embedded import stories
 from specreason_sgl.embedded.evaluate import auroc
 from specreason_sgl.engine.backend import Endpoint
+from specreason_sgl.engine.transport import TRANSPORTS
 from specreason_sgl.errors import CallRefused, ServerUnreachable, UsageError
-from specreason_sgl.events import AnswerWritten, CallMade, SolveFailed, StepScored, StepTaken
+from specreason_sgl.events import AnswerWritten, CallMade, SolveFailed, StepDrafted, StepScored, StepTaken
 from specreason_sgl.lang import loading
 from specreason_sgl.lang.chain import MARGIN
 from specreason_sgl.lang.pair import Pair
@@ -107,6 +108,30 @@ def test_both_models_serve_the_shared_prefix_from_their_radix_caches(pair: Pair)
     for call, tokens in zip(calls(record, "judge")[1:], drafted[1:], strict=True):
         previous = drafted[call.step - 1] if call.step else 0  # a step taken from the small model is new to the base
         assert call.prompt_tokens - call.cached_tokens <= previous + tokens + judge_turn + 2
+
+
+@pytest.mark.parametrize("program", ["specreason", "lookahead"])
+def test_however_prompts_travel_solves_are_the_same_and_nothing_is_computed_twice(
+    servers: RunningPair, pair: Pair, program: str
+) -> None:
+    def told(record: SolveRecord) -> list[Any]:
+        made = [
+            event for event in record.events if isinstance(event, StepDrafted | StepScored | StepTaken | AnswerWritten)
+        ]
+        return [event.model_dump(include={"type", "step", "text", "greedy", "accepted", "author"}) for event in made]
+
+    plain = told(run(pair, 21, program))
+    for transport in TRANSPORTS[1:]:
+        other = Pair(
+            Endpoint(servers.base.url, "base", api_key=servers.base.api_key, transport=transport),
+            Endpoint(servers.small.url, "small", api_key=servers.small.api_key, transport=transport),
+        )
+        record = run(other, 21, program)
+        made = [event for event in record.events if isinstance(event, CallMade)]
+
+        assert told(record) == plain
+        assert sum(call.transport == transport for call in made) > len(made) / 2
+        assert sum(call.recomputed_tokens for call in made) == 0
 
 
 def test_the_judge_agrees_with_the_generator(pair: Pair) -> None:
@@ -271,7 +296,7 @@ def test_a_question_that_nearly_fills_the_context_leaves_room_for_the_answer(pai
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_question_too_long_for_the_context_fails_with_a_line(pair: Pair, *, stream: bool) -> None:
     problem = Problem(id="long", question="Mia has 2 apples. " * 3000)
-    record = solve(problem, loading.load("base_only"), pair, GREEDY, stream=stream)
+    record = solve(problem, loading.load("base_only"), pair, GREEDY, stream=stream, sink=lambda _: None)
 
     assert record.tally.outcome == "failed"
     assert "\n" not in (record.tally.error or "\n")
@@ -283,7 +308,7 @@ def answered(
 ) -> SolveRecord:
     problem = Problem(id=str(seed), question=stories.story(seed).question)
     limits = Settings(**{**GREEDY.model_dump(), **settings})
-    return solve(problem, loading.load(program), pair, limits, stream=stream)
+    return solve(problem, loading.load(program), pair, limits, stream=stream, sink=lambda _: None)
 
 
 def text_of(record: SolveRecord) -> str:
@@ -340,6 +365,24 @@ def test_streaming_changes_nothing_but_what_is_heard(pair: Pair) -> None:
 
     assert steps(streamed) == steps(run(pair, 2))
     assert len(heard) > 20
+
+
+def test_streams_of_a_real_server_keep_their_connection(pair: Pair[Endpoint]) -> None:
+    base, heard = pair.models["base"], list[str]()
+    connections = base._link.pool.connection_from_url(base.url)
+
+    @sgl.function
+    def says(s: Any) -> None:
+        s += "Mia has 2 apples."
+        s += sgl.gen("out", max_tokens=8, temperature=0)
+
+    made = []
+    for _ in range(5):
+        assert says.run(backend=base.within(Scope(), listen=lambda *_: heard.append)).error() is None
+        made.append(connections.num_connections)
+
+    assert len(heard) > 5
+    assert made[0] == made[-1]
 
 
 def test_a_wrong_key_and_an_empty_port_are_told_apart(servers: RunningPair) -> None:

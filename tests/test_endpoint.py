@@ -1,4 +1,4 @@
-"""What the transport does when a server misbehaves in ways that the real one cannot be made to."""
+"""What the link does when a server misbehaves in ways that the real one cannot be made to."""
 
 from __future__ import annotations
 
@@ -10,20 +10,25 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import sglang as sgl
+from faults import is_trial
 from sglang.lang.choices import greedy_token_selection, unconditional_likelihood_normalized
 from sglang.lang.interpreter import StreamExecutor
 
 from specreason_sgl.engine import selection
 from specreason_sgl.engine.backend import Endpoint
-from specreason_sgl.engine.connections import Call, _Used
+from specreason_sgl.engine.connections import REST_S, Call, _Used
 from specreason_sgl.errors import CallFailed, CallRefused, ServerUnreachable, SpecReasonError, UsageError
 from specreason_sgl.evaluation.modes import Server
+from specreason_sgl.events import Event, TextStreamed
 from specreason_sgl.lang.backend import Backend
 from specreason_sgl.lang.scope import CANCELLED, Scope
+from specreason_sgl.lang.solve import Solve
+from specreason_sgl.runs.store import Problem
+from specreason_sgl.settings import Settings
 from specreason_sgl.testing import ScriptedBackend, StoryBackend
 from specreason_sgl.text.scoring import DIGITS
 
@@ -50,8 +55,10 @@ class Fake:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 fake.connections.add(self.client_address)
+                if is_trial(self.path, body):
+                    return reply(self, {"error": {"message": "text alone"}}, 400)
                 fake.requests.append((self.path, body))
-                fake.answer(self, body)
+                return fake.answer(self, body)
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -87,6 +94,8 @@ META = {
     "completion_tokens": 1,
     "finish_reason": {"type": "stop", "matched": None},
 }
+
+RUNNING = {**META, "finish_reason": None}
 
 
 def reply(handler: BaseHTTPRequestHandler, body: object, status: int = 200) -> None:
@@ -212,7 +221,7 @@ def test_the_control_tokens_of_a_template_are_learned_and_broken_up_in_a_questio
 
 
 def test_only_connecting_has_to_be_quick(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("specreason_sgl.engine.transport.CONNECT_S", 0.2)
+    monkeypatch.setattr("specreason_sgl.engine.link.CONNECT_S", 0.2)
 
     def slow(handler: BaseHTTPRequestHandler, _: dict[str, Any]) -> None:
         time.sleep(0.5)
@@ -282,6 +291,133 @@ def test_streamed_text_is_heard_piece_by_piece_and_whole_at_the_end(fake: Fake) 
 
     assert text == "abc"
     assert [("small", "step", "a"), ("small", "step", "b"), ("small", "step", "c")] == heard
+
+
+class Chunks:
+    """Streams a text in HTTP chunks, as SGLang does."""
+
+    def __init__(self) -> None:
+        self.left = threading.Event()
+        """Set when somebody closed a stream."""
+        self.end = threading.Event()
+        """No stream ends before it is set."""
+        self.end.set()
+
+    def __call__(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        if not body.get("stream"):
+            reply(handler, {"text": "hi", "meta_info": META})
+            return
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        try:
+            self.send(handler, sse([{"text": "a", "meta_info": RUNNING}]).removesuffix(DONE))
+            while body["rid"] == "endless":
+                self.send(handler, b": still here\n\n")
+                time.sleep(0.005)
+            self.send(handler, sse([{"text": "abc", "meta_info": META}]).removesuffix(DONE))
+            self.send(handler, DONE)
+            wait(self.end)
+            self.send(handler, b"")
+        except OSError:
+            self.left.set()
+            handler.close_connection = True
+
+    def send(self, handler: BaseHTTPRequestHandler, told: bytes) -> None:
+        handler.wfile.write(b"%x\r\n%s\r\n" % (len(told), told))
+
+
+def streaming(fake: Fake) -> Endpoint:
+    return Endpoint(fake.url, "small").within(Scope(), listen=lambda *_: lambda _: None)
+
+
+def test_streams_and_other_calls_go_over_one_connection(fake: Fake) -> None:
+    fake.generate = Chunks()
+    small = streaming(fake)
+    fake.connections.clear()
+    for _ in range(4):
+        assert generate(small)[0] == "abc"
+        assert generate(small.within(Scope()))[0] == "hi"
+
+    assert len(fake.connections) == 1
+
+
+def test_a_call_behind_a_stream_may_take_its_time(fake: Fake) -> None:
+    chunks = Chunks()
+
+    def slowly(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        if not body.get("stream"):
+            time.sleep(3 * REST_S)
+        chunks(handler, body)
+
+    fake.generate = slowly
+    small = streaming(fake)
+    fake.connections.clear()
+    generate(small)
+    _, meta = generate(small.within(Scope()))
+
+    assert len(fake.connections) == 1
+    assert "retries" not in meta
+
+
+def test_a_stream_that_is_left_is_aborted_and_leaves_the_others_alone(fake: Fake) -> None:
+    chunks = Chunks()
+    fake.generate = lambda h, body: reply(h, {}) if h.path == "/abort_request" else chunks(h, body)
+    small = streaming(fake)
+    fake.connections.clear()
+    fake.requests.clear()
+    other, left = (small._link.stream({"text": "text", "rid": rid}) for rid in ("other", "endless"))
+    assert next(other)["text"] == next(left)["text"] == "a"
+    left.close()
+    assert [chunk["text"] for chunk in other] == ["abc"]
+    for _ in range(3):
+        assert generate(small)[0] == "abc"
+
+    assert chunks.left.wait(5), "its connection was closed"
+    assert [body for path, body in fake.requests if path == "/abort_request"] == [{"rid": "endless"}]
+    assert len(fake.connections) == 3, "those of the two streams and of the abort"
+
+
+def test_a_stream_whose_end_is_late_is_not_waited_for(fake: Fake) -> None:
+    chunks = fake.generate = Chunks()
+    chunks.end.clear()
+    small = streaming(fake)
+    fake.connections.clear()
+    text, meta = generate(small)
+    assert not chunks.end.is_set()
+    chunks.end.set()
+    generate(small)
+
+    assert text == "abc"
+    assert "retries" not in meta
+    assert len(fake.connections) == 2
+
+
+def test_half_a_character_at_the_end_is_neither_heard_nor_kept(fake: Fake) -> None:
+    last = {"text": "so \u6f22\ufffd", "meta_info": {**META, "finish_reason": LENGTH}}
+    texts = [{"text": "so \ufffd", "meta_info": RUNNING}, last]
+    fake.generate = lambda h, body: reply(h, sse(texts) if body.get("stream") else last)
+    heard: list[str] = []
+    small = Endpoint(fake.url, "small").within(Scope(), listen=lambda *_: heard.append)
+    came, at_once = generate(small)[0], generate(small.within(Scope()))[0]
+
+    assert came == at_once == "so \u6f22"
+    assert heard == ["so ", "\u6f22"]
+
+
+def test_nothing_is_streamed_where_nobody_listens(fake: Fake) -> None:
+    fake.generate = Chunks()
+    endpoint, problem = Endpoint(fake.url, "base"), Problem(id="p", question="q")
+    heard: list[Event] = []
+    deaf = Solve(problem, Settings(), {"base": endpoint}, program="test", stream=True)
+    deaf.listen(heard.append)  # such as an account of what calls cost
+    hears = Solve(problem, Settings(), {"base": endpoint}, program="test", stream=True, sink=heard.append)
+    for solve in (deaf, hears):
+        generate(cast("Endpoint", solve.base))
+
+    streamed = [body.get("stream", False) for path, body in fake.requests if path == "/generate"]
+    assert streamed == [False, True]
+    assert "".join(event.text for event in heard if isinstance(event, TextStreamed)) == "abc"
 
 
 def test_a_stream_that_ends_before_it_begins_is_an_error(fake: Fake) -> None:
@@ -532,7 +668,7 @@ def test_a_phrase_over_and_over_is_ended_while_it_streams(fake: Fake) -> None:
         handler.end_headers()
         with suppress(OSError):
             for n in range(1, 3000):
-                piece = sse([{"text": "Hm, wait. " * n, "meta_info": META}]).removesuffix(DONE)
+                piece = sse([{"text": "Hm, wait. " * n, "meta_info": RUNNING}]).removesuffix(DONE)
                 handler.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
             went_on.set()
         handler.close_connection = True
@@ -678,7 +814,7 @@ def test_nothing_takes_off_once_everything_is_cancelled(fake: Fake) -> None:
 
 def test_an_abort_reaches_the_other_servers_where_one_is_dead(fake: Fake) -> None:
     endpoint = Endpoint(fake.url, "base")
-    replace(endpoint._transport, replicas=("http://127.0.0.1:1", fake.url)).abort("x")
+    replace(endpoint._link, replicas=("http://127.0.0.1:1", fake.url)).abort("x")
 
     assert fake.requests[-1] == ("/abort_request", {"rid": "x"})
 

@@ -12,7 +12,8 @@ import sglang as sgl
 from sglang.lang.choices import greedy_token_selection, unconditional_likelihood_normalized
 
 from specreason_sgl.engine.backend import Endpoint
-from specreason_sgl.engine.handshake import tokens_of
+from specreason_sgl.engine.conversation import LOST
+from specreason_sgl.engine.seams import tokens_of
 from specreason_sgl.errors import SpecReasonError
 from specreason_sgl.lang.pair import Pair
 from specreason_sgl.lang.scope import Scope
@@ -50,9 +51,9 @@ def run(backend: Endpoint, prompt: str, *expressions: Any) -> Any:
 
 def truth(backend: Endpoint, prompt: str, choice: str) -> float:
     """The log-probability of a text behind a prompt, read off the whole of both."""
-    before, ids = (tokens_of(backend._transport, text, in_front=True) for text in (prompt, prompt + choice))
+    before, ids = (tokens_of(backend._link.post, text, in_front=True) for text in (prompt, prompt + choice))
     assert ids[: len(before)] == before
-    told = backend._transport.post(
+    told = backend._link.post(
         "/generate",
         {"input_ids": ids, "sampling_params": {"max_new_tokens": 0}, "return_logprob": True, "logprob_start_len": 0},
     )
@@ -115,6 +116,63 @@ def test_branches_right_behind_a_text_read_it_once(base: Endpoint) -> None:
 
     program.run(backend=base)
     assert [meta["prompt_tokens"] - meta["cached_tokens"] for meta in metas] == [1, 1, 1, 1]
+
+
+@pytest.fixture
+def in_pieces(base: Endpoint) -> Endpoint:
+    """The same server, with prompts that travel in sessions however short they are."""
+    return Endpoint(base.url, "base", api_key=base.api_key, transport="sessions")
+
+
+def test_several_texts_and_branches_go_on_in_a_session(in_pieces: Endpoint) -> None:
+    opening = in_pieces.chat.opening("Tom has 3 packs with 4 cards each. How many cards does Tom have now?")
+    metas: list[dict[str, Any]] = []
+
+    @sgl.function
+    def program(s: Any) -> None:
+        s += opening
+        s += sgl.gen("first", max_tokens=6, temperature=0)
+        s += "\n\n"
+        s += sgl.gen("several", n=3, max_tokens=6, temperature=1.0)
+        branches = s.fork(2)
+        branches += sgl.gen("step", max_tokens=4)
+        metas.extend([s.get_meta_info("several"), *(branch.get_meta_info("step") for branch in branches)])
+        before.extend(branch.text().removesuffix(branch["step"]) for branch in branches)
+
+    before: list[str] = []
+    state = program.run(backend=in_pieces)
+    in_pieces.forget()
+
+    assert state.error() is None
+    assert [meta["transport"] for meta in metas] == ["sessions"] * 3
+    assert all(each["prompt_tokens"] == metas[0]["prompt_tokens"] for each in metas[0]["each"])
+    assert all(text.startswith(opening) for text in before)
+    assert [meta["prompt_tokens"] for meta in metas[1:]] == [len(in_pieces.tokens(text)) for text in before]
+
+
+@pytest.mark.parametrize("is_heard", [False, True])
+def test_a_session_that_the_server_has_lost_leaves_nothing_in_the_text(in_pieces: Endpoint, is_heard: bool) -> None:
+    heard: list[str] = []
+    part = in_pieces.within(Scope(), listen=(lambda *_: heard.append) if is_heard else None)
+    opening = part.chat.opening("Mia has 7 apples. Then Mia gets 5 more. How many apples does Mia have now?")
+
+    def gone_on() -> tuple[str, dict[str, Any]]:
+        heard.clear()
+        state = run(
+            part, opening + "Mia starts with 7 apples.\n\n", sgl.gen("step", max_tokens=24, temperature=0, stop="\n\n")
+        )
+        return state["step"], state.get_meta_info("step")
+
+    run(part, opening, sgl.gen("step", max_tokens=4, temperature=0))
+    before, sent = gone_on()
+    part._link.tell("/close_session", {"session_id": part._conversation._session.id})
+    after, again = gone_on()
+    said = "".join(heard)
+    part.forget()
+
+    assert (before, sent["transport"]) == (after, "sessions")
+    assert (again["transport"], LOST in again["notices"]) == ("text", True)
+    assert said == (after if is_heard else "")
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,11 @@ import pytest
 import sglang as sgl
 
 from specreason_sgl.engine.backend import Endpoint
+from specreason_sgl.engine.transport import Transport
 from specreason_sgl.errors import ServerUnreachable
 from specreason_sgl.evaluation.job import Job
 from specreason_sgl.evaluation.modes import concurrency_that_fits
+from specreason_sgl.events import CallMade
 from specreason_sgl.lang.loading import load
 from specreason_sgl.lang.pair import Pair
 from specreason_sgl.lang.scope import Scope
@@ -106,7 +108,7 @@ def test_what_the_router_does_not_pass_on_is_asked_of_a_server(replicas: tuple[F
     assert program.run(backend=endpoint)["text"] == "hi"
     assert endpoint.model_info == {"model_path": "m"}
     assert endpoint.chat.before == "<user>"
-    assert router.asked == ["/model_info", "/workers", "/generate"]
+    assert router.asked == ["/model_info", "/workers", "/generate", "/generate"]
     assert set(first.asked) == {"/model_info", "/server_info", "/v1/models", "/tokenize", "/detokenize"}
     assert second.asked == []
 
@@ -176,13 +178,14 @@ def routed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pairs.RunningPa
 
 
 @pytest.mark.server
-def test_a_story_is_solved_through_routers(routed: pairs.RunningPair) -> None:
+@pytest.mark.parametrize("transport", ["text", "ids"])
+def test_a_story_is_solved_through_routers(routed: pairs.RunningPair, transport: Transport) -> None:
     from specreason_sgl.embedded.stories import story
 
     told = story(17)
     pair = Pair(
-        Endpoint(routed.base.url, "base", api_key=routed.base.api_key),
-        Endpoint(routed.small.url, "small", api_key=routed.small.api_key),
+        Endpoint(routed.base.url, "base", api_key=routed.base.api_key, transport=transport),
+        Endpoint(routed.small.url, "small", api_key=routed.small.api_key, transport=transport),
     )
     record = solve(
         Problem(id="story", question=told.question, answer=str(told.answer)),
@@ -193,7 +196,13 @@ def test_a_story_is_solved_through_routers(routed: pairs.RunningPair) -> None:
 
     assert record.tally.outcome != "failed"
     assert record.tally.judged > 0
+    assert {event.transport for event in record.events if isinstance(event, CallMade)} == {transport}
     assert {log.name for log in routed.logs.glob("*-router.log")} == {"base-router.log", "small-router.log"}
+
+
+@pytest.mark.server
+def test_behind_a_router_long_prompts_travel_as_ids(routed: pairs.RunningPair) -> None:
+    assert Endpoint(routed.base.url, "base", api_key=routed.base.api_key).transport == "ids"
 
 
 @pytest.mark.server
@@ -208,7 +217,7 @@ def test_what_begins_alike_stays_on_one_replica_and_what_does_not_spreads(routed
         return int(answer["meta_info"]["cached_tokens"])
 
     def load_of_each() -> list[int]:
-        return [worker["load"] for worker in endpoint._transport.get("/workers")["workers"]]
+        return [worker["load"] for worker in endpoint._link.get("/workers")["workers"]]
 
     with ThreadPoolExecutor(len(starts)) as pool:
         first = [pool.submit(ask, start) for start in starts]

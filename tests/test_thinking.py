@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from test_chat import family
 
 from specreason_sgl.engine.backend import Endpoint
-from specreason_sgl.engine.transport import Transport
+from specreason_sgl.engine.link import Link
 from specreason_sgl.errors import CallFailed, UsageError
 from specreason_sgl.events import StepTaken, ThinkingEnded
 from specreason_sgl.lang import loading
@@ -258,9 +258,9 @@ class Server:
 
 
 def connected(monkeypatch: pytest.MonkeyPatch, server: Server, thinking: str | None = None) -> Endpoint:
-    monkeypatch.setattr(Transport, "get", lambda _, path: server.request(path))
-    monkeypatch.setattr(Transport, "post", lambda _, path, body: server.request(path, body))
-    return Endpoint("http://127.0.0.1:1", "base", thinking=thinking)
+    monkeypatch.setattr(Link, "get", lambda _, path: server.request(path))
+    monkeypatch.setattr(Link, "post", lambda _, path, body: server.request(path, body))
+    return Endpoint("http://127.0.0.1:1", "base", thinking=thinking, transport="text")
 
 
 def test_a_switch_of_the_template_is_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from specreason_sgl.cli.options import (
     PairName,
     SmallUrl,
     ThinkingFormat,
+    TransportName,
     WaitForServer,
     named_models,
 )
@@ -102,6 +103,7 @@ def evaluate(
     api_key: ApiKey = None,
     wait_for_server: WaitForServer = None,
     thinking: ThinkingFormat = None,
+    transport: TransportName = None,
     display: Annotated[
         str,
         typer.Option(
@@ -130,6 +132,7 @@ def evaluate(
         **{f"pair.models.{role}": url for role, url in named_models(model, decode=decode).items()},
         "pair.wait_for_server_s": wait_for_server,
         "pair.thinking": thinking,
+        "pair.transport": transport,
     }
     overrides = dict(map(parse_override, override or ()))
     overrides |= {name: value for name, value in given.items() if value is not None}
@@ -169,6 +172,7 @@ def _options(job: Job, api_key: str | None) -> PairOptions:
         wait_for_server_s=job.pair.wait_for_server_s,
         call_limit_s=job.pair.call_limit_s or job.problem_limit_s,
         thinking=job.pair.thinking,
+        transport=job.pair.transport,
         models=job.pair.models,
     )
 

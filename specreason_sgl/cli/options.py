@@ -49,6 +49,16 @@ ThinkingFormat = Annotated[
     ),
 ]
 
+TransportName = Annotated[
+    str | None,
+    typer.Option(
+        "--transport",
+        metavar="NAME",
+        help="How prompts travel: `sessions`, `ids`, `text`, or `auto`, the best that each server can do [auto]",
+        rich_help_panel=PANEL,
+    ),
+]
+
 Models = Annotated[
     list[str] | None,
     typer.Option(

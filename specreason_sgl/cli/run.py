@@ -14,9 +14,11 @@ from specreason_sgl.cli.options import (
     PairName,
     SmallUrl,
     ThinkingFormat,
+    TransportName,
     WaitForServer,
     named_models,
 )
+from specreason_sgl.engine.transport import AUTO
 from specreason_sgl.engine.watch import WAIT_S
 from specreason_sgl.errors import UsageError
 from specreason_sgl.servers.opening import PairOptions
@@ -113,6 +115,7 @@ def run(
     api_key: ApiKey = None,
     wait_for_server: WaitForServer = None,
     thinking: ThinkingFormat = None,
+    transport: TransportName = None,
     display: Annotated[
         str,
         typer.Option(
@@ -134,7 +137,14 @@ def run(
 
     wait_s = WAIT_S if wait_for_server is None else wait_for_server
     options = PairOptions(
-        pair, base, small, api_key, wait_for_server_s=wait_s, thinking=thinking, models=named_models(model)
+        pair,
+        base,
+        small,
+        api_key,
+        wait_for_server_s=wait_s,
+        thinking=thinking,
+        transport=transport or AUTO,
+        models=named_models(model),
     )
     embedded = options.or_kept_up().is_embedded
     problem = _problem(question, file, answer, embedded=embedded)

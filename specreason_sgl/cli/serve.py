@@ -15,9 +15,11 @@ from specreason_sgl.cli.options import (
     PairName,
     SmallUrl,
     ThinkingFormat,
+    TransportName,
     WaitForServer,
     named_models,
 )
+from specreason_sgl.engine.transport import AUTO
 from specreason_sgl.engine.watch import WAIT_S
 from specreason_sgl.errors import UsageError
 from specreason_sgl.packages import need
@@ -46,6 +48,7 @@ def serve(
     ] = None,
     wait_for_server: WaitForServer = None,
     thinking: ThinkingFormat = None,
+    transport: TransportName = None,
     alias: Annotated[
         list[str] | None,
         typer.Option(
@@ -182,6 +185,7 @@ def serve(
         servers_key,
         wait_for_server_s=WAIT_S if wait_for_server is None else wait_for_server,
         thinking=thinking,
+        transport=transport or AUTO,
         models=named_models(model),
     ).or_kept_up()
     given = {"budget": budget, "temperature": temperature, "top_p": top_p, "instruction": instruction, "judge": judge}

@@ -12,21 +12,24 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from sglang.lang.backend.runtime_endpoint import RuntimeEndpoint
 
 from specreason_sgl.engine import selection
-from specreason_sgl.engine.handshake import greet, single_token, tokens_of
-from specreason_sgl.engine.responses import generated, joined, responses_in, together, up_to_stop
-from specreason_sgl.engine.transport import READ_S, Hiccup, Transport
+from specreason_sgl.engine.conversation import Conversation
+from specreason_sgl.engine.handshake import greet, single_token
+from specreason_sgl.engine.link import READ_S, Hiccup, Link, both
+from specreason_sgl.engine.responses import Streamed, generated, responses_in, together
+from specreason_sgl.engine.seams import tokens_of
+from specreason_sgl.engine.transport import AUTO, Transport
 from specreason_sgl.engine.watch import WAIT_S, Watch
 from specreason_sgl.errors import CallFailed, UsageError
 from specreason_sgl.lang.backend import Hear, Listen, SglBackend
 from specreason_sgl.lang.scope import Scope
 from specreason_sgl.lang.seeds import Draws
 from specreason_sgl.text.prompts import whole
-from specreason_sgl.text.steps import stuck_at
 
 if TYPE_CHECKING:
     from sglang.lang.choices import ChoicesDecision, ChoicesSamplingMethod
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 
 GREEDY = 1e-5
 """SGLang decodes greedily at temperatures up to this one."""
+LEAST = 4000
+"""Texts with fewer characters cost no more as they are than in any other way."""
 
 
 class Endpoint(SglBackend):
@@ -49,6 +54,7 @@ class Endpoint(SglBackend):
         read_s: float = READ_S,
         wait_s: float = WAIT_S,
         thinking: str | None = None,
+        transport: Transport = AUTO,
         scope: Scope | None = None,
     ) -> None:
         """Connect to the server, and find out what it serves.
@@ -61,22 +67,24 @@ class Endpoint(SglBackend):
             wait_s: seconds to wait for a server that was there and stops answering.
             thinking: the name of the model's thinking format; if not given it is recognised from the server and its
                 template.
+            transport: how prompts travel; by itself the endpoint sends short ones as they are.
             scope: the scope of calls that are made in no other scope.
 
         Raises:
             ServerUnreachable: nothing answers at the address, or not an SGLang server.
             UsageError: the address or the key has the wrong form, the server refuses the key, its chat template cannot
-                be used, or the model's thinking format is not supported.
+                be used, the model's thinking format is not supported, or prompts cannot travel as they are to.
         """
         super().__init__()
         self.role = role
         self.scope = scope or Scope()
-        there = Transport.to(url, f"the {role} server", api_key=api_key, read_s=read_s, scope=self.scope)
-        self._transport, self._served = greet(there, role, thinking)
+        there = Link.to(url, f"the {role} server", api_key=api_key, read_s=read_s, scope=self.scope)
+        self._link, self._served = greet(there, role, thinking, transport)
         self.watch.limit_s = wait_s
         self.model_info = self._served.model_info
         self.chat = self._served.chat
         self.context = self._served.context
+        self._conversation = Conversation(self._served.transport, self._served.seams, LEAST if transport == AUTO else 0)
         self._listen: Listen | None = None
         self._draws: Draws | None = None
         self._is_plain = False
@@ -85,27 +93,41 @@ class Endpoint(SglBackend):
     @property
     def url(self) -> str:
         """The server's address."""
-        return self._transport.url
+        return self._link.url
 
     @property
     def api_key(self) -> str | None:
         """The key that the server wants."""
-        return self._transport.headers.get("Authorization", "").removeprefix("Bearer ") or None
+        return self._link.headers.get("Authorization", "").removeprefix("Bearer ") or None
+
+    @property
+    def transport(self) -> Transport:
+        """How long prompts travel: ``sessions``, ``ids`` or ``text``."""
+        return self._served.transport
 
     @property
     def watch(self) -> Watch:
         """The watch over the server: whether it answers."""
-        return self._transport.watch
+        return self._link.watch
 
     def within(
         self, scope: Scope, *, role: str | None = None, listen: Listen | None = None, seed: int | None = None
     ) -> Self:
-        """The same server for the calls of one scope, with a role, a listener and seeds; the connections are shared."""
+        """The same server for the calls of one scope, with a role, a listener and seeds; the connections are shared.
+
+        A scope's child goes on from what its parent has sent.
+        """
         mine = copy.copy(self)
         mine.scope, mine.role, mine._listen = scope, role or self.role, listen
-        mine._transport = replace(self._transport, scope=scope)
+        mine._link = replace(self._link, scope=scope)
         mine._draws = self._draws and self._draws.anew() if seed is None else Draws(seed)
+        if not scope.is_chance:
+            mine._conversation = self._conversation.anew()
         return mine
+
+    def forget(self) -> None:
+        """Forget what was sent in this scope, and have the server forget it."""
+        self._conversation.close(self._link)
 
     def plain(self) -> Self:
         """The same server, called as SGLang's own frontend does: a connection for each call, and stock selection.
@@ -114,7 +136,8 @@ class Endpoint(SglBackend):
         """
         mine = copy.copy(self)
         mine._is_plain = True
-        mine._transport = replace(self._transport, headers={**self._transport.headers, "Connection": "close"})
+        mine._link = replace(self._link, headers={**self._link.headers, "Connection": "close"})
+        mine._conversation = self._conversation.anew("text")
         return mine
 
     def generate(self, s: StreamExecutor, sampling_params: SglSamplingParams) -> tuple[str | list[str], dict[str, Any]]:
@@ -124,23 +147,27 @@ class Endpoint(SglBackend):
         result is a list of texts; the meta information is that of the first text, with the tokens of all.
         """
         RuntimeEndpoint._handle_dtype_to_regex(self, sampling_params)
-        wanted, ask = sampling_params.n, self._transport.ask
-        request: dict[str, Any] = {"text": s.text_}
+        wanted, ask = sampling_params.n, self._link.ask
+        request: dict[str, Any] = {}
         for option in ("return_logprob", "logprob_start_len", "top_logprobs_num", "return_text_in_logprobs"):
             if (value := getattr(sampling_params, option, None)) is not None:
                 request[option] = value
-        self._add_images(s, request)
         stop = sampling_params.stop
         stops = [stop] if isinstance(stop, str) else list(stop or ())
         sampling = [self._sampling(s, sampling_params) | {"n": 1} for _ in range(wanted)]
         if wanted > 1:
             self.commit_lazy_operations(s)  # else each of them would read the prompt
-            request |= {"text": [s.text_] * wanted, "sampling_params": sampling}
-            return self._made(lambda: together([self._generated(one, stops) for one in responses_in(ask(request))]))
+            request["sampling_params"] = sampling
+            return self._call(
+                s,
+                request,
+                lambda answers: together([self._generated(one, stops) for one in responses_in(answers)]),
+                count=wanted,
+            )
         request["sampling_params"] = sampling[0]
         hear = self._listen and self._listen(self.role, str(s.filling))
         send = self._streamer(stops, hear) if hear else ask
-        return self._made(lambda: self._generated(send(request), stops))
+        return self._call(s, request, lambda answer: self._generated(answer, stops), send)
 
     def generate_stream(
         self, s: StreamExecutor, sampling_params: SglSamplingParams
@@ -150,10 +177,10 @@ class Endpoint(SglBackend):
         Raises:
             UsageError: the call asks for several texts.
         """
-        text, meta = self.generate(s, sampling_params)
-        if isinstance(text, list):
+        if sampling_params.n > 1:
             raise UsageError("`gen` with `n` cannot be streamed", hint="fork the state, or run it without `stream`")
-        yield text, meta
+        text, meta = self.generate(s, sampling_params)
+        yield str(text), meta
 
     def select(
         self,
@@ -178,18 +205,18 @@ class Endpoint(SglBackend):
             began = time.perf_counter()
             decision = RuntimeEndpoint.select(self, s, choices, temperature, choices_method)
             wall_s = time.perf_counter() - began
-            decision = selection.as_stock(self._transport, s, decision, choices)
+            decision = selection.as_stock(self._link, s, decision, choices)
             decision.meta_info["wall_s"] = wall_s
         elif ids := self._single_tokens(choices):
-            decision = selection.by_single_tokens(self._transport, s, choices, ids)
+            decision = selection.by_single_tokens(partial(self._call, s), choices, ids)
         else:
-            decision = selection.by_reading(self._transport, s, choices, choices_method)
+            decision = selection.by_reading(self._link, s, choices, choices_method)
         decision.meta_info["role"] = self.role
         return decision
 
     def commit_lazy_operations(self, s: StreamExecutor) -> None:
         """Have the server read a state's text and images, so that calls that continue it find them in the cache."""
-        self._generate_http_request(s, {"text": s.text_, "sampling_params": {"max_new_tokens": 0}})
+        self._call(s, {"sampling_params": {"max_new_tokens": 0}}, generated)
 
     def fill_image(self, s: StreamExecutor) -> None:
         """Have the server read a state's text and image."""
@@ -206,20 +233,20 @@ class Endpoint(SglBackend):
             RuntimeError: the cache is in use.
         """
         try:
-            self._transport.send("POST", "/flush_cache")
+            self._link.send("POST", "/flush_cache")
         except CallFailed as error:
             self.scope.check()
             raise RuntimeError(str(error)) from error
 
     def complete(self, text: str, sampling: dict[str, Any], **more: Any) -> dict[str, Any]:
         """SGLang's raw response to a text, without a program: for measurements."""
-        answer: dict[str, Any] = self._transport.post("/generate", {"text": text, "sampling_params": sampling, **more})
+        answer: dict[str, Any] = self._link.post("/generate", {"text": text, "sampling_params": sampling, **more})
         return answer
 
     def server_info(self) -> dict[str, Any]:
         """What the server reports about itself; of a router, one server's report, and ``replicas``, their number."""
-        info: dict[str, Any] = self._transport.get("/server_info")
-        servers = len(self._transport.servers)
+        info: dict[str, Any] = self._link.get("/server_info")
+        servers = len(self._link.servers)
         return info if servers == 1 else {**info, "replicas": servers}
 
     def get_server_info(self) -> dict[str, Any]:
@@ -232,7 +259,7 @@ class Endpoint(SglBackend):
 
     def tokens(self, text: str) -> list[int]:
         """The ids of a text's tokens by the server's tokenizer; control tokens are recognised, and nothing is added."""
-        return tokens_of(self._transport, text)
+        return tokens_of(self._link.post, text)
 
     def _sampling(self, s: StreamExecutor, params: SglSamplingParams) -> dict[str, Any]:
         sampling: dict[str, Any] = {
@@ -246,9 +273,38 @@ class Endpoint(SglBackend):
         """The text of a whole response, or of an aborted one whose tokens still have to be counted."""
         return generated(answer, stops, is_half=self.scope.is_dropped)
 
-    def _made(self, attempt: Callable[[], tuple[Any, dict[str, Any]]]) -> tuple[Any, dict[str, Any]]:
-        (text, meta), made = self._transport.persist(attempt)
-        return text, {**meta, **made, "role": self.role}
+    def _call(
+        self,
+        s: StreamExecutor,
+        request: dict[str, Any],
+        read: Callable[[Any], tuple[Any, dict[str, Any]]],
+        send: Callable[[dict[str, Any]], Any] | None = None,
+        count: int = 1,
+    ) -> tuple[Any, dict[str, Any]]:
+        """Make a request behind a state's text; returns what was read, and the meta information with the client's own.
+
+        Args:
+            s: the state.
+            request: the request without its prompt.
+            read: reads the response.
+            send: sends the request.
+            count: how often the prompt stands in the request.
+        """
+        images: dict[str, Any] = {}
+        self._add_images(s, images)
+        talk = self._conversation.anew("text") if images else self._conversation
+        link, ask = self._link, send or self._link.ask
+        prompt, preparing = link.persist(lambda: talk.prompt(link, s.text_))
+
+        def attempt() -> tuple[Any, dict[str, Any]]:
+            answer, sent = talk.send(link, prompt, lambda fields: ask({**request, **images, **fields}), count)
+            value, meta = read(answer)
+            is_whole = isinstance(answer, dict) and answer["text"] == value
+            talk.arrived(sent, meta, s.mark, written=value if is_whole else "")
+            return value, {**meta, **sent.account(meta), "role": self.role}
+
+        (value, meta), sending = link.persist(attempt)
+        return value, {**meta, **both(preparing, sending, {"notices": meta.pop("notices")})}
 
     def _streamer(self, stops: Sequence[str], hear: Hear) -> Callable[[dict[str, Any]], dict[str, Any]]:
         """A streaming request that can be repeated; the listener gets every piece of text only once."""
@@ -256,26 +312,24 @@ class Endpoint(SglBackend):
 
         def stream(request: dict[str, Any]) -> dict[str, Any]:
             nonlocal heard
-            last: dict[str, Any] = {}
-            with closing(self._transport.stream(request)) as chunks:
+            answer = Streamed(stops, in_pieces=self._served.streams_pieces, heard=heard)
+            with closing(self._link.stream(request)) as chunks:
                 for chunk in chunks:
-                    last = joined(last, chunk) if self._served.streams_pieces else chunk
-                    text = up_to_stop(last["text"], stops)[0]
-                    if new := text[heard:]:
+                    new, heard = answer.add(chunk), answer.heard
+                    if new:
                         hear(whole(new))
-                    heard = max(heard, len(text))
-                    if stuck_at(text, growing=True) is not None:
-                        return {**last, "meta_info": {**last["meta_info"], "finish_reason": {"type": "repeat"}}}
-            if not last:
-                raise Hiccup(f"{self._transport.name} ended a response before it began")
-            return last
+                    if answer.is_stuck():
+                        return answer.whole("repeat")
+            if not (made := answer.whole()):
+                raise Hiccup(f"{self._link.name} ended a response before it began")
+            return made
 
         return stream
 
     def _single_tokens(self, choices: Sequence[str]) -> list[int] | None:
         for choice in choices:
             if choice not in self._choice_ids:
-                self._choice_ids[choice] = single_token(self._transport, choice)
+                self._choice_ids[choice] = single_token(self._link, choice)
         ids = [self._choice_ids[choice] for choice in choices]
         known = [token for token in ids if token is not None]
         return known if len(set(known)) == len(choices) else None
@@ -286,4 +340,4 @@ class Endpoint(SglBackend):
     def _generate_http_request(self, s: StreamExecutor, data: dict[str, Any]) -> Any:
         """A request as SGLang's own selection makes it."""
         self._add_images(s, data)
-        return self._transport.post("/generate", data)
+        return self._link.post("/generate", data)

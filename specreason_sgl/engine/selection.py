@@ -6,42 +6,45 @@ two requests and a prefill for each choice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sglang.lang.choices import ChoicesDecision
 
 from specreason_sgl.engine import responses
-from specreason_sgl.engine.handshake import tokens_of
-from specreason_sgl.engine.transport import Transport
+from specreason_sgl.engine.link import Link
+from specreason_sgl.engine.seams import tokens_of
 from specreason_sgl.errors import UsageError
 
 if TYPE_CHECKING:
     from sglang.lang.choices import ChoicesSamplingMethod
     from sglang.lang.interpreter import StreamExecutor
 
+Call = Callable[[dict[str, Any], Callable[[Any], tuple[Any, dict[str, Any]]]], tuple[Any, dict[str, Any]]]
+"""Makes a request behind a state's text, and reads the response: as a value and meta information."""
+
 NO_SINGLE_TOKENS = "the model has no single token for some choice, so each was read behind the prompt"
 
-_COUNTS = ("id", "prompt_tokens", "completion_tokens", "cached_tokens", "e2e_latency", "finish_reason")
+_COUNTS = (
+    "id", "prompt_tokens", "completion_tokens", "cached_tokens", "recomputed_tokens", "transport", "e2e_latency",
+    "finish_reason", "wall_s", "retries", "lost_s", "notices",
+)  # fmt: skip
 
 
-def by_single_tokens(transport: Transport, s: StreamExecutor, choices: list[str], ids: list[int]) -> ChoicesDecision:
+def by_single_tokens(call: Call, choices: list[str], ids: list[int]) -> ChoicesDecision:
     """The most probable of the choices, each of which is a single token."""
     request = {
-        "text": s.text_,
         "sampling_params": {"max_new_tokens": 1, "temperature": 0},
         "return_logprob": True,
         "token_ids_logprob": ids,
     }
-    (logprobs, meta), made = transport.persist(lambda: responses.chosen(transport.ask(request), ids))
+    logprobs, meta = call(request, lambda answer: responses.chosen(answer, ids))
     best = max(range(len(choices)), key=lambda i: logprobs[i])
     kept = {name: meta[name] for name in _COUNTS if name in meta}
-    return ChoicesDecision(decision=choices[best], meta_info={**kept, "digit_logprobs": logprobs, **made})
+    return ChoicesDecision(decision=choices[best], meta_info={**kept, "digit_logprobs": logprobs})
 
 
-def by_reading(
-    transport: Transport, s: StreamExecutor, choices: list[str], method: ChoicesSamplingMethod
-) -> ChoicesDecision:
+def by_reading(link: Link, s: StreamExecutor, choices: list[str], method: ChoicesSamplingMethod) -> ChoicesDecision:
     """Choose by the log-probabilities of each choice's tokens after the prompt; a notice says that this was done.
 
     Raises:
@@ -49,17 +52,17 @@ def by_reading(
     """
     if s.images_:
         raise UsageError("choices of several tokens cannot be selected behind an image")
-    decision, made = transport.persist(lambda: _read_choices(transport, s.text_, choices, method))
+    decision, made = link.persist(lambda: _read_choices(link, s.text_, choices, method))
     decision.meta_info |= made | {"notices": [NO_SINGLE_TOKENS, *made.get("notices", ())]}
     return decision
 
 
-def as_stock(transport: Transport, s: StreamExecutor, decision: ChoicesDecision, choices: list[str]) -> ChoicesDecision:
+def as_stock(link: Link, s: StreamExecutor, decision: ChoicesDecision, choices: list[str]) -> ChoicesDecision:
     """The decision of SGLang's own selection, with the same meta information as ours."""
-    prompt = len(tokens_of(transport, s.text_))
+    prompt = len(tokens_of(link.post, s.text_))
     rows = decision.meta_info["input_token_logprobs"]
     # SGLang scores a token or two of the prompt along with each choice.
-    own = [len(tokens_of(transport, s.text_ + choice)) - prompt for choice in choices]
+    own = [len(tokens_of(link.post, s.text_ + choice)) - prompt for choice in choices]
     decision.meta_info |= {
         "digit_logprobs": [responses.total(row[-count:]) for row, count in zip(rows, own, strict=True)],
         "requests": 2,
@@ -70,21 +73,18 @@ def as_stock(transport: Transport, s: StreamExecutor, decision: ChoicesDecision,
     return decision
 
 
-def _read_choices(
-    transport: Transport, text: str, choices: list[str], method: ChoicesSamplingMethod
-) -> ChoicesDecision:
-    prompt, *behind = (
-        tokens_of(transport, each, in_front=True) for each in (text, *(text + choice for choice in choices))
-    )
+def _read_choices(link: Link, text: str, choices: list[str], method: ChoicesSamplingMethod) -> ChoicesDecision:
+    texts = (text, *(text + choice for choice in choices))
+    prompt, *behind = (tokens_of(link.once, each, in_front=True) for each in texts)
     # A choice can merge with the end of the prompt: it is scored from where not all have the prompt's tokens.
     start = min(_in_common(prompt, ids) for ids in behind)
     if not start:
         raise UsageError("`select` needs a prompt before its choices")
-    read = _read(transport, prompt, len(prompt) - 1)  # else each of them would read the prompt
-    rows = [responses.scored(each)[1:] for each in responses.responses_in(_read(transport, behind, start - 1))]
+    read = _read(link, prompt, len(prompt) - 1)  # else each of them would read the prompt
+    rows = [responses.scored(each)[1:] for each in responses.responses_in(_read(link, behind, start - 1))]
     alone = None
     if method.requires_unconditional_logprobs:
-        bare = _read(transport, [ids[start:] for ids in behind], 0)
+        bare = _read(link, [ids[start:] for ids in behind], 0)
         alone = [responses.scored(each) for each in responses.responses_in(bare)]
     logprobs = list(map(responses.total, rows))
     decision = method(
@@ -104,9 +104,9 @@ def _read_choices(
     return decision
 
 
-def _read(transport: Transport, ids: Sequence[int] | Sequence[Sequence[int]], logprob_start_len: int) -> Any:
+def _read(link: Link, ids: Sequence[int] | Sequence[Sequence[int]], logprob_start_len: int) -> Any:
     """The server's response to token ids, or to lists of them, with log-probabilities from the given position on."""
-    return transport.ask(
+    return link.ask(
         {
             "input_ids": ids,
             "sampling_params": {"max_new_tokens": 0, "temperature": 0},

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from specreason_sgl.engine.transport import Transport
 from specreason_sgl.engine.watch import WAIT_S
 from specreason_sgl.errors import UsageError
 from specreason_sgl.evaluation.datasets import DatasetSpec
@@ -75,6 +76,8 @@ class JobPair(BaseModel):
     """Seconds without any answer after which a call is sent again; the time limit of a solve if not given."""
     thinking: str | None = None
     """The models' thinking format, or two with a comma between, for base and small; the servers' own if not given."""
+    transport: Transport = "auto"
+    """How prompts travel."""
 
     @model_validator(mode="before")
     @classmethod

@@ -51,6 +51,10 @@ class Backend(Protocol):
         """
         ...
 
+    def forget(self) -> None:
+        """Forget what the calls of the scope have sent, and have the server forget it; for the end of a solve."""
+        ...
+
     def tokens(self, text: str) -> list[int]:
         """The ids of a text's tokens, as the model splits it."""
         ...

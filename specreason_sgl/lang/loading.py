@@ -62,9 +62,14 @@ def stock() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.py"))}
 
 
+def baselines() -> dict[str, Path]:
+    """The programs that come with the package for measurements only, by name."""
+    return {path.stem: path for path in (Path(__file__).parents[1] / "measure" / "reference.py",)}
+
+
 def is_stock(path: Path) -> bool:
     """Whether a program's file came with the package."""
-    return path.resolve() in {each.resolve() for each in stock().values()}
+    return path.resolve() in {each.resolve() for each in (*stock().values(), *baselines().values())}
 
 
 def find(name: str) -> Path:
@@ -74,7 +79,7 @@ def find(name: str) -> Path:
         UsageError: there is no such program.
     """
     known = stock()
-    path = known.get(name.replace("-", "_"), Path(name))
+    path = (known | baselines()).get(name.replace("-", "_"), Path(name))
     if path.is_file():
         return path
     msg = f"there is no program `{name}`"

@@ -63,6 +63,11 @@ class Scope:
         return chance
 
     @property
+    def is_chance(self) -> bool:
+        """Whether it is a `child`."""
+        return self._is_chance
+
+    @property
     def is_over(self) -> bool:
         """Whether the scope was cancelled."""
         return self._over.is_set()

@@ -101,9 +101,11 @@ class Solve:
         self.scope = scope or Scope(parent=next((model.scope for model in models.values()), None))
         self.problem = problem
         self.settings = settings
-        self._streams = stream
+        self._streams = stream if sink else False
         self.models = {
-            role: model.within(self.scope, role=role, listen=self._listen if stream else None, seed=settings.seed)
+            role: model.within(
+                self.scope, role=role, listen=self._listen if self._streams else None, seed=settings.seed
+            )
             for role, model in models.items()
         }
         self._chats = {
@@ -209,6 +211,11 @@ class Solve:
             self.events.append(stamped)
             for listener in self._listeners:
                 listener(stamped)
+
+    def forget(self) -> None:
+        """Have the servers forget what the calls have sent; for the end."""
+        for model in self.models.values():
+            model.forget()
 
     def listen(self, listener: Sink) -> None:
         """Call a listener with every event from here on."""
@@ -392,6 +399,8 @@ class Solve:
                 kind=kind,
                 prompt_tokens=meta["prompt_tokens"],
                 cached_tokens=meta.get("cached_tokens", 0),
+                recomputed_tokens=meta.get("recomputed_tokens", 0),
+                transport=meta.get("transport", ""),
                 generated_tokens=meta["completion_tokens"],
                 wall_s=meta["wall_s"],
                 engine_s=meta.get("e2e_latency"),

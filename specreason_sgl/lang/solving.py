@@ -86,6 +86,8 @@ def solve(
         answer = next((e.answer for e in reversed(solving.events) if isinstance(e, AnswerWritten)), None)
         correct = None if problem.answer is None else grade(answer, problem.answer)
         solving.emit(SolveEnded(outcome="unanswered" if answer is None else "answered", correct=correct))
+    finally:
+        solving.forget()
     return SolveRecord(
         problem=problem,
         mode=mode or program.name,

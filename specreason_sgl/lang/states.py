@@ -49,6 +49,8 @@ class Executor(StreamExecutor):  # type: ignore[misc]  # SGLang is untyped
         """For each variable that got no value, the reason."""
         self.filling: str | None = None
         """The variable that the running call will fill."""
+        self.mark = 0
+        """Where the last piece of text begins that was appended to the text; 0 if there are no pieces."""
         self.path: tuple[tuple[int, int], ...] = ()
         """The path of forks that led to this state; a plain copy adds nothing to it."""
         self._forked = 0
@@ -89,7 +91,7 @@ class Executor(StreamExecutor):  # type: ignore[misc]  # SGLang is untyped
         forks: list[Executor] = super().fork(size, position_ids_offset)
         self._forked += size > 1
         for number, each in enumerate(forks):
-            each.error_, each.lost = self.error_, dict(self.lost)
+            each.error_, each.lost, each.mark = self.error_, dict(self.lost), self.mark
             each.path = (*self.path, (self._forked, number)) if size > 1 else self.path
         return forks
 
@@ -146,6 +148,10 @@ class Executor(StreamExecutor):  # type: ignore[misc]  # SGLang is untyped
         for state in expr.states:
             check(state)
         super()._execute_concatenate_and_append_text(expr)
+
+    def _execute_fill(self, value: str, prefix: bool = False) -> None:
+        self.mark = len(self.text_)
+        super()._execute_fill(value, prefix)
 
     def _execute_gen(self, expr: SglGen) -> None:
         self.filling = expr.name

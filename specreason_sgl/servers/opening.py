@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from specreason_sgl.engine.transport import AUTO, transport_named
 from specreason_sgl.engine.watch import WAIT_S
 from specreason_sgl.errors import ServerUnreachable, UsageError
 from specreason_sgl.lang.scope import Scope
@@ -43,6 +44,8 @@ class PairOptions:
     """Seconds without any answer after which a call is sent again; the endpoint's default if not given."""
     thinking: str | None = None
     """The models' thinking format, or two with a comma between them, for base and small."""
+    transport: str = AUTO
+    """How prompts travel; see `engine/transport.py`."""
     models: Mapping[Role, str] = field(default_factory=dict)
     """Addresses of further models, by role."""
 
@@ -50,8 +53,9 @@ class PairOptions:
         """Refuse contradictions before anything is started.
 
         Raises:
-            UsageError: both a pair and servers are named, or the pair or the thinking format is not known.
+            UsageError: both a pair and servers are named; the pair, thinking format or transport is not known.
         """
+        transport_named(self.transport)
         for name in (self.thinks("base"), self.thinks("small")):
             if name is not None:
                 thinking_named(name)
@@ -168,7 +172,7 @@ def endpoint(address: Address, role: str, options: PairOptions, scope: Scope) ->
         SpecReasonError: the server cannot be reached.
     """
     from specreason_sgl.engine.backend import Endpoint
-    from specreason_sgl.engine.transport import READ_S
+    from specreason_sgl.engine.link import READ_S
 
     return Endpoint(
         address.url,
@@ -177,6 +181,7 @@ def endpoint(address: Address, role: str, options: PairOptions, scope: Scope) ->
         read_s=options.call_limit_s or READ_S,
         wait_s=options.wait_for_server_s,
         thinking=options.thinks(role),
+        transport=transport_named(options.transport),
         scope=scope,
     )
 
