@@ -100,3 +100,17 @@ def pair(servers: RunningPair) -> Pair[Endpoint]:
         Endpoint(servers.base.url, "base", api_key=servers.base.api_key),
         Endpoint(servers.small.url, "small", api_key=servers.small.api_key),
     )
+
+
+@pytest.fixture(scope="session")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPair]:
+    """Tiny random models on real servers: Qwen's tokenizer and template as the base model, DeepSeek's as the small."""
+    from specreason_sgl.measure import rig
+
+    folder, templates = tmp_path_factory.mktemp("rig"), Path(__file__).parent / "data" / "templates"
+    models = {
+        role: rig.write(folder / role, family, (templates / f"{name}.jinja").read_text(encoding="utf-8"))
+        for role, family, name in (("base", rig.QWEN, "qwen3"), ("small", rig.DEEPSEEK, "deepseek-r1"))
+    }
+    with rig.started(models, folder / "logs", callers=4, context=8192) as running:
+        yield running

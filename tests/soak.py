@@ -28,7 +28,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from batches import ROOT, execute, footprint, holds, make_job, start
-from faults import Plan, Proxy, story_pair
+from faults import Fault, Plan, Proxy, story_pair
 from hostile import FINDS, TURNS, generated
 
 from specreason_sgl.embedded.stories import story
@@ -37,17 +37,25 @@ from specreason_sgl.events import CallMade
 from specreason_sgl.lang.loading import load as load_program
 from specreason_sgl.lang.pair import Pair
 from specreason_sgl.lang.solving import solve
+from specreason_sgl.measure import rig
+from specreason_sgl.measure import schedule as schedules
 from specreason_sgl.runs.diff import diff_runs
 from specreason_sgl.runs.store import Problem, RunConfig, SolveRecord, read_run, writing
 from specreason_sgl.servers import pairs
 from specreason_sgl.settings import Settings
 from specreason_sgl.testing import Reply, ScriptedBackend
+from specreason_sgl.text.prompts import DELIMITER
 
 BASE, SMALL = (ROOT / "specreason_sgl" / "embedded" / role for role in ("base", "small"))
 BUDGET = 320
 LINE = "and so the next number is one more than the number before it, as \\(n + 1\\) says."
 MOST_CHARACTERS = 100_000
 CUBIC = 32
+WINDOW = 20
+"""Steps at the end of a long chain that are done again and again."""
+MOST_RECOMPUTED = 2
+LASTING: tuple[Fault, ...] = ("delay", "cut", "500", "503", "broken JSON")
+"""Faults that leave a server where it is."""
 """Four times the steps cost 16 times as much where each one looks at all before it; beyond this it is worse."""
 STARVED, STALLED = 3, 10
 """So many times what its calls take at the median pace, and a solve was kept waiting by the others; so many times the
@@ -75,7 +83,11 @@ def faults(solves: int, concurrency: int, share: float, restarts: int, seed: int
         over = threading.Event()
         with base, small:
             said: list[str] = []
-            ends = Endpoint(base.url, "base", read_s=20), Endpoint(small.url, "small", read_s=20)
+            # The calm runs send these short texts whole.
+            ends = (
+                Endpoint(base.url, "base", read_s=20, transport="sessions"),
+                Endpoint(small.url, "small", read_s=20, transport="sessions"),
+            )
             for end in ends:
                 end.watch.say = said.append
             shaky = Pair(*ends)
@@ -350,6 +362,38 @@ def limits(steps: int, questions: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def long_chains(tokens: int, rounds: int, share: float, seed: int) -> dict[str, Any]:
+    """The end of a long chain on tiny random models, behind faults: how much is computed again of what was computed."""
+    made: list[CallMade] = []
+    with rig.opened() as running:
+        plans = Plan(seed, 0.0, LASTING), Plan(seed + 1, 0.0, LASTING)
+        addresses = running.base, running.small
+        base, small = (Proxy(one.url, plan, one.api_key) for one, plan in zip(addresses, plans, strict=True))
+        with base, small:
+            reader = Endpoint(base.url, "base", read_s=60)
+            ends = Pair(reader, Endpoint(small.url, "small", read_s=60))
+            schedule = schedules.built(tokens, lambda text: len(reader.tokens(text + DELIMITER)), steps=WINDOW)
+            start = len(schedule.turns) - WINDOW
+            schedules.run(ends, schedule, start, WINDOW, "sequential")  # the servers read the chain
+            for plan in plans:
+                plan.share = share
+            for way in (way for _ in range(rounds) for way in schedules.OURS):
+                events = schedules.run(ends, schedule, start, WINDOW, way)
+                made += [event for event in events if isinstance(event, CallMade)]
+    ways = Counter(call.transport for call in made)
+    most = max(call.recomputed_tokens for call in made)
+    return {
+        "tokens": tokens,
+        "calls": len(made),
+        "ways": dict(ways),
+        "injected": dict(sum((plan.injected for plan in plans), Counter[str]())),
+        "retries": sum(call.retries for call in made),
+        "most_recomputed": most,
+        "most_computed": max(call.prompt_tokens - call.cached_tokens for call in made),
+        "kept": most <= MOST_RECOMPUTED and ways["sessions"] > len(made) / 2,
+    }
+
+
 def _read_by(*arguments: str) -> dict[str, float]:
     """A command's exit code, and what it took: measured from a process that is small itself, as memory is inherited."""
     command = [sys.executable, "-c", MEASURE, sys.executable, "-m", "specreason_sgl", *arguments]
@@ -536,7 +580,7 @@ def job_toml(problems: int) -> str:
     )
 
 
-KINDS = ("load", "limits", "repeat", "hostile", "kills", "servers", "restarts", "faults", "all")
+KINDS = ("load", "limits", "long", "repeat", "hostile", "kills", "servers", "restarts", "faults", "all")
 
 
 def main() -> int:
@@ -551,6 +595,7 @@ def main() -> int:
         # First what is measured against the clock.
         "load": lambda: load_for(30 * scale, 64),
         "limits": lambda: limits(round(10_000 * scale), math.ceil(18 * scale)),
+        "long": lambda: long_chains(32_768, math.ceil(10 * scale), 0.05, seed),
         "repeat": lambda: repeat(math.ceil(50 * scale)),
         "hostile": lambda: hostile(round(10_000 * scale)),
         "kills": lambda: kills(round(50 * scale), seed),

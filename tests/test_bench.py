@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from specreason_sgl.embedded import stories
+from specreason_sgl.evaluation.statistics import Estimate, analyse
 from specreason_sgl.events import AnswerWritten, CallMade, SolveEnded, SolveStarted, StepScored, StepTaken
 from specreason_sgl.lang import loading
 from specreason_sgl.lang.pair import Pair
@@ -103,6 +104,43 @@ def test_the_table_of_loads_says_what_failed() -> None:
     assert bench.load_table(rows).note == "Solves that failed and do not count: 3 of those with 8 in flight."
     assert bench.load_table(rows[:1]).note == ""
     assert bench.load_table([none]).rows == (("1", "–"),)
+
+
+def test_the_variants_are_compared_with_the_reference_too() -> None:
+    slower = {"base": 3.0, "reference": 2.0, "sequential": 1.0}
+    records = [
+        _record().model_copy(
+            update={
+                "mode": mode,
+                "problem": Problem(id=str(number), question="?"),
+                "events": [event.model_copy(update={"at": factor * event.at}) for event in _record().events],
+            }
+        )
+        for mode, factor in slower.items()
+        for number in range(10)
+    ]
+    compared = {
+        name: analyse(records, [(mode, name) for mode in slower if mode != name]).comparisons for name in slower
+    }
+    figures = {
+        name: {"accuracy": 1, "acceptance": 1, "wasted_tokens": 0, "problems": 10, "lost_s": 0} for name in slower
+    }
+    made = bench.Bench(
+        variants=figures,
+        against_base=compared["base"],
+        against_sequential=compared["sequential"],
+        against_reference=compared["reference"],
+        outside=Estimate(value=0, n=10),
+        profile={},
+        judge=[],
+        caches=[],
+        load=[],
+    )
+    shown = bench.tables(made)[0]
+    columns = {name: place for place, name in enumerate(shown.columns)}
+    against = {row[0]: row[columns["against reference"]].split("x")[0] for row in shown.rows}
+
+    assert against == {"base": "0.67", "reference": "–", "sequential": "2.00"}
 
 
 def _record() -> SolveRecord:

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     from specreason_sgl.evaluation.report import Table
 
-RESULT = "bench.json"
+RESULT, LENGTHS = "bench.json", "lengths.json"
+BUILT = "built"
+"""Stands in place of a run for a chain of stories' steps."""
 
 
 def bench(
@@ -38,10 +40,65 @@ def bench(
     predict: Annotated[
         str | None, typer.Option("--predict", metavar="RUN", help="With --calibrate: for a stored run's acceptance")
     ] = None,
+    lengths: Annotated[
+        str | None,
+        typer.Option(
+            "--lengths",
+            metavar="TOKENS,...",
+            help="Measure calls behind so many tokens by each transport, on the servers named or on tiny random models",
+        ),
+    ] = None,
+    replay: Annotated[
+        str | None,
+        typer.Option(
+            "--replay",
+            metavar="RUN",
+            help="With --lengths: time steps of a stored run, or of a chain `built` of stories, in our programs "
+            "and in the reference implementation's loop",
+        ),
+    ] = None,
+    client: Annotated[
+        bool, typer.Option("--client", help="Measure what the client itself costs, over a server that answers at once")
+    ] = False,
+    callers: Annotated[
+        str | None, typer.Option("--callers", metavar="NUMBER,...", help="With --lengths: callers at once [1,16,64]")
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option("--rounds", min=1, max=15, help="With --lengths: how often each call is timed [15]")
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Markdown on standard output")] = False,
     json: Annotated[bool, typer.Option("--json", help="Only JSON on standard output")] = False,
 ) -> None:
     """Measure the variants of the method in turn, and its parts, as ratios; nothing else should run meanwhile."""
+    if predict and not calibrate:
+        raise UsageError("`--predict` needs `--calibrate`")
+    if lengths is None and (callers is not None or rounds is not None):
+        raise UsageError("`--callers` and `--rounds` need `--lengths`")
+    if replay and lengths is None:
+        raise UsageError("`--replay` needs `--lengths`", hint="such as `--lengths 2048,16384,32768`")
+    if replay and callers is not None:
+        raise UsageError("`--replay` and `--callers` exclude each other")
+    asked = {"`--lengths`": lengths is not None, "`--calibrate`": calibrate, "`--client`": client}
+    if sum(asked.values()) > 1:
+        raise UsageError(f"{' and '.join(name for name, is_asked in asked.items() if is_asked)} exclude each other")
+    options = PairOptions(pair, base, small, api_key)
+    if client:
+        _client(out, markdown=markdown, json=json)
+    elif lengths is not None and replay:
+        _replay(options, lengths, replay, rounds, out, markdown=markdown, json=json)
+    elif lengths is not None:
+        _lengths(options, lengths, callers, rounds, out, markdown=markdown, json=json)
+    elif calibrate:
+        _calibrate(options.or_kept_up(), predict, out, markdown=markdown, json=json)
+    else:
+        _variants(options.or_kept_up(), limit, load, out, markdown=markdown, json=json)
+
+
+def _measuring(line: str) -> None:
+    say(f"measuring {line}", err=True)
+
+
+def _variants(options: PairOptions, limit: int, load: int, out: Path | None, *, markdown: bool, json: bool) -> None:
     import os
 
     from specreason_sgl.cli.listing import tell_remarks
@@ -59,12 +116,6 @@ def bench(
     from specreason_sgl.servers.opening import open_pair
     from specreason_sgl.view.display import console, open_batch_display
 
-    options = PairOptions(pair, base, small, api_key).or_kept_up()
-    if calibrate:
-        _calibrate(options, predict, out, markdown=markdown, json=json)
-        return
-    if predict:
-        raise UsageError("`--predict` needs `--calibrate`")
     job = read_job(Path("bench"), {"dataset.limit": limit})
     job = resolved(job, load_programs(job.modes))
     problems = load_problems(job.dataset)
@@ -97,10 +148,6 @@ def bench(
     say(f"run: {folder}", err=True)
 
 
-def _measuring(line: str) -> None:
-    say(f"measuring {line}", err=True)
-
-
 def _calibrate(options: PairOptions, predict: str | None, out: Path | None, *, markdown: bool, json: bool) -> None:
     from specreason_sgl.cli.listing import RUNS, tell_remarks
     from specreason_sgl.lang.scope import Scope
@@ -131,6 +178,106 @@ def _calibrate(options: PairOptions, predict: str | None, out: Path | None, *, m
         out.write_text(costs.model_dump_json(indent=2) + "\n", encoding="utf-8")
     made = cost_model.tables(costs, sorted(acceptances), step_tokens, cost_model.CONTEXTS[0])
     _show(costs, made, [], markdown=markdown, json=json)
+
+
+def _lengths(
+    options: PairOptions,
+    wanted: str,
+    at_once: str | None,
+    rounds: int | None,
+    out: Path | None,
+    *,
+    markdown: bool,
+    json: bool,
+) -> None:
+    import os
+
+    from specreason_sgl.evaluation.report import repeating
+    from specreason_sgl.lang.scope import Scope
+    from specreason_sgl.lang.stopping import stoppable
+    from specreason_sgl.measure import lengths as long_chains
+    from specreason_sgl.runs.store import new_folder
+    from specreason_sgl.view.display import console
+
+    lengths = long_chains.counts_in("--lengths", wanted, long_chains.MOST_TOKENS)
+    callers = list(long_chains.CALLERS)
+    if at_once is not None:
+        callers = long_chains.counts_in("--callers", at_once, long_chains.MOST_CALLERS)
+    folder = out or new_folder(Path(os.environ.get("SPECREASON_RUNS") or "runs"), "lengths")
+    if (folder / LENGTHS).exists():
+        raise UsageError(f"there is a `{LENGTHS}` in `{folder}` already", hint="choose another folder with `--out`")
+    with ExitStack() as stack:
+        stack.enter_context(stoppable(scope := Scope()))
+        with console(sys.stderr).status("connecting") as status:
+            pairs = stack.enter_context(long_chains.opened(options, lengths, max(callers), status.update, scope))
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        made = long_chains.measure(pairs, lengths, callers, rounds=rounds or long_chains.ROUNDS, say=_measuring)
+    (folder / LENGTHS).write_text(made.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    footer = [f"- {line}" for line in repeating(made.about)]
+    _show(made, long_chains.tables(made), footer, markdown=markdown, json=json)
+    say(f"figures: {folder / LENGTHS}", err=True)
+
+
+def _replay(
+    options: PairOptions,
+    wanted: str,
+    what: str,
+    rounds: int | None,
+    out: Path | None,
+    *,
+    markdown: bool,
+    json: bool,
+) -> None:
+    from specreason_sgl.cli.listing import RUNS, tell_remarks
+    from specreason_sgl.evaluation.report import repeating
+    from specreason_sgl.lang.scope import Scope
+    from specreason_sgl.lang.stopping import stoppable
+    from specreason_sgl.measure import lengths as long_chains
+    from specreason_sgl.measure import schedule as schedules
+    from specreason_sgl.runs import index as shelf
+    from specreason_sgl.runs.store import read_run
+    from specreason_sgl.text.prompts import DELIMITER
+    from specreason_sgl.view.display import console
+
+    positions = long_chains.counts_in("--lengths", wanted, long_chains.MOST_TOKENS)
+    schedule = None
+    if what != BUILT:
+        stored = read_run(shelf.find(what, RUNS))
+        tell_remarks(stored)
+        schedule = schedules.longest(stored.records)
+    with ExitStack() as stack:
+        stack.enter_context(stoppable(scope := Scope()))
+        with console(sys.stderr).status("connecting") as status:
+            pairs = stack.enter_context(long_chains.opened(options, positions, 1, status.update, scope))
+        opened = long_chains.best(pairs)
+        base, small = opened.base, opened.small
+        if base is None or small is None:
+            raise UsageError("a pair has two models", hint="name them with `--base URL --small URL`")
+        if schedule is None:
+            _measuring("the tokens of steps")
+            schedule = schedules.built(
+                max(positions), lambda text: len(base.tokens(text + DELIMITER)), steps=schedules.STEPS + 1
+            )
+        replayed = schedules.replay(
+            opened, schedule, _measuring, positions=positions, rounds=rounds or schedules.ROUNDS
+        )
+        made = schedules.Replay(about=long_chains.about(base, small, "replay"), replayed=replayed)
+    if out:
+        out.write_text(made.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    footer = [f"- {line}" for line in repeating(made.about)]
+    _show(made, [schedules.table(replayed)], footer, markdown=markdown, json=json)
+
+
+def _client(out: Path | None, *, markdown: bool, json: bool) -> None:
+    from specreason_sgl.lang.scope import Scope
+    from specreason_sgl.lang.stopping import stoppable
+    from specreason_sgl.measure import client as clients
+
+    with stoppable(scope := Scope()):
+        made = clients.measure(_measuring, scope=scope)
+    if out:
+        out.write_text(made.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    _show(made, clients.tables(made), [], markdown=markdown, json=json)
 
 
 def _show(made: BaseModel, tables: Sequence[Table], footer: Sequence[str], *, markdown: bool, json: bool) -> None:

@@ -113,13 +113,18 @@ def tables(report: Report) -> list[Table]:
 
 def provenance(report: Report) -> list[str]:
     """What is needed to repeat the run, as lines."""
-    config = report.config
-    if config is None:
+    if report.config is None:
         return []
+    command, *more = repeating(report.config)
+    begun = f"{report.config.created:%Y-%m-%d %H:%M} UTC"
+    return [command, f"run: {report.folder.name}, {report.status}, begun {begun}", *more]
+
+
+def repeating(config: RunConfig) -> list[str]:
+    """What a configuration says about how to repeat what was run with it, as lines; the command comes first."""
     extra = config.model_extra or {}
     lines = [
         f"command: `specreason {shlex.join(config.command)}`",
-        f"run: {report.folder.name}, {report.status}, begun {config.created:%Y-%m-%d %H:%M} UTC",
         f"versions: {_flat(config.versions)}",
         f"judge's turn: version {config.judge_version}",
     ]

@@ -88,6 +88,7 @@ class Bench(BaseModel):
     variants: dict[str, dict[str, Any]]
     against_base: list[Comparison]
     against_sequential: list[Comparison]
+    against_reference: list[Comparison]
     outside: Estimate
     """The share of the sequential program's time in which no engine works."""
     profile: dict[str, float]
@@ -124,7 +125,7 @@ def measure(
     figures = {name: summarise_mode(name, rows) for name, rows in by_mode.items()}
     compared = {
         against: analyse(records, [(name, against) for name in names if name != against]).comparisons
-        for against in ("base", "sequential")
+        for against in ("base", "sequential", "reference")
     }
     sequential = [record for record in records if record.mode == "sequential"]
     say("the judge")
@@ -149,6 +150,7 @@ def measure(
         },
         against_base=compared["base"],
         against_sequential=compared["sequential"],
+        against_reference=compared["reference"],
         outside=mean({record.problem.id: outside(record) for record in sequential}),
         profile=profile(sequential),
         judge=judge,
@@ -249,20 +251,28 @@ def throughput(
 
 def tables(bench: Bench) -> list[Table]:
     """The figures as tables."""
-    sequential = {c.mode: c for c in bench.against_sequential}
-    base = {c.mode: c for c in bench.against_base}
+    against = [
+        {c.mode: c for c in some} for some in (bench.against_base, bench.against_sequential, bench.against_reference)
+    ]
     count = max(int(v["problems"]) for v in bench.variants.values())
     lost = max(float(v["lost_s"]) for v in bench.variants.values())
     left_out = f"; up to {lost:.1f} s a solve were lost to servers that failed, and are in none" if lost else ""
     return [
         Table(
             "Variants, solved in turn on the same problems",
-            ("variant", "against base", "against sequential", "pass@1", "acceptance", "wasted tokens"),
+            (
+                "variant",
+                "against base",
+                "against sequential",
+                "against reference",
+                "pass@1",
+                "acceptance",
+                "wasted tokens",
+            ),
             tuple(
                 (
                     name,
-                    _speed(base.get(name)),
-                    _speed(sequential.get(name)),
+                    *(_speed(some.get(name)) for some in against),
                     _share(v["accuracy"]),
                     _share(v["acceptance"]),
                     f"{v['wasted_tokens']:.0f}",

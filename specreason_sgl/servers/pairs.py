@@ -155,13 +155,17 @@ class _Note:
         return self.host == host() and self.started is not None and self.started == _began(self.pair.pid)
 
 
-def embedded(base_model: Path, small_model: Path, replicas: int = 1) -> Wanted:
+def embedded(
+    base_model: Path, small_model: Path, replicas: int = 1, *, label: str = EMBEDDED, extra: Sequence[str] = ()
+) -> Wanted:
     """A pair on this machine's processor.
 
     Args:
         base_model: the base model's folder.
         small_model: the small model's folder.
         replicas: the number of servers of each model; several are put behind a router.
+        label: the pair's name in runs.
+        extra: further SGLang server arguments of both models; they override ours.
 
     Raises:
         SpecReasonError: there is no such model.
@@ -175,13 +179,15 @@ def embedded(base_model: Path, small_model: Path, replicas: int = 1) -> Wanted:
         usable = dict(zip(models, cores(sorted(os.sched_getaffinity(0))), strict=True))
         ports = iter(free_ports(2 * replicas + 4))
         servers = [
-            model_server(numbered(role, replica), model.resolve(), port=next(ports), core=usable[role], logs=logs)
+            model_server(
+                numbered(role, replica), model.resolve(), port=next(ports), core=usable[role], logs=logs, extra=extra
+            )
             for replica in range(replicas)
             for role, model in models.items()
         ]
         return [*servers, *routers(servers, ports, logs)]
 
-    return Wanted(EMBEDDED, lay_out)
+    return Wanted(label, lay_out)
 
 
 def numbered(role: str, replica: int) -> str:
@@ -200,9 +206,16 @@ def routers(servers: Sequence[ServerSpec], ports: Iterator[int], logs: Path) -> 
 
 
 def launch(
-    base_model: Path, small_model: Path, logs: Path, on_progress: Say = lambda _: None, *, replicas: int = 1
+    base_model: Path,
+    small_model: Path,
+    logs: Path,
+    on_progress: Say = lambda _: None,
+    *,
+    replicas: int = 1,
+    label: str = EMBEDDED,
+    extra: Sequence[str] = (),
 ) -> RunningPair:
-    """Start an embedded pair for this process; the pair ends when the process ends, however that happens.
+    """Start a pair on this machine's processor for this process, with which it ends, however that happens.
 
     Args:
         base_model: the base model's folder.
@@ -210,12 +223,14 @@ def launch(
         logs: the folder for the servers' logs.
         on_progress: called with a line on what happens.
         replicas: the number of servers of each model; several are put behind a router.
+        label: the pair's name in runs.
+        extra: further SGLang server arguments of both models; they override ours.
 
     Raises:
         SpecReasonError: there is no such model.
         ServerDied: a server does not start; the message ends with its last log lines.
     """
-    return _start(embedded(base_model, small_model, replicas), logs, on_progress, owned=True)
+    return _start(embedded(base_model, small_model, replicas, label=label, extra=extra), logs, on_progress, owned=True)
 
 
 def up(
