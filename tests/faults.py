@@ -36,8 +36,10 @@ from specreason_sgl.text.scoring import DIGITS
 Fault = Literal["refuse", "delay", "cut", "500", "503", "broken JSON", "stall", "blink"]
 FAULTS: tuple[Fault, ...] = ("refuse", "delay", "cut", "500", "503", "broken JSON", "stall", "blink")
 
-SURVIVED = ATTEMPTS - 2
-"""So many failures in a row a call gets over, with one more that another call's fault may cost it."""
+SURVIVED = 2
+"""So many failures in a row a call gets over, with what the blinks of a plan may cost it besides."""
+BLINKS = (ATTEMPTS - 1 - SURVIVED) // 2
+"""So many blinks at most: each may cost any call two attempts, a connection that breaks and one that is refused."""
 BLINK_S = 0.2
 STALL_S = 60.0
 NEVER = ("/health", "/abort_request")
@@ -176,6 +178,8 @@ class Plan:
     """What has been done so far."""
     in_a_row: int = sys.maxsize
     """So often at most one request fails, however often it is sent again."""
+    blinks: int = sys.maxsize
+    """After so many the server stops listening no more, but refuses."""
 
     def __post_init__(self) -> None:
         """Begin the stream."""
@@ -187,6 +191,8 @@ class Plan:
         """What becomes of the next request, which is known again when it is sent again."""
         with self._lock:
             fault = self._lots.choice(self.faults) if self._lots.random() < self.share else None
+            if fault == "blink" and self.injected["blink"] >= self.blinks:
+                fault = "refuse"
             if fault is None or self._failed[request] >= self.in_a_row:
                 del self._failed[request]
                 return None
@@ -421,7 +427,7 @@ def story_pair(
             stack.enter_context(StoryServer("small", known, skill=skill, seconds=seconds)),
         ]
         proxies = [
-            stack.enter_context(Proxy(server.url, Plan(seed + place, 0.0, faults, in_a_row=SURVIVED)))
+            stack.enter_context(Proxy(server.url, Plan(seed + place, 0.0, faults, in_a_row=SURVIVED, blinks=BLINKS)))
             for place, server in enumerate(servers)
         ]
         base = Endpoint(proxies[0].url, "base", read_s=read_s, wait_s=wait_s, transport=transport)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from batches import execute, make_job, stored_lines, wait_for
-from faults import FAULTS, SURVIVED, WORDS, EveryOther, Fault, Plan, Proxy, story_pair
+from faults import BLINKS, FAULTS, SURVIVED, WORDS, EveryOther, Fault, Plan, Proxy, story_pair
 
 from specreason_sgl.embedded.stories import story
 from specreason_sgl.engine.backend import Endpoint
@@ -54,7 +54,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[object, ..
 def test_every_problem_is_there_once_with_the_answer_it_has_without_faults(
     tmp_path: Path, calm: dict[str, tuple[object, ...]]
 ) -> None:
-    with story_pair(STORIES, seed=3, share=0.15, read_s=0.7) as (pair, proxies, _):
+    with story_pair(STORIES, seed=3, share=0.15) as (pair, proxies, _):
         records = execute(tmp_path / "run", make_job(36), pair)
         injected = proxies[0].plan.injected + proxies[1].plan.injected
     stored = read_run(tmp_path / "run")
@@ -255,8 +255,8 @@ def test_real_servers_behind_faults_give_the_same_answers(
     what = make_job(6, concurrency=1, seed=40, flush_cache=True)
     calm = execute(tmp_path / "calm", what, pair)
     with (
-        Proxy(servers.base.url, Plan(5, 0.0, in_a_row=SURVIVED), servers.base.api_key) as base,
-        Proxy(servers.small.url, Plan(6, 0.0, in_a_row=SURVIVED), servers.small.api_key) as small,
+        Proxy(servers.base.url, Plan(5, 0.0, in_a_row=SURVIVED, blinks=BLINKS), servers.base.api_key) as base,
+        Proxy(servers.small.url, Plan(6, 0.0, in_a_row=SURVIVED, blinks=BLINKS), servers.small.api_key) as small,
     ):
         shaky = Pair(
             Endpoint(base.url, "base", read_s=3, wait_s=20),
