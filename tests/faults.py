@@ -325,6 +325,7 @@ class StoryServer(Listener):
         self.in_flight: dict[str, threading.Event] = {}
         self.sessions: dict[str, dict[str, list[int]]] = {}
         """The open sessions: of each request the tokens of its prompt and of what was written."""
+        self.opens_sessions = True
         super().__init__()
 
     def handle(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
@@ -343,6 +344,8 @@ class StoryServer(Listener):
                 reply(handler, {"text": WORDS.text(tokens) if one else list(map(WORDS.text, tokens))})
             case "/generate":
                 self._generate(handler, asked)
+            case "/open_session" if not self.opens_sessions:
+                reply(handler, {"error": {"message": "Not Found"}}, 404)
             case "/open_session":
                 name = uuid.uuid4().hex
                 self.sessions[name] = {}

@@ -18,7 +18,7 @@ from specreason_sgl.cli.app import main
 from specreason_sgl.embedded.stories import story
 from specreason_sgl.engine import conversation
 from specreason_sgl.engine.backend import LEAST, Endpoint
-from specreason_sgl.engine.conversation import LOST, NOT_EXACT, Conversation, Prompt
+from specreason_sgl.engine.conversation import LOST, NO_SESSIONS, NOT_EXACT, Conversation, Prompt
 from specreason_sgl.engine.link import Ids, Link
 from specreason_sgl.engine.seams import Seams
 from specreason_sgl.engine.transport import Transport
@@ -313,6 +313,24 @@ def test_a_session_that_is_lost_with_its_server_is_opened_anew_and_the_solve_goe
 
     assert told(record) == plain[0]
     assert LOST in notices
+
+
+def test_a_server_that_comes_back_without_sessions_is_sent_whole_texts(plain: list[Any]) -> None:
+    with story_pair(STORIES, transport="sessions") as (pair, _, servers):
+
+        def restart(event: Any) -> None:
+            if isinstance(event, CallMade) and event.step == 1:
+                for server in servers:
+                    server.opens_sessions = False
+                    server.sessions.clear()
+
+        record = one(pair, sink=restart)
+    calls = [event for event in record.events if isinstance(event, CallMade)]
+    notices = [event.message for event in record.events if isinstance(event, Noticed)]
+
+    assert told(record) == plain[0]
+    assert calls[-1].transport == "text"
+    assert notices.count(NO_SESSIONS) == len(servers)
 
 
 def test_no_session_outlives_its_solve() -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from specreason_sgl.engine.link import Ids
+from specreason_sgl.engine.link import Ids, NoSuchCall
 from specreason_sgl.engine.seams import Seams, tokens_of
 from specreason_sgl.engine.sessions import Session
 from specreason_sgl.engine.transport import Transport
@@ -28,6 +28,7 @@ TURN = 4000
 _TAIL = 64
 NOT_EXACT = "the whole text was sent, because its tokens are not those of its parts"
 LOST = "the whole text was sent, because the server no longer knew what was sent before"
+NO_SESSIONS = "whole texts are sent from here on, because the server no longer opens sessions"
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,8 @@ class Conversation:
                 if self._is_exact(link, each, text):
                     return replace(self._behind(link, each, text), known=known)
                 notices = (NOT_EXACT,)
-        return replace(self._whole(link, text), known=known, notices=notices)
+        whole = self._whole(link, text)
+        return replace(whole, known=known, notices=(*notices, *whole.notices))
 
     def send(
         self, link: Link, prompt: Prompt, ask: Callable[[dict[str, Any]], Any], count: int = 1
@@ -184,7 +186,11 @@ class Conversation:
 
     def _whole(self, link: Link, text: str) -> Prompt:
         if self._transport == "sessions":
-            session = self._session.opened(link)
+            try:
+                session = self._session.opened(link)
+            except (NoSuchCall, CallRefused):  # the server is another one than at first
+                self._transport = "text"
+                return Prompt(text, "text", {"text": text}, notices=(NO_SESSIONS,))
             return Prompt(text, "text", {"text": text, "session_params": {"id": session}}, session)
         return Prompt(text, "ids", {"input_ids": Ids.of(tokens_of(link.once, text, in_front=True))})
 

@@ -10,7 +10,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from specreason_sgl.engine.seams import Post
-from specreason_sgl.errors import CallFailed
+from specreason_sgl.errors import CallRefused
 
 if TYPE_CHECKING:
     from specreason_sgl.engine.link import Link
@@ -71,7 +71,7 @@ def open_session(post: Post) -> str:
     """
     opened = post("/open_session", {"capacity_of_str_len": CAPACITY, "timeout": IDLE_S})
     if not isinstance(opened, str):
-        raise CallFailed("the server opens no session")
+        raise CallRefused("the server opens no session")
     return opened
 
 
