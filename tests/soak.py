@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import operator
 import os
 import random
 import signal
@@ -22,7 +23,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import groupby
-from operator import attrgetter
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -33,7 +33,8 @@ from hostile import FINDS, TURNS, generated
 
 from specreason_sgl.embedded.stories import story
 from specreason_sgl.engine.backend import Endpoint
-from specreason_sgl.events import CallMade
+from specreason_sgl.engine.transport import AUTO, Transport
+from specreason_sgl.events import CallMade, StepDrafted, StepTaken
 from specreason_sgl.lang.loading import load as load_program
 from specreason_sgl.lang.pair import Pair
 from specreason_sgl.lang.solving import solve
@@ -51,12 +52,12 @@ BUDGET = 320
 LINE = "and so the next number is one more than the number before it, as \\(n + 1\\) says."
 MOST_CHARACTERS = 100_000
 CUBIC = 32
+"""Four times the steps cost 16 times as much where each one looks at all before it; beyond this it is worse."""
 WINDOW = 20
 """Steps at the end of a long chain that are done again and again."""
 MOST_RECOMPUTED = 2
 LASTING: tuple[Fault, ...] = ("delay", "cut", "500", "503", "broken JSON")
 """Faults that leave a server where it is."""
-"""Four times the steps cost 16 times as much where each one looks at all before it; beyond this it is worse."""
 STARVED, STALLED = 3, 10
 """So many times what its calls take at the median pace, and a solve was kept waiting by the others; so many times the
 median for a token, and a call was."""
@@ -147,11 +148,12 @@ class Real:
         """Of the process that leads the servers' group."""
         return self._running.pid
 
-    def endpoints(self) -> Pair[Endpoint]:
+    def endpoints(self, transport: Transport = AUTO) -> Pair[Endpoint]:
         """Connected directly."""
         base, small = self.addresses
         return Pair(
-            Endpoint(base.url, "base", api_key=base.api_key), Endpoint(small.url, "small", api_key=small.api_key)
+            Endpoint(base.url, "base", api_key=base.api_key, transport=transport),
+            Endpoint(small.url, "small", api_key=small.api_key, transport=transport),
         )
 
     def accidents(self, times: int, proxies: Sequence[Proxy], over: threading.Event, seed: int) -> None:
@@ -280,7 +282,7 @@ def restarts(times: int, seed: int) -> dict[str, Any]:
 
 
 def hostile(questions: int) -> dict[str, Any]:
-    """Generated questions in every family of templates, on token ids."""
+    """Generated questions in every family of templates, on token ids, and solved by each transport on the real pair."""
     from test_hostile import check_judge, check_one_turn
 
     families = ["embedded", *TURNS]
@@ -294,14 +296,40 @@ def hostile(questions: int) -> dict[str, Any]:
     for seed in range(drafts):
         with suppressed(lambda: check_judge([*TURNS][seed % len(TURNS)], generated(seed))) as failed:  # noqa: B023
             judged += failed
+    solved = math.ceil(questions / 50)
+    unlike = _unlike_by_transport([FINDS[n] if n < len(FINDS) else generated(n) for n in range(solved)])
     return {
         "questions": questions,
         "families": len(families),
         "questions_that_left_their_turn": broken,
         "drafts": drafts,
         "drafts_that_changed_the_frame": judged,
-        "kept": not broken and not judged,
+        "solved_by_each_transport": solved,
+        "solved_otherwise_than_by_text": unlike,
+        "kept": not broken and not judged and not any(unlike.values()),
     }
+
+
+def _unlike_by_transport(questions: Sequence[str]) -> dict[str, int]:
+    """How many questions have other calls, by tokens and texts, than when whole texts travel."""
+
+    def calls(pair: Pair[Endpoint]) -> list[list[Any]]:
+        settings = Settings(temperature=0.0, top_p=1.0, budget=192, answer_tokens=32)
+        solved = [solve(Problem(id="", question=q), load_program("specreason"), pair, settings) for q in questions]
+        return [
+            [
+                (event.kind, event.prompt_tokens, event.generated_tokens) if isinstance(event, CallMade) else event.text
+                for event in record.events
+                if isinstance(event, CallMade | StepDrafted | StepTaken)
+            ]
+            for record in solved
+        ]  # fmt: skip
+
+    with tempfile.TemporaryDirectory() as scratch, _real(Path(scratch)) as real:
+        by_text = calls(real.endpoints("text"))
+        ways: tuple[Transport, ...] = ("sessions", "ids")
+        found = {way: calls(real.endpoints(way)) for way in ways}
+    return {way: sum(map(operator.ne, by_text, those)) for way, those in found.items()}
 
 
 @contextmanager
@@ -542,8 +570,8 @@ def _solve(record: SolveRecord) -> _Solve:
 
 
 def _by_kind(solves: Sequence[_Solve]) -> dict[str, list[_Call]]:
-    calls = sorted((call for solve in solves for call in solve.calls), key=attrgetter("kind"))
-    return {kind: list(of_kind) for kind, of_kind in groupby(calls, key=attrgetter("kind"))}
+    calls = sorted((call for solve in solves for call in solve.calls), key=operator.attrgetter("kind"))
+    return {kind: list(of_kind) for kind, of_kind in groupby(calls, key=operator.attrgetter("kind"))}
 
 
 def _pace(calls: Sequence[_Call]) -> float:
@@ -552,7 +580,7 @@ def _pace(calls: Sequence[_Call]) -> float:
 
 def _slowest(calls: Sequence[_Call]) -> dict[str, float]:
     """The call that took longest for a token, and its length: a short one may have waited no longer than others."""
-    worst = max(calls, key=attrgetter("for_a_token"))
+    worst = max(calls, key=operator.attrgetter("for_a_token"))
     return {
         "times_the_median": round(worst.for_a_token / _pace(calls), 1),
         "seconds": round(worst.seconds, 2),

@@ -34,7 +34,8 @@ def test_interrupted_once_it_aborts_what_is_in_flight_and_can_go_on(tmp_path: Pa
     (tmp_path / "job.toml").write_text(JOB)
     run = tmp_path / "run"
     with story_pair(STORIES, seconds=0.02, read_s=60) as (_, proxies, servers):
-        over = ("--base", proxies[0].url, "--small", proxies[1].url, "--out", str(run), "--display", "plain")
+        over = ("--base", proxies[0].url, "--small", proxies[1].url, "--out", str(run), "--display", "plain",
+                "--transport", "sessions")  # fmt: skip
         process = start("eval", str(tmp_path / "job.toml"), *over)
         wait_for(lambda: stored_lines(run) >= 5)
         for server in servers:
@@ -48,7 +49,7 @@ def test_interrupted_once_it_aborts_what_is_in_flight_and_can_go_on(tmp_path: Pa
         assert "Traceback" not in said
         assert json.loads((run / "status.json").read_text())["status"] == "cancelled"
         assert sum(len(server.aborted) for server in servers) >= 4
-        wait_for(lambda: not any(server.in_flight for server in servers))
+        wait_for(lambda: not any(server.in_flight or server.sessions for server in servers))
         before = (run / "solves.jsonl").read_bytes()
         for server in servers:
             server.seconds = 0.0
@@ -65,7 +66,7 @@ def test_interrupted_twice_it_is_gone_although_the_servers_neither_answer_nor_li
     with story_pair(STORIES, seconds=60, read_s=60) as (_, proxies, servers):
         process = start(
             "run", STORIES[0].question, "--base", proxies[0].url, "--small", proxies[1].url,
-            "--out", str(tmp_path / "run"), "--display", "plain",
+            "--out", str(tmp_path / "run"), "--display", "plain", "--transport", "sessions",
         )  # fmt: skip
         wait_for(lambda: bool(servers[1].in_flight))
         for server in servers:
