@@ -35,7 +35,7 @@ OTHER = LINUX | {"platform_machine": "riscv64"}
 WITHOUT = {"macOS": MAC, "Windows": WINDOWS, "Python 3.13": NEWER, "another machine": OTHER}
 """Where SGLang, or something that it needs, has no wheels."""
 SERVES = {"fastapi", "httpx", "prometheus-client", "starlette", "uvicorn"}
-ASKS_MODELS = SERVES | {"datasets", "setproctitle", "sglang", "tokenizers", "torch", "transformers"}
+ASKS_MODELS = SERVES | {"datasets", "openai", "setproctitle", "sglang", "tokenizers", "torch", "transformers"}
 ONLY_UNIX = {"fcntl", "pwd", "resource", "termios"}
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai import BadRequestError
+from openai.resources.chat.completions import Completions
+from openai.resources.models import Models
 from test_chat import BOS, FAMILIES, family
 
 from specreason_sgl.embedded import stories
 from specreason_sgl.engine.backend import Endpoint
-from specreason_sgl.engine.link import Link
-from specreason_sgl.errors import CallRefused, UsageError
+from specreason_sgl.errors import UsageError
 from specreason_sgl.evaluation.job import read_job, resolved
 from specreason_sgl.evaluation.modes import load_programs
 from specreason_sgl.events import CallMade, StepScored, StepTaken
@@ -83,28 +86,28 @@ def test_a_template_that_cannot_go_on_is_refused_in_one_line(name: str, switches
 
 def test_a_list_of_models_is_asked_for_before_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[tuple[str, Any]] = []
-    get, post = Link.get, Link.post
+    listed, created = Models.list, Completions.create
 
-    def getting(link: Link, path: str) -> Any:
-        said.append((path, None))
-        return get(link, path)
+    def listing(models: Models) -> Any:
+        said.append(("models", None))
+        return listed(models)
 
-    def posting(link: Link, path: str, body: Any) -> Any:
-        said.append((path, body))
-        return post(link, path, body)
+    def creating(completions: Completions, **body: Any) -> Any:
+        said.append(("chat", body | body["extra_body"]))
+        return created(completions, **body)
 
-    monkeypatch.setattr(Link, "get", getting)
-    monkeypatch.setattr(Link, "post", posting)
+    monkeypatch.setattr(Models, "list", listing)
+    monkeypatch.setattr(Completions, "create", creating)
     with instant(1) as base, instant(2) as small:
         pair = Pair(Endpoint(base, "base"), Endpoint(small, "small"))
         settings = Settings(temperature=0, budget=10 * STEP_TOKENS)
         made = solve(Problem(id="p", question="2 + 2?", answer="4"), load("reference"), pair, settings)
     calls = [event for event in made.events if isinstance(event, CallMade)]
-    chats = [number for number, (path, _) in enumerate(said) if path == "/v1/chat/completions"]
+    chats = [number for number, (path, _) in enumerate(said) if path == "chat"]
 
     assert made.tally.correct, made.tally.error
     assert len(chats) == len(calls)
-    assert all(said[number - 1][0] == "/v1/models" for number in chats)
+    assert all(said[number - 1][0] == "models" for number in chats)
     assert {call.requests for call in calls} == {2}
     assert made.tally.steps == {"small": 8, "base": 2}
     first, judge, *_ = (said[number][1] for number in chats)
@@ -116,14 +119,11 @@ def test_a_list_of_models_is_asked_for_before_each_call(monkeypatch: pytest.Monk
 
 
 def test_a_server_that_refuses_it_fails_the_solve_with_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    post = Link.post
+    def refusing(_: Completions, **__: Any) -> Any:
+        response = httpx.Response(400, request=httpx.Request("POST", "http://x"))
+        raise BadRequestError("continue_final_message is set", response=response, body=None)
 
-    def refusing(link: Link, path: str, body: Any) -> Any:
-        if "chat" in path:
-            raise CallRefused("continue_final_message is set but the final message does not appear")
-        return post(link, path, body)
-
-    monkeypatch.setattr(Link, "post", refusing)
+    monkeypatch.setattr(Completions, "create", refusing)
     with instant(1) as base, instant(2) as small:
         pair = Pair(Endpoint(base, "base"), Endpoint(small, "small"))
         made = solve(Problem(id="p", question="2 + 2?"), load("reference"), pair, Settings())

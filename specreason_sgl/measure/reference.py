@@ -1,23 +1,24 @@
 """A baseline for measurements: SpecReason with its calls made as by the reference implementation's loop.
 
-Before each call it asks for the list of models. Then it sends the whole conversation as messages to the chat API, with
-the last one, the assistant's, to be gone on with. The judge answers in a chat too, of which the likeliest twenty tokens
-come back. Words, stop strings, limits and decisions are those of `programs/specreason.py`.
+Through the client library of the chat API that it uses, it asks for the list of models before each call. Then it sends
+the whole conversation as messages, with the last one, the assistant's, to be gone on with. The judge answers in a chat
+too, of which the likeliest twenty tokens come back. Words, stop strings, limits and decisions are those of
+`programs/specreason.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self
 
 import sglang as sgl
+from openai import APIConnectionError, APIStatusError, APITimeoutError, OpenAI
 from pydantic import NonNegativeFloat, NonNegativeInt
 from sglang.lang.choices import ChoicesDecision
 
 from specreason_sgl.engine.backend import Endpoint
-from specreason_sgl.engine.link import READ_S, Hiccup, Link
+from specreason_sgl.engine.link import PASSING, READ_S, Away, Hiccup, Link
 from specreason_sgl.engine.responses import generated
 from specreason_sgl.errors import CallRefused, UsageError
 from specreason_sgl.lang.backend import Listen, SglBackend
@@ -31,6 +32,7 @@ from specreason_sgl.text.scoring import LEAST, ScoreRule
 from specreason_sgl.text.thinking import SWITCHES
 
 if TYPE_CHECKING:
+    from openai.types.chat import ChatCompletion
     from sglang.lang.choices import ChoicesSamplingMethod
     from sglang.lang.interpreter import StreamExecutor
     from sglang.lang.ir import SglSamplingParams
@@ -116,7 +118,7 @@ class Chatting(SglBackend):
         super().__init__()
         self.role, self.chat, self.context, self.scope = server.role, server.chat, server.context, server.scope
         self._server = server
-        link, self._turns = _known(server.url, server.api_key, server.role, server.chat)
+        link, self._client, self._turns = _known(server.url, server.api_key, server.role, server.chat)
         self._link = replace(link, scope=server.scope)
 
     def within(
@@ -142,9 +144,11 @@ class Chatting(SglBackend):
             "stop": stops,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            "ignore_eos": sampling.ignore_eos,
         }
-        (text, meta), made = self._link.persist(lambda: generated(_as_generated(self._asked(s.text_, wanted)), stops))
+        more = {"ignore_eos": sampling.ignore_eos}
+        (text, meta), made = self._link.persist(
+            lambda: generated(_as_generated(self._asked(s.text_, wanted, more)), stops)
+        )
         return text, {**_kept(meta), **made, "requests": 2, "role": self.role}
 
     def select(
@@ -156,71 +160,88 @@ class Chatting(SglBackend):
     ) -> ChoicesDecision:
         """The likeliest of the choices among the likeliest tokens; the first choice where none is among them."""
         wanted = {"max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": TOP}
-        (meta, likely), made = self._link.persist(lambda: _judged(self._asked(s.text_, wanted)))
+        (meta, likely), made = self._link.persist(lambda: _judged(self._asked(s.text_, wanted, {})))
         logprobs = [max(likely.get(choice, LEAST), LEAST) for choice in choices]
         best = max(range(len(choices)), key=lambda place: logprobs[place])
         told = {"digit_logprobs": logprobs} if logprobs[best] > LEAST else {}
         return ChoicesDecision(choices[best], {**_kept(meta), **told, **made, "requests": 2, "role": self.role})
 
-    def _asked(self, prompt: str, wanted: dict[str, Any]) -> Any:
+    def _asked(self, prompt: str, wanted: dict[str, Any], more: dict[str, Any]) -> ChatCompletion:
         """The response of the chat API to a prompt of ours.
+
+        Args:
+            prompt: the prompt.
+            wanted: fields of the request that the API has.
+            more: fields that SGLang has besides.
 
         Raises:
             CallRefused: the server refuses the request.
+            SpecReasonError: the call failed, and may succeed if it is made again.
         """
         messages = self._turns.messages(prompt)
         goes_on = messages[-1]["role"] == "assistant"
-        model = self._link.get("/v1/models")["data"][0]["id"]
-        body = {
-            "model": model,
-            "messages": messages,
+        more = {
             "continue_final_message": goes_on,
             "add_generation_prompt": not goes_on,
             "chat_template_kwargs": SWITCHES,
             "skip_special_tokens": False,
             "separate_reasoning": False,
             "return_meta_info": True,
+            **more,
         }
         try:
-            return self._link.post("/v1/chat/completions", body | wanted)
-        except CallRefused as error:
-            raise CallRefused(f"the chat API cannot be asked as by the reference implementation: {error}") from error
+            model = self._client.models.list().data[0].id
+            made: ChatCompletion = self._client.chat.completions.create(
+                model=model, messages=messages, extra_body=more, **wanted
+            )
+        except APITimeoutError as error:
+            raise Hiccup(f"{self._link.name} fell silent") from error
+        except APIConnectionError as error:
+            raise Away(f"{self._link.name} at {self._link.url} does not answer") from error
+        except APIStatusError as error:
+            told = f"the chat API cannot be asked as by the reference implementation: {error}"
+            raise (Hiccup if error.status_code in PASSING else CallRefused)(told) from error
+        return made
 
 
 @lru_cache(maxsize=16)
-def _known(url: str, api_key: str | None, role: str, chat: ChatFormat) -> tuple[Link, Turns]:
+def _known(url: str, api_key: str | None, role: str, chat: ChatFormat) -> tuple[Link, OpenAI, Turns]:
     """The connections to a server and what its template does, which all solves share."""
-    return Link.to(url, f"the {role} server", api_key=api_key, read_s=READ_S, scope=Scope()), Turns.learn(chat)
+    link = Link.to(url, f"the {role} server", api_key=api_key, read_s=READ_S, scope=Scope())
+    client = OpenAI(base_url=f"{link.url}/v1", api_key=api_key or "none", max_retries=0, timeout=READ_S)
+    return link, client, Turns.learn(chat)
 
 
-def _as_generated(answer: Any) -> dict[str, Any]:
+def _as_generated(answer: ChatCompletion) -> dict[str, Any]:
     """A response of the chat API in the form of one to `/generate`.
 
     Raises:
         Hiccup: the response is not complete.
     """
     try:
-        choice = answer["choices"][0]
-        text, usage = choice["message"]["content"] or "", answer["usage"]
-        ended = {"type": choice["finish_reason"], "matched": choice.get("matched_stop")}
-        meta = {**usage, "finish_reason": ended, **(choice.get("meta_info") or {})}
-    except (LookupError, TypeError) as error:
+        choice, usage = answer.choices[0], answer.usage
+        more = choice.model_extra or {}
+        ended = {"type": choice.finish_reason, "matched": more.get("matched_stop")}
+        counts = {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens} if usage else {}
+        return {
+            "text": choice.message.content or "",
+            "meta_info": {**counts, "finish_reason": ended, **(more.get("meta_info") or {})},
+        }
+    except (LookupError, TypeError, AttributeError) as error:  # the library checks nothing
         raise Hiccup("a response of the chat API lacks what every response has") from error
-    return {"text": text, "meta_info": meta}
 
 
-def _judged(answer: Any) -> tuple[dict[str, Any], dict[str, float]]:
+def _judged(answer: ChatCompletion) -> tuple[dict[str, Any], dict[str, float]]:
     """The meta information of a judgement, and the log-probabilities of its likeliest tokens.
 
     Raises:
         Hiccup: the response is not complete.
     """
     _, meta = generated(_as_generated(answer))
-    try:
-        rows: Sequence[Any] = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-        return meta, {row["token"]: row["logprob"] for row in reversed(rows)}
-    except (LookupError, TypeError) as error:
-        raise Hiccup("a response of the chat API lacks the log-probabilities") from error
+    logprobs = answer.choices[0].logprobs
+    if not (logprobs and logprobs.content):
+        raise Hiccup("a response of the chat API lacks the log-probabilities")
+    return meta, {row.token: row.logprob for row in reversed(logprobs.content[0].top_logprobs)}
 
 
 def _kept(meta: dict[str, Any]) -> dict[str, Any]:
