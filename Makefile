@@ -15,8 +15,10 @@ CLIENTS := $(VENV)-clients
 run: $(STAMP)
 	$(BIN)/specreason run $(if $(QUESTION),"$(QUESTION)",)
 
+# First what can go on all cores at once, then what needs them to itself.
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not server and not slow" --numprocesses auto
+	$(BIN)/python -m pytest -m "server or slow"
 
 # What their authors let them warn of is not ours.
 test-clients: $(STAMP) $(CLIENTS)/.installed
