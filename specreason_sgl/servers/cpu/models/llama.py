@@ -71,7 +71,7 @@ class PlainLlamaModel(LlamaModel):  # type: ignore[misc]
             straight = heads[:, :values]
             turned = straight * cos
             turned += straight.roll(own.head_dim // 2, dims=-1) * sin
-            q, k = turned[:, : own.num_heads], turned[:, own.num_heads :]
+            q, k = turned[:, : own.num_heads].flatten(1), turned[:, own.num_heads :]
             x = x + products.o(attend(q, k, heads[:, values:], own.attn, forward_batch))
             gate, up = products.gate_up(_normalized(x, layer.post_attention_layernorm)).chunk(2, -1)
             x = x + products.down(silu(gate).mul_(up))
