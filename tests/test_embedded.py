@@ -96,6 +96,12 @@ def test_a_threshold_above_nine_is_the_base_model_alone(pair: Pair, seed: int) -
     assert rejecting.tally.steps["small"] == 0
 
 
+def test_no_server_computes_a_token_behind_the_one_that_ends_a_text(pair: Pair[Endpoint]) -> None:
+    for endpoint in (pair.base, pair.small):
+        assert endpoint is not None
+        assert endpoint.server_info()["disable_overlap_schedule"]  # with it each text costs one more forward pass
+
+
 def test_both_models_serve_the_shared_prefix_from_their_radix_caches(pair: Pair) -> None:
     record = run(pair, 13)
 

@@ -135,6 +135,8 @@ def model_server(name: str, model: Path, *, port: int, core: int, logs: Path, ex
         # Where a grammar allows any white space, so small a model writes nothing else.
         "--grammar-backend", "xgrammar",
         "--constrained-json-disable-any-whitespace",
+        # On one processor nothing overlaps: the scheduler would compute one more token behind every stop string.
+        "--disable-overlap-schedule",
         # An idle scheduler would spin on the core that the other server needs.
         "--sleep-on-idle",
         "--log-level", "warning",
@@ -180,6 +182,8 @@ def environment(inherited: Mapping[str, str]) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         # Importing every model that SGLang knows takes seconds; others than these are still found, later.
         "SGLANG_EXTERNAL_MODEL_PACKAGE": "specreason_sgl.servers.cpu.models",
+        # SGLang copies the inputs of a batch to places that only a captured CUDA graph needs.
+        "SGLANG_EAGER_INPUT_NO_COPY": "1",
         # Otherwise being asked for its health makes a server generate, which disturbs what it serves.
         "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0",
         # A server that has lost a part of itself ends at once, not after 65 s of waiting for a GPU to dump its memory.

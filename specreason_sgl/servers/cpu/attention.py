@@ -191,6 +191,8 @@ class IncrementalAttention(TorchNativeAttnBackend):  # type: ignore[misc]
             pool.set_kv_buffer(layer, KVWriteLoc(forward_batch.out_cache_loc), k, v)
         keys, values = pool.get_kv_buffer(layer.layer_id)
         query = q.view(-1, layer.tp_q_head_num, layer.qk_head_dim)
+        if len(self._groups) == 1 and self._groups[0].count == 1:
+            return self._groups[0].attend(query, keys, values, layer.scaling).to(q.dtype).flatten(1)
         out = q.new_empty(len(query), layer.tp_q_head_num, layer.v_head_dim)
         for group in self._groups:
             out[group.rows] = group.attend(query, keys, values, layer.scaling).to(out.dtype)

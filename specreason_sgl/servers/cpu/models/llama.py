@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from sglang.srt.layers.layernorm import RMSNorm
 from sglang.srt.layers.linear import LinearBase
+from sglang.srt.layers.radix_attention import get_attn_backend
 from sglang.srt.layers.rotary_embedding import RotaryEmbedding
 from sglang.srt.model_executor.forward_batch_info import ForwardBatch
 from sglang.srt.models.llama import LlamaDecoderLayer, LlamaModel
@@ -60,17 +61,20 @@ class PlainLlamaModel(LlamaModel):  # type: ignore[misc]
         x = embedding(input_ids, self.embed_tokens.weight)
         turns = self.layers[0].self_attn.rotary_emb.cos_sin_cache.index_select(0, positions).to(x.dtype)
         cos, sin = turns.unsqueeze(1).chunk(2, dim=-1)
+        cos, sin = torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+        attend = get_attn_backend().forward
         self.products = self.products or [_Products(layer) for layer in self.layers]
         for layer, products in zip(self.layers, self.products, strict=True):
             own = layer.self_attn
             heads = products.qkv(_normalized(x, layer.input_layernorm)).view(len(x), -1, own.head_dim)
             values = own.num_heads + own.num_kv_heads
-            first, second = heads[:, :values].chunk(2, dim=-1)
-            turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+            straight = heads[:, :values]
+            turned = straight * cos
+            turned += straight.roll(own.head_dim // 2, dims=-1) * sin
             q, k = turned[:, : own.num_heads].flatten(1), turned[:, own.num_heads :]
-            x = x + products.o(own.attn(q, k, heads[:, values:], forward_batch))
+            x = x + products.o(attend(q, k, heads[:, values:], own.attn, forward_batch))
             gate, up = products.gate_up(_normalized(x, layer.post_attention_layernorm)).chunk(2, -1)
-            x = x + products.down(silu(gate) * up)
+            x = x + products.down(silu(gate).mul_(up))
         return _normalized(x, self.norm)
 
     def _is_plain(self) -> bool:
