@@ -37,7 +37,7 @@ def tokenizer() -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(embedded_models()[0])
-    found.additional_stop_token_ids = None  # type: ignore[attr-defined]  # SGLang sets it
+    found.additional_stop_token_ids = None  # SGLang sets it
     return found
 
 

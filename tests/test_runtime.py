@@ -154,12 +154,12 @@ def test_a_way_of_drafting_that_is_not_known_here_is_refused(
 
 
 def test_without_a_compiler_n_grams_are_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode.shutil, "which", lambda _: None)
+    monkeypatch.setattr("shutil.which", lambda _: None)
     with pytest.raises(UsageError, match="no C\\+\\+ compiler") as refused:
         decode.arguments("ngram", SMALL)
 
     assert "--decode small" in (refused.value.hint or "")
-    monkeypatch.setattr(decode.shutil, "which", lambda name: name)
+    monkeypatch.setattr("shutil.which", lambda name: name)
     assert "NGRAM" in decode.arguments("ngram", SMALL)
     assert decode.arguments("off", SMALL) == ()
 
