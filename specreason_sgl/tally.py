@@ -64,7 +64,7 @@ class Tally:
     """Tokens generated, by what the call was for."""
     rounds: Counter[CallKind] = field(default_factory=Counter)
     """Rounds in which drafted tokens were verified, by what the call was for."""
-    verified: int = 0
+    verified: Counter[CallKind] = field(default_factory=Counter)
     """Tokens that such rounds brought: all of a call but the first, which comes from reading the prompt."""
     seconds: Counter[CallKind] = field(default_factory=Counter)
     """Client wall time of the calls, by what they were for."""
@@ -134,7 +134,7 @@ class Tally:
         self.calls[call.kind] += 1
         self.tokens[call.kind] += call.generated_tokens
         self.rounds[call.kind] += call.rounds
-        self.verified += (call.generated_tokens - 1) if call.rounds else 0
+        self.verified[call.kind] += (call.generated_tokens - 1) if call.rounds else 0
         self.seconds[call.kind] += call.wall_s  # type: ignore[assignment]  # Counter is typed for integers
         self.prompt_tokens[call.model] += call.prompt_tokens
         self.cached_tokens[call.model] += call.cached_tokens
@@ -217,7 +217,7 @@ class Tally:
     def agreement(self) -> float | None:
         """Tokens that a round of speculative decoding brought; None without it."""
         rounds = sum(self.rounds.values())
-        return self.verified / rounds if rounds else None
+        return sum(self.verified.values()) / rounds if rounds else None
 
     @property
     def base_seconds_per_token(self) -> float | None:

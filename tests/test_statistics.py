@@ -266,7 +266,9 @@ def test_tokens_a_round_leave_out_what_comes_from_reading_the_prompt() -> None:
                         finish="stop", rounds=rounds)  # fmt: skip
 
     totals = tally([made("regenerate", 21, 4), made("judge", 1, 0), made("answer", 5, 1), made("draft", 30, 0)])
-    summary = summarise_mode("m", [Row("a", "m", "right", 1, 0, totals), row("b", verified=24, rounds=count(think=5))])
+    summary = summarise_mode(
+        "m", [Row("a", "m", "right", 1, 0, totals), row("b", verified=count(think=24), rounds=count(think=5))]
+    )
 
     assert totals.agreement == pytest.approx(24 / 5)
     assert summary.agreement == pytest.approx(48 / 10)

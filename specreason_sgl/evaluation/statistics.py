@@ -307,7 +307,7 @@ def summarise_mode(mode: str, some: Sequence[Row], *, concurrency: int = 1, seed
             for role in dict.fromkeys(role for t in tallies for role in t.generated)
             if role not in {"base", "small"}
         },
-        agreement=sum(t.verified for t in tallies) / rounds if rounds else None,
+        agreement=sum(sum(t.verified.values()) for t in tallies) / rounds if rounds else None,
         judge_share=spent["judge"] / whole if whole else None,
         shares={kind: seconds / whole for kind, seconds in spent.items() if seconds} if whole else {},
         cached_share=sum(sum(t.cached_tokens.values()) for t in tallies) / prompts if prompts else None,
