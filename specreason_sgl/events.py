@@ -94,6 +94,8 @@ class CallMade(Event):
     """The server's own end-to-end seconds; None if it does not report them."""
     finish: str
     """``stop``, ``length`` or ``abort``; ``repeat`` if the model repeated one phrase without end."""
+    rounds: int = Field(0, exclude_if=lambda rounds: rounds == 0)
+    """How often drafted tokens were verified at once; 0 where the server drafts none."""
     requests: int = 1
     """How many HTTP requests the call took; a stock selection takes two."""
     retries: int = 0

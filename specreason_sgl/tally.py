@@ -62,6 +62,10 @@ class Tally:
     calls: Counter[CallKind] = field(default_factory=Counter)
     tokens: Counter[CallKind] = field(default_factory=Counter)
     """Tokens generated, by what the call was for."""
+    rounds: Counter[CallKind] = field(default_factory=Counter)
+    """Rounds in which drafted tokens were verified, by what the call was for."""
+    verified: Counter[CallKind] = field(default_factory=Counter)
+    """Tokens that such rounds brought: all of a call but the first, which comes from reading the prompt."""
     seconds: Counter[CallKind] = field(default_factory=Counter)
     """Client wall time of the calls, by what they were for."""
     prompt_tokens: Counter[Role] = field(default_factory=Counter)
@@ -129,6 +133,8 @@ class Tally:
     def _add_call(self, call: CallMade) -> None:
         self.calls[call.kind] += 1
         self.tokens[call.kind] += call.generated_tokens
+        self.rounds[call.kind] += call.rounds
+        self.verified[call.kind] += (call.generated_tokens - 1) if call.rounds else 0
         self.seconds[call.kind] += call.wall_s  # type: ignore[assignment]  # Counter is typed for integers
         self.prompt_tokens[call.model] += call.prompt_tokens
         self.cached_tokens[call.model] += call.cached_tokens
@@ -206,6 +212,12 @@ class Tally:
         """Prompt tokens served from the radix caches, of all prompt tokens."""
         total = sum(self.prompt_tokens.values())
         return sum(self.cached_tokens.values()) / total if total else None
+
+    @property
+    def agreement(self) -> float | None:
+        """Tokens that a round of speculative decoding brought; None without it."""
+        rounds = sum(self.rounds.values())
+        return sum(self.verified.values()) / rounds if rounds else None
 
     @property
     def base_seconds_per_token(self) -> float | None:

@@ -17,40 +17,14 @@ from specreason_sgl.events import AnswerWritten, CallMade, SolveEnded, SolveStar
 from specreason_sgl.lang import loading
 from specreason_sgl.lang.pair import Pair
 from specreason_sgl.lang.solving import solve
-from specreason_sgl.measure import bench, cost_model
-from specreason_sgl.measure.cost_model import Costs, TokenCost
+from specreason_sgl.measure import bench
+from specreason_sgl.measure.cost_model import Costs, Work
 from specreason_sgl.runs.store import Problem, SolveRecord
 from specreason_sgl.settings import Settings
 from specreason_sgl.testing import StoryBackend
 
 if TYPE_CHECKING:
     from specreason_sgl.servers.pairs import RunningPair
-
-COSTS = Costs(
-    base=[TokenCost(context=256, batch=1, seconds=0.010), TokenCost(context=1024, batch=1, seconds=0.020)],
-    small=[TokenCost(context=256, batch=1, seconds=0.002), TokenCost(context=256, batch=8, seconds=0.005)],
-    judge_s={256: 0.020, 1024: 0.040},
-    call_s=0.0,
-    crowding=1.0,
-)
-
-
-def test_a_prediction_is_the_base_models_time_by_that_of_drafting_and_judging() -> None:
-    made = COSTS.predict(0.8, 20, 300)
-
-    assert made.speed_up == pytest.approx(0.2 / (0.04 + 0.02 + 0.2 * 0.2))
-    assert made.ahead == pytest.approx(0.2 / (0.04 + 0.2 * (0.2 + 0.02)))
-    assert COSTS.model_copy(update={"crowding": 1.5}).predict(0.8, 20, 300).ahead == pytest.approx(
-        0.2 / (1.5 * 0.04 + 0.2 * (0.2 + 0.02))
-    )
-    assert made.break_even == pytest.approx(0.3)
-    assert COSTS.predict(made.break_even, 20, 300).speed_up == pytest.approx(1)
-    assert COSTS.predict(0.8, 20, 5000).speed_up > made.speed_up, "the nearest context is a slower base model's"
-
-
-def test_what_stored_solves_were_like_is_read_from_their_steps() -> None:
-    with pytest.raises(ValueError, match="no draft was judged"):
-        cost_model.observed([])
 
 
 def test_shares_of_a_profile_add_up() -> None:
@@ -221,4 +195,6 @@ def test_the_command_measures_costs_and_predicts_from_them(servers: RunningPair,
 
     assert costs.token_s("base", 256) > costs.token_s("small", 256) > 0
     assert 0.5 < costs.crowding < 5
-    assert costs.predict(1.0, 25, 256).speed_up > costs.predict(0.0, 25, 256).speed_up
+    assert (
+        costs.speed_ups(Work(acceptance=1), 256)["specreason"] > costs.speed_ups(Work(acceptance=0), 256)["specreason"]
+    )

@@ -55,6 +55,16 @@ def test_stock_pairs_are_planned_without_the_hub(name: str, monkeypatch: pytest.
     assert prepare(read(name, {}), detect.describe("4x80")).plan.concurrency >= 1
 
 
+@pytest.mark.parametrize("decode", ["off", "auto"])
+def test_the_papers_pair_in_8_bits_has_room_for_its_longer_budget_on_one_card(decode: str) -> None:
+    for card in ("1xH100", "1x80"):
+        plan = prepare(read("qwq-fp8", {"decode": decode}), detect.describe(card)).plan
+
+        assert plan.context == 34816
+        assert plan.concurrency >= 1
+        assert (plan.base.served.cards, plan.base.first_card, plan.small.first_card) == (1, 0, 0)
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_a_pair_file_of_ones_own(encoding: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"

@@ -129,6 +129,22 @@ def test_a_mode_is_compared_with_the_base_model_on_the_same_budget() -> None:
     assert [mode.against for mode in made.modes] == [None, None, "base-b100", "base-b200", "base-b100"]
 
 
+def test_what_drafts_tokens_is_also_compared_with_the_base_model_that_only_drafts_tokens() -> None:
+    kinds = ("base", "base+decode", "specreason", "specreason+decode", "lookahead+decode")
+    made = job(*({"kind": kind, "budget": [100, 200]} for kind in kinds), {"kind": "random", "of": "specreason-b200"})
+
+    assert {(mode, against) for mode, against in made.comparisons if mode.endswith("b200") or "of" in mode} == {
+        *((f"{kind}-b200", "base-b200") for kind in kinds[1:]),
+        ("specreason+decode-b200", "base+decode-b200"),
+        ("lookahead+decode-b200", "base+decode-b200"),
+        ("specreason-b200", "random"),
+    }
+    assert [mode.program for mode in made.modes if mode.kind == "lookahead+decode"] == ["lookahead"] * 2
+    assert all(
+        mode.roles == {"base": "decode"} for mode in made.modes if mode.name.partition("-")[0].endswith("+decode")
+    )
+
+
 def test_the_control_takes_after_a_specreason_mode_and_runs_behind_it() -> None:
     made = job({"kind": "random"}, BASE, {**SPECREASON, "threshold": [3, 7]}, settings={"threshold": 7})
     control = made.modes[0]

@@ -260,6 +260,23 @@ def test_tokens_steps_and_time_are_totals_over_solves() -> None:
     assert s.shares == {"draft": 0.25, "judge": 0.25, "regenerate": 0.5}
 
 
+def test_tokens_a_round_leave_out_what_comes_from_reading_the_prompt() -> None:
+    def made(kind: str, tokens: int, rounds: int) -> CallMade:
+        return CallMade(model="base", kind=kind, prompt_tokens=9, cached_tokens=0, generated_tokens=tokens, wall_s=1,
+                        finish="stop", rounds=rounds)  # fmt: skip
+
+    totals = tally([made("regenerate", 21, 4), made("judge", 1, 0), made("answer", 5, 1), made("draft", 30, 0)])
+    summary = summarise_mode(
+        "m", [Row("a", "m", "right", 1, 0, totals), row("b", verified=count(think=24), rounds=count(think=5))]
+    )
+
+    assert totals.agreement == pytest.approx(24 / 5)
+    assert summary.agreement == pytest.approx(48 / 10)
+    assert summarise_mode("m", [row("b")]).agreement is None
+    assert "agreement" not in summarise_mode("m", [row("b")]).model_dump()
+    assert "rounds" not in made("draft", 30, 0).model_dump()
+
+
 def test_a_comparison_is_paired_by_problem() -> None:
     mode = [row("a"), row("b"), row("b", "wrong"), row("c", "wrong"), row("only here")]
     base = [row("c"), row("a", "wrong"), row("b", "wrong"), row("only there")]

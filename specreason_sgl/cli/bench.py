@@ -19,9 +19,15 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
+    from specreason_sgl.engine.backend import Endpoint
+    from specreason_sgl.evaluation.job import Job
     from specreason_sgl.evaluation.report import Table
+    from specreason_sgl.lang.pair import Pair
+    from specreason_sgl.runs.store import Problem, SolveRecord
 
 RESULT, LENGTHS = "bench.json", "lengths.json"
+DECODE = "decode"
+"""The role of a server of the base model that drafts tokens."""
 BUILT = "built"
 """Stands in place of a run for a chain of stories' steps."""
 
@@ -33,6 +39,15 @@ def bench(
     pair: PairName = None,
     base: BaseUrl = None,
     small: SmallUrl = None,
+    decode: Annotated[
+        str | None,
+        typer.Option(
+            "--decode",
+            metavar="URL",
+            help="Measure all modes with and without this server of the base model, which drafts tokens",
+            rich_help_panel="Pair",
+        ),
+    ] = None,
     api_key: ApiKey = None,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Measure what tokens, judgements and calls cost, and predict from it")
@@ -76,12 +91,13 @@ def bench(
         raise UsageError("`--callers` and `--rounds` need `--lengths`")
     if replay and lengths is None:
         raise UsageError("`--replay` needs `--lengths`", hint="such as `--lengths 2048,16384,32768`")
-    if replay and callers is not None:
-        raise UsageError("`--replay` and `--callers` exclude each other")
     asked = {"`--lengths`": lengths is not None, "`--calibrate`": calibrate, "`--client`": client}
-    if sum(asked.values()) > 1:
-        raise UsageError(f"{' and '.join(name for name, is_asked in asked.items() if is_asked)} exclude each other")
-    options = PairOptions(pair, base, small, api_key)
+    with_decode = {"`--decode`": decode is not None, **asked, "`--calibrate`": False}
+    for exclusive in (asked, with_decode, {"`--replay`": replay is not None, "`--callers`": callers is not None}):
+        if sum(exclusive.values()) > 1:
+            names = " and ".join(name for name, is_asked in exclusive.items() if is_asked)
+            raise UsageError(f"{names} exclude each other")
+    options = PairOptions(pair, base, small, api_key, models={DECODE: decode} if decode else {})
     if client:
         _client(out, markdown=markdown, json=json)
     elif lengths is not None and replay:
@@ -91,14 +107,17 @@ def bench(
     elif calibrate:
         _calibrate(options.or_kept_up(), predict, out, markdown=markdown, json=json)
     else:
-        _variants(options.or_kept_up(), limit, load, out, markdown=markdown, json=json)
+        _run(options.or_kept_up(), "decode" if decode else "bench", limit, load, out, markdown=markdown, json=json)
 
 
 def _measuring(line: str) -> None:
     say(f"measuring {line}", err=True)
 
 
-def _variants(options: PairOptions, limit: int, load: int, out: Path | None, *, markdown: bool, json: bool) -> None:
+def _run(
+    options: PairOptions, name: str, limit: int, load: int, out: Path | None, *, markdown: bool, json: bool
+) -> None:
+    """Solve a stock job's problems by all its modes in turn, then measure the parts."""
     import os
 
     from specreason_sgl.cli.listing import tell_remarks
@@ -111,12 +130,12 @@ def _variants(options: PairOptions, limit: int, load: int, out: Path | None, *, 
     from specreason_sgl.lang.loading import load as load_program
     from specreason_sgl.lang.scope import Scope
     from specreason_sgl.lang.stopping import stoppable
-    from specreason_sgl.measure import bench as benches
+    from specreason_sgl.measure import cost_model
     from specreason_sgl.runs.store import RunWriter, closing, new_folder, read_run
     from specreason_sgl.servers.opening import open_pair
     from specreason_sgl.view.display import console, open_batch_display
 
-    job = read_job(Path("bench"), {"dataset.limit": limit})
+    job = read_job(Path(name), {"dataset.limit": limit})
     job = resolved(job, load_programs(job.modes))
     problems = load_problems(job.dataset)
     more = load_problems(job.dataset.model_copy(update={"limit": load}))
@@ -129,7 +148,8 @@ def _variants(options: PairOptions, limit: int, load: int, out: Path | None, *, 
 
         if opened.base is None or opened.small is None:
             raise UsageError("a bench needs both models", hint="name them with `--base URL --small URL`")
-        program = load_program("specreason")
+        if decode := opened.models.get(DECODE):
+            cost_model.check_drafts(decode)
         writer = RunWriter(folder, job_config(job, problems, options.label, opened.models, job.concurrency))
         tell_remarks(writer)
         with closing(writer), Grader(job.dataset.graded, workers=1) as grader:
@@ -137,46 +157,74 @@ def _variants(options: PairOptions, limit: int, load: int, out: Path | None, *, 
                 open_batch_display("plain", len(job.modes) * len(problems), title=job.name, stream=sys.stderr)
             )
             runner = Runner(job, problems, opened, writer, grader, sink, scope=scope)
-            runner.warm_up(program)
+            runner.warm_up(load_program("specreason"))
             runner.run()
         stored = read_run(folder)
-        settings = job.modes[0].settings
-        made = benches.measure(opened, stored.records, program, settings, more, _measuring)
+        made, tables = _measured(opened, job, stored.records, more)
     (folder / RESULT).write_text(made.model_dump_json(indent=2) + "\n", encoding="utf-8")
     footer = [f"- {line}" for line in provenance(report_run(stored))]
-    _show(made, benches.tables(made), footer, markdown=markdown, json=json)
+    _show(made, tables, footer, markdown=markdown, json=json)
     say(f"run: {folder}", err=True)
+
+
+def _measured(
+    pair: Pair[Endpoint], job: Job, records: Sequence[SolveRecord], problems: Sequence[Problem]
+) -> tuple[BaseModel, Sequence[Table]]:
+    """What is worked out from the solves of a stock job, and what is measured besides on servers that do nothing else.
+
+    Args:
+        pair: the servers; two of the base model if one of them drafts tokens.
+        job: the job, with every knob set.
+        records: its solves.
+        problems: those that are solved many at once.
+    """
+    from specreason_sgl.evaluation.modes import load_programs
+    from specreason_sgl.lang.loading import load
+    from specreason_sgl.measure import bench, cost_model, decoding
+
+    decode, base, small = pair.models.get(DECODE), pair.base, pair.small
+    if decode is None or base is None or small is None or not any(DECODE in m.roles.values() for m in job.modes):
+        variants = bench.measure(pair, records, load("specreason"), job.modes[0].settings, problems, _measuring)
+        return variants, bench.tables(variants)
+    costs = cost_model.calibrate(base, small, _measuring, decode)
+    load_of = decoding.under_load(pair, job, load_programs(job.modes), problems, _measuring)
+    made = decoding.work_out(job, records, costs, load_of)
+    return made, decoding.tables(made)
 
 
 def _calibrate(options: PairOptions, predict: str | None, out: Path | None, *, markdown: bool, json: bool) -> None:
     from specreason_sgl.cli.listing import RUNS, tell_remarks
+    from specreason_sgl.evaluation.report import stored_job
     from specreason_sgl.lang.scope import Scope
     from specreason_sgl.lang.stopping import stoppable
-    from specreason_sgl.measure import cost_model
+    from specreason_sgl.measure import cost_model, decoding
     from specreason_sgl.runs import index as shelf
     from specreason_sgl.runs.store import read_run
     from specreason_sgl.servers.opening import open_pair
     from specreason_sgl.view.display import console
 
-    acceptances, step_tokens = list(cost_model.ACCEPTANCES), cost_model.STEP_TOKENS
+    acceptances, work, stored = list(cost_model.ACCEPTANCES), cost_model.Work(acceptance=0), None
     if predict:
         stored = read_run(shelf.find(predict, RUNS))
         tell_remarks(stored)
         try:
-            own, step_tokens = cost_model.observed(stored.records)
+            work = cost_model.judged(stored.records)
         except ValueError as error:
             raise UsageError(f"`{predict}`: {error}") from error
-        acceptances.append(own)
+        acceptances.append(work.acceptance)
     with ExitStack() as stack:
         stack.enter_context(stoppable(scope := Scope()))
         with console(sys.stderr).status("connecting") as status:
             opened = stack.enter_context(open_pair(options, status.update, scope))
         if opened.base is None or opened.small is None:
             raise UsageError("a pair has two models", hint="name them with `--base URL --small URL`")
-        costs = cost_model.calibrate(opened.base, opened.small, _measuring)
+        costs = cost_model.calibrate(opened.base, opened.small, _measuring, opened.models.get(DECODE))
     if out:
         out.write_text(costs.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    made = cost_model.tables(costs, sorted(acceptances), step_tokens, cost_model.CONTEXTS[0])
+    works = [work.model_copy(update={"acceptance": share}) for share in sorted(acceptances)]
+    made = cost_model.tables(costs, works, None if predict else cost_model.CONTEXTS[0], (1, cost_model.BATCHES[-1]))
+    if stored and (job := stored_job(stored)) and any(mode.is_base for mode in job.modes) and job.concurrency == 1:
+        made.append(decoding.held(decoding.work_out(job, stored.records, costs)))
     _show(costs, made, [], markdown=markdown, json=json)
 
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 def report(
     run: SomeRuns = None,
+    together: Annotated[
+        bool,
+        typer.Option("--together", help="Runs of one job in parts, each with some of its modes, as one: paired"),
+    ] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Markdown on standard output")] = False,
     json: Annotated[bool, typer.Option("--json", help="Only JSON on standard output")] = False,
     plots: Annotated[Path | None, typer.Option("--plots", help="Draw pictures into this folder")] = None,
@@ -31,7 +35,7 @@ def report(
     from specreason_sgl.runs.store import read_run
 
     stored = [read_run(shelf.find(name, runs)) for name in run or ["latest"]]
-    made = [reports.report_run(each) for each in stored]
+    made = [reports.report_together(stored)] if together else [reports.report_run(each) for each in stored]
     told = [each for each in made if each.statistics.summaries]
     if json:
         from specreason_sgl.view.json_lines import json_line
@@ -44,9 +48,11 @@ def report(
         for each in told:
             print_report(each)
     if plots:
-        for each, source in zip(made, stored, strict=True):
-            folder = plots / each.folder.name if len(made) > 1 else plots
-            for path in pictures.draw(each, source.records, folder, image) if each in told else ():
+        records = [run.records for run in stored]
+        records = [[record for some in records for record in some]] if together else records
+        for each, solves in zip(made, records, strict=True):
+            folder = plots / each.name if len(made) > 1 else plots
+            for path in pictures.draw(each, solves, folder, image) if each in told else ():
                 say(f"plot: {path}", err=True)
     if not json and len(told) < len(made):
         _refuse([each for each in made if each not in told])
@@ -55,7 +61,7 @@ def report(
 def _refuse(empty: Sequence[Report]) -> None:
     for remark in (remark for each in empty for remark in each.remarks):
         note(remark)
-    names = " and ".join(f"`{each.folder}` ({each.status})" for each in empty)
+    names = " and ".join(f"`{source.folder}` ({source.status})" for each in empty for source in each.sources)
     raise UsageError(f"no solve is stored in {names}", hint="`specreason list` shows how far the runs got")
 
 

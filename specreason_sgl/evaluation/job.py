@@ -36,23 +36,35 @@ from specreason_sgl.tables import complaint, put
 if TYPE_CHECKING:
     from specreason_sgl.lang.loading import Program
 
-Kind = Literal["base", "small", "specreason", "random", "oracle", "base+decode", "specreason+decode"]
+Kind = Literal[
+    "base",
+    "small",
+    "specreason",
+    "lookahead",
+    "random",
+    "oracle",
+    "base+decode",
+    "specreason+decode",
+    "lookahead+decode",
+]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 PROGRAMS: Mapping[Kind, str] = {
     "base": "base_only",
     "small": "small_only",
     "specreason": "specreason",
+    "lookahead": "lookahead",
     "random": "random_accept",
     "oracle": "oracle",
     "base+decode": "base_only",
     "specreason+decode": "specreason",
+    "lookahead+decode": "lookahead",
 }
 
 DECODE = "decode"
 """The role of the base model on a server with speculative decoding."""
 
-DECODING: frozenset[Kind] = frozenset({"base+decode", "specreason+decode"})
+DECODING: frozenset[Kind] = frozenset({"base+decode", "specreason+decode", "lookahead+decode"})
 
 _MARKS = {"threshold": "t", "budget": "b", "first_n": "n"}
 _SETTINGS = frozenset(Settings.model_fields)
@@ -173,6 +185,22 @@ class Job(BaseModel):
             if mode.kind == "oracle" and self.dataset.name != "stories":
                 raise ValueError(f"mode `{mode.name}` needs to know which steps are right; only `stories` tells")
         return self
+
+    @property
+    def comparisons(self) -> list[tuple[str, str]]:
+        """Which modes are compared with which, by their names.
+
+        Every mode is compared with the base model alone; those under which the base model drafts tokens also with the
+        base model that drafts tokens and does nothing else; a mode whose acceptance another one imitates with that one.
+        """
+        alone = [(mode.name, mode.against) for mode in self.modes if mode.against]
+        decoding = [mode for mode in self.modes if mode.kind == "base+decode"]
+        under = [
+            (mode.name, _same_budget(mode, decoding).name)
+            for mode in self.modes
+            if decoding and mode not in decoding and DECODE in mode.roles.values()
+        ]
+        return [*alone, *under, *((mode.of, mode.name) for mode in self.modes if mode.of)]
 
     def mode(self, name: str) -> Mode:
         """The mode with this name."""
@@ -348,6 +376,11 @@ def _expand(entry: Any, shared: Settings) -> list[dict[str, Any]]:
             }
         )
     return modes
+
+
+def _same_budget(mode: Mode, some: Sequence[Mode]) -> Mode:
+    """The first of some modes that has the same budget; if none has, the first of all."""
+    return next((one for one in some if one.settings.budget == mode.settings.budget), some[0])
 
 
 def _settings(values: Any, owner: str) -> Settings:

@@ -1,9 +1,9 @@
-"""A stored run as tables for a terminal, as Markdown and as JSON, with what is needed to repeat it."""
+"""Stored runs as tables for a terminal, as Markdown and as JSON, with what is needed to repeat them."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from specreason_sgl.evaluation.grading import OUTCOMES
 from specreason_sgl.evaluation.job import Job
 from specreason_sgl.evaluation.statistics import Comparison, Estimate, ModeSummary, Statistics, analyse
-from specreason_sgl.runs.store import RENEWED, Run, RunConfig
+from specreason_sgl.evaluation.together import put_together
+from specreason_sgl.runs.store import RENEWED, Run, RunConfig, SolveRecord
 from specreason_sgl.view.text import one_line, shorten, visible
 
 if TYPE_CHECKING:
@@ -38,30 +39,65 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Report:
-    """Everything that a report says about one run."""
+class Source:
+    """A run that a report is about."""
 
     folder: Path
     config: RunConfig | None
     status: str
+
+    @classmethod
+    def of(cls, run: Run) -> Source:
+        """What a report needs to know of a stored run besides its solves."""
+        return cls(run.folder, run.config, run.status.status if run.status else "unknown")
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that a report says about one run, or about several that belong together."""
+
+    sources: tuple[Source, ...]
     statistics: Statistics
     remarks: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The names of the runs' folders."""
+        return " and ".join(source.folder.name for source in self.sources)
 
 
 def report_run(run: Run, *, seed: int = 0) -> Report:
     """Compute the report of a stored run, finished or not."""
     job = stored_job(run)
+    statistics = _analysed(run.records, job, run.config.concurrency if run.config else (), seed)
+    return Report((Source.of(run),), statistics, tuple(_remarks(run, job)))
+
+
+def report_together(runs: Sequence[Run], *, seed: int = 0) -> Report:
+    """Compute one report of several stored runs that differ in their modes alone.
+
+    Raises:
+        UsageError: they do not belong together.
+    """
+    made = put_together(runs, [stored_job(run) for run in runs])
+    statistics = _analysed(made.records, made.job, runs[0].config.concurrency if runs[0].config else (), seed)
+    remarks = [f"{run.folder.name}: {line}" for run in runs for line in _remarks(run, stored_job(run))]
+    return Report(tuple(map(Source.of, runs)), statistics, (*made.remarks, *remarks))
+
+
+def _analysed(records: Sequence[SolveRecord], job: Job | None, concurrency: Sequence[int], seed: int) -> Statistics:
     modes = job.modes if job else ()
-    pairs = [(mode.name, mode.against) for mode in modes if mode.against]
-    pairs += [(mode.of, mode.name) for mode in modes if mode.of]
     order = {mode.name: place for place, mode in enumerate(modes)}
-    statistics = analyse(
-        sorted(run.records, key=lambda record: order.get(record.mode, len(order))),
-        pairs,
-        concurrency=max(run.config.concurrency if run.config else (), default=(job and job.concurrency) or 1),
+    return analyse(
+        sorted(records, key=lambda record: order.get(record.mode, len(order))),
+        job.comparisons if job else (),
+        concurrency=max(concurrency, default=(job and job.concurrency) or 1),
         baseline=next((mode.name for mode in modes if mode.is_base), None),
         seed=seed,
     )
+
+
+def _remarks(run: Run, job: Job | None) -> list[str]:
     remarks = [*run.remarks]
     if run.config and len(said := run.config.concurrency) > 1:
         remarks.append(f"solves at a time, as the run went on: {', '.join(map(str, said))}")
@@ -70,9 +106,9 @@ def report_run(run: Run, *, seed: int = 0) -> Report:
     if job is None and _told_job(run):
         remarks.append("its job is of a form that this version does not know, so modes are not compared")
     if job:
-        owed = {mode.name for mode in modes} - {record.mode for record in run.records}
+        owed = {mode.name for mode in job.modes} - {record.mode for record in run.records}
         remarks += [f"nothing is stored of mode `{name}`" for name in sorted(owed)]
-    return Report(run.folder, run.config, run.status.status if run.status else "unknown", statistics, tuple(remarks))
+    return remarks
 
 
 def _renewed(config: RunConfig) -> list[str]:
@@ -112,12 +148,14 @@ def tables(report: Report) -> list[Table]:
 
 
 def provenance(report: Report) -> list[str]:
-    """What is needed to repeat the run, as lines."""
-    if report.config is None:
-        return []
-    command, *more = repeating(report.config)
-    begun = f"{report.config.created:%Y-%m-%d %H:%M} UTC"
-    return [command, f"run: {report.folder.name}, {report.status}, begun {begun}", *more]
+    """What is needed to repeat the runs, as lines; what they have in common is said once."""
+    lines: list[str] = []
+    for source in report.sources:
+        if source.config is not None:
+            command, *more = repeating(source.config)
+            begun = f"{source.config.created:%Y-%m-%d %H:%M} UTC"
+            lines += [command, f"run: {source.folder.name}, {source.status}, begun {begun}", *more]
+    return list(dict.fromkeys(lines))
 
 
 def repeating(config: RunConfig) -> list[str]:
@@ -218,12 +256,19 @@ def _flattery_table(flattery: Flattery) -> Table:
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """The report as plain data."""
+    """The report as plain data; of several runs the first one stands where that of one run does."""
+    first, *more = [
+        {
+            "run": str(source.folder),
+            "status": source.status,
+            "config": source.config.model_dump(mode="json") if source.config else None,
+        }
+        for source in report.sources
+    ]
     return {
         "report_version": REPORT_VERSION,
-        "run": str(report.folder),
-        "status": report.status,
-        "config": report.config.model_dump(mode="json") if report.config else None,
+        **first,
+        **({"together": more} if more else {}),
         "remarks": list(report.remarks),
         **report.statistics.model_dump(mode="json"),
         "verdicts": [
@@ -272,6 +317,7 @@ def _results(s: Statistics) -> Table:
 
 def _effort(s: Statistics) -> Table:
     lost = any(m.lost_s for m in s.summaries)
+    decoding = any(m.agreement for m in s.summaries)
     rows = tuple(
         (
             m.mode,
@@ -283,15 +329,19 @@ def _effort(s: Statistics) -> Table:
             _percent(m.judge_share),
             _percent(m.cached_share),
             str(m.retries),
+            *([f"{m.agreement:.2f}" if m.agreement else NOTHING] if decoding else []),
             *([f"{m.lost_s:.2f}"] if lost else []),
         )
         for m in s.summaries
     )
     columns = ("mode", "p50 s", "p95 s", "kept", "drafted", "wasted", "steps by small", "judging", "cached", "retries")
+    more = [*(["tokens a round"] if decoding else []), *(["lost s"] if lost else [])]
     note = "Tokens of the thinking, means per solve; judging as a share of the time of all calls; cached prompt tokens."
+    if decoding:
+        note += " A round verifies drafted tokens at once, and its tokens are those that it brought."
     if lost:
         note += " Lost to servers that failed or were away, in seconds of a solve; no latency or throughput has them."
-    return Table("Where tokens and time go", (*columns, *(["lost s"] if lost else [])), rows, note)
+    return Table("Where tokens and time go", (*columns, *more), rows, note)
 
 
 def _outcomes(s: Statistics) -> Table:

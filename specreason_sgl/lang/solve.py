@@ -405,6 +405,7 @@ class Solve:
                 wall_s=meta["wall_s"],
                 engine_s=meta.get("e2e_latency"),
                 finish=_finish(meta)[0],
+                rounds=meta.get("spec_verify_ct") or 0,
                 requests=meta.get("requests", 1),
                 retries=meta.get("retries", 0),
                 lost_s=meta.get("lost_s", 0.0),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -237,14 +237,19 @@ def cache_use(endpoint: Endpoint, length: int = LONGEST) -> CacheUse:
 
 
 def throughput(
-    pair: Pair[Server], program: Program, settings: Settings, problems: Sequence[Problem], level: int
+    pair: Pair[Server],
+    program: Program,
+    settings: Settings,
+    problems: Sequence[Problem],
+    level: int,
+    parameters: Mapping[str, Any] | None = None,
 ) -> tuple[float, int]:
     """Problems solved per second with ``level`` of them at the same time, from empty caches, and how many failed."""
     for endpoint in (pair.base, pair.small):
         if endpoint is not None:
             endpoint.flush_cache()
     with ThreadPoolExecutor(level) as pool:
-        made = as_rows(pool.map(lambda problem: solve(problem, program, pair, settings), problems))
+        made = as_rows(pool.map(lambda one: solve(one, program, pair, settings, parameters=parameters), problems))
     found = solved(made, level)
     return found.solves_per_minute / 60 if found else 0.0, sum(row.outcome == "failed" for row in made)
 
@@ -272,9 +277,9 @@ def tables(bench: Bench) -> list[Table]:
             tuple(
                 (
                     name,
-                    *(_speed(some.get(name)) for some in against),
-                    _share(v["accuracy"]),
-                    _share(v["acceptance"]),
+                    *(speed(some.get(name)) for some in against),
+                    share_of(v["accuracy"]),
+                    share_of(v["acceptance"]),
                     f"{v['wasted_tokens']:.0f}",
                 )
                 for name, v in bench.variants.items()
@@ -285,7 +290,7 @@ def tables(bench: Bench) -> list[Table]:
             "Where the time of the sequential program goes",
             ("part", "share"),
             (
-                *((kind, _share(value)) for kind, value in bench.profile.items()),
+                *((kind, share_of(value)) for kind, value in bench.profile.items()),
                 ("outside both engines", f"{bench.outside.value:.1%}"),
             ),
         ),
@@ -360,7 +365,8 @@ def _times(estimate: Estimate) -> str:
     return f"{estimate.value:.1f}{interval}"
 
 
-def _speed(comparison: Comparison | None) -> str:
+def speed(comparison: Comparison | None) -> str:
+    """A speed-up with its interval, as text."""
     if comparison is None or comparison.speed_up is None:
         return NOTHING
     estimate = comparison.speed_up
@@ -368,5 +374,6 @@ def _speed(comparison: Comparison | None) -> str:
     return f"{estimate.value:.2f}x{interval}"
 
 
-def _share(value: float | None) -> str:
+def share_of(value: float | None) -> str:
+    """A share in percent, as text."""
     return NOTHING if value is None else f"{value:.0%}"

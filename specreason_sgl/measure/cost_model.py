@@ -1,19 +1,25 @@
-"""What a step costs on the hardware at hand, and the speed-up of SpecReason that follows from these costs.
+"""What a step costs on the hardware at hand, and which mode is the fastest by these costs.
 
 Time per token by context and by how many requests run together, the time of a judgement, and the fixed cost of a call
-are measured on running servers; what they serve does not matter, so models with made-up weights will do.
+are measured on running servers; what they serve does not matter, so models with made-up weights will do. Of a base
+model that drafts tokens, the time of a round is measured, in which several tokens are verified at once. How many tokens
+a round brings depends on the text, so it is taken from stored solves, or from questions that are asked meanwhile.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from specreason_sgl.embedded import stories
+from specreason_sgl.errors import UsageError
+from specreason_sgl.evaluation.job import Kind
 from specreason_sgl.evaluation.report import Table
 from specreason_sgl.lang.judging import Judge
 from specreason_sgl.runs.store import Problem, SolveRecord
@@ -21,20 +27,36 @@ from specreason_sgl.settings import Settings
 
 if TYPE_CHECKING:
     from specreason_sgl.engine.backend import Endpoint
+    from specreason_sgl.tally import Tally
+
+PREDICTED: tuple[Kind, ...] = (
+    "base",
+    "specreason",
+    "lookahead",
+    "base+decode",
+    "specreason+decode",
+    "lookahead+decode",
+)
+"""The kinds of modes whose time is predicted; those that draft tokens come last."""
+UNDER_DECODING = "+decode"
 
 CONTEXTS = (256, 1024)
-BATCHES = (1, 8)
+BATCHES = (1, 8, 32)
 ROUNDS = 5
 SHORT, LONG = 4, 36
 """The tokens of two generations; the difference of their times is the time of generating alone."""
+LONGER = 132
+"""The same where several tokens come at a time."""
+QUESTIONS, READ = 8, 160
+"""Questions whose answers say how many tokens a round brings, and the most tokens of each."""
 STEP_TOKENS = 25.0
 """The assumed tokens of a step, if no run is given."""
 ACCEPTANCES = (0.4, 0.6, 0.8)
 _FILLER = " and then one more"
 
 
-class TokenCost(BaseModel):
-    """Seconds for each token of each request."""
+class Cost(BaseModel):
+    """The time of something for each of several requests that run together."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -45,112 +67,269 @@ class TokenCost(BaseModel):
     seconds: float
 
 
+class Work(BaseModel):
+    """What a solve consists of, on average."""
+
+    model_config = ConfigDict(frozen=True)
+
+    acceptance: float = Field(ge=0, le=1)
+    """The share of drafts that are accepted."""
+    step_tokens: float = Field(STEP_TOKENS, gt=0)
+    steps: float = Field(1.0, gt=0)
+    answer_tokens: float = Field(0.0, ge=0)
+    agreement: float | None = Field(None, ge=1)
+    """Tokens that a round brings where the base model writes everything; as it was calibrated if None."""
+    agreement_rejected: float | None = Field(None, ge=1)
+    """The same where it writes a step whose draft was rejected; as `agreement` if None."""
+
+    @property
+    def tokens(self) -> float:
+        """The tokens of the thinking."""
+        return self.steps * self.step_tokens
+
+
+class Decoding(BaseModel):
+    """What was measured on a base model that drafts tokens."""
+
+    model_config = ConfigDict(frozen=True)
+
+    rounds: list[Cost]
+    """The time of a round."""
+    judge: list[Cost]
+    agreement: float
+    """Tokens that a round brings where the base model answers story questions."""
+    crowding: float
+    """As in `Costs`."""
+
+
 class Costs(BaseModel):
     """What was measured on a pair."""
 
     model_config = ConfigDict(frozen=True)
 
-    base: list[TokenCost]
-    small: list[TokenCost]
-    judge_s: dict[int, float]
-    """Seconds for judging a new short step, by the tokens of context before it."""
+    base: list[Cost]
+    """The time of a token."""
+    small: list[Cost]
+    judge: list[Cost]
+    """The time of judging a new short step."""
     call_s: float
     """Seconds that a call takes in addition to its tokens."""
     crowding: float
     """The time of a draft and a judgement at once, as a multiple of the longer one alone: above 1 on a shared card."""
+    decoding: Decoding | None = None
 
-    def token_s(self, model: str, context: int) -> float:
-        """Seconds per token of one request alone, at the nearest context that was measured."""
-        rows = [row for row in (self.base if model == "base" else self.small) if row.batch == 1]
-        return min(rows, key=lambda row: abs(row.context - context)).seconds
+    @property
+    def predicted(self) -> tuple[Kind, ...]:
+        """The kinds of modes whose time can be predicted from these costs."""
+        return PREDICTED if self.decoding else tuple(k for k in PREDICTED if not k.endswith(UNDER_DECODING))
 
-    def predict(self, acceptance: float, step_tokens: float, context: int) -> Prediction:
-        """The expected speed-up over the base model writing every step.
+    def token_s(self, model: str, context: int, batch: int = 1) -> float:
+        """Seconds per token of a request, at the nearest batch and context that were measured."""
+        return _nearest(self.base if model == "base" else self.small, context, batch)
+
+    def seconds(self, kind: Kind, work: Work, context: float | None = None, at_once: int = 1) -> float:
+        """The seconds in which a solve is done, on average: one alone, or of many at a time.
+
+        Alone, calls wait for each other, or overlap where the program drafts ahead. With many at a time both servers
+        are always at work, so the one with more to do decides, and whatever the other takes away from it.
 
         Args:
-            acceptance: the share of drafts that are accepted.
-            step_tokens: the mean tokens of a step.
-            context: the tokens before it.
+            kind: the kind of mode.
+            work: what a solve consists of.
+            context: the tokens before a step; half the thinking if not given.
+            at_once: solves at the same time.
+
+        Raises:
+            ValueError: the kind is not predicted from these costs.
         """
-        base = self.call_s + step_tokens * self.token_s("base", context)
-        draft = self.call_s + step_tokens * self.token_s("small", context)
-        judge = self.judge_s[min(self.judge_s, key=lambda known: abs(known - context))]
-        alone = step_tokens * self.token_s("base", context)  # alone it writes all steps in one call
-        return Prediction(
-            acceptance=acceptance,
-            speed_up=alone / (draft + judge + (1 - acceptance) * base),
-            ahead=alone / (self.crowding * max(draft, judge) + (1 - acceptance) * (base + min(draft, judge))),
-            break_even=1 - (alone - draft - judge) / base,
+        if kind not in self.predicted:
+            msg = f"the time of `{kind}` cannot be predicted"
+            raise ValueError(msg)
+        behind = round(work.tokens / 2 if context is None else context)
+        is_decoding = kind.endswith(UNDER_DECODING)
+        method = kind.removesuffix(UNDER_DECODING)
+        decoding = self.decoding if is_decoding else None
+        judge = _nearest(decoding.judge if decoding else self.judge, behind, at_once)
+        draft = self._call_s(at_once) + work.step_tokens * self.token_s("small", behind, at_once)
+        crowding = decoding.crowding if decoding else self.crowding
+        agreement = work.agreement or (decoding.agreement if decoding else 1.0)
+        rejected = work.agreement_rejected or agreement
+
+        def written(tokens: float, agreed: float) -> float:
+            """The seconds in which the base model writes so many tokens."""
+            if not tokens:
+                return 0.0
+            if decoding:
+                return self._call_s(at_once) + rounds(tokens, agreed) * _nearest(decoding.rounds, behind, at_once)
+            return self._call_s(at_once) + tokens * self.token_s("base", behind, at_once)
+
+        answer = written(work.answer_tokens, agreement)
+        if method == "base":
+            return (written(work.tokens, agreement) + answer) / at_once
+        again = (1 - work.acceptance) * written(work.step_tokens, rejected)
+        if at_once > 1:
+            thrown_away = (1 - work.acceptance) * draft if method == "lookahead" else 0.0
+            base, small = work.steps * (judge + again) + answer, work.steps * (draft + thrown_away)
+            return (max(base, small) + (crowding - 1) * min(base, small)) / at_once
+        if method == "specreason":
+            return work.steps * (draft + judge + again) + answer
+        late = (1 - work.acceptance) * min(draft, judge)
+        return work.steps * (crowding * max(draft, judge) + again + late) + answer
+
+    def speed_ups(self, work: Work, context: float | None = None, at_once: int = 1) -> dict[Kind, float]:
+        """The expected speed-ups over the base model alone, by the kind of mode."""
+        alone = self.seconds("base", work, context, at_once)
+        return {kind: alone / self.seconds(kind, work, context, at_once) for kind in self.predicted}
+
+    def break_even(self, kind: Kind, work: Work, context: float | None = None) -> float:
+        """The acceptance below which a kind of mode takes longer than the base model alone under the same server.
+
+        Above 1 it never pays, and below 0 always.
+        """
+        rival: Kind = "base+decode" if kind.endswith(UNDER_DECODING) else "base"
+        none, all_ = (
+            self.seconds(kind, work.model_copy(update={"acceptance": share}), context) for share in (0.0, 1.0)
+        )
+        target = self.seconds(rival, work, context)
+        return (none - target) / (none - all_) if none > all_ else math.inf
+
+    def _call_s(self, at_once: int) -> float:
+        """The seconds that a call takes of a solve alone; with many at a time other solves' calls fill them."""
+        return self.call_s if at_once == 1 else 0.0
+
+
+def fastest(values: Mapping[Kind, float]) -> Kind:
+    """The kind of mode with the highest speed-up."""
+    return max(values, key=lambda kind: values[kind])
+
+
+def rounds(tokens: float, agreement: float) -> float:
+    """The rounds in which so many tokens are verified, one at least, if each brings so many on average.
+
+    The first token comes from reading the prompt. The last round brings tokens behind the end as well: it is wasted by
+    half on average, but for the one token that it has to bring.
+    """
+    return max(1.0, (tokens - 1) / agreement + (agreement - 1) / (2 * agreement))
+
+
+def check_drafts(endpoint: Endpoint) -> None:
+    """Refuse a server that drafts no tokens.
+
+    Raises:
+        UsageError: it drafts none.
+    """
+    if not _generation(endpoint, endpoint.chat.opening("Count."), LONG, 1)[1]:
+        raise UsageError(
+            f"the server at {endpoint.url} drafts no tokens", hint="`--decode` wants one with speculative decoding on"
         )
 
 
-class Prediction(BaseModel):
-    """What is expected of SpecReason."""
-
-    model_config = ConfigDict(frozen=True)
-
-    acceptance: float
-    speed_up: float
-    """The speed-up of the sequential program."""
-    ahead: float
-    """The speed-up of drafting ahead, where drafting and judging overlap until a draft is rejected."""
-    break_even: float
-    """The acceptance below which drafting costs time; above 1 it never pays."""
-
-
-def calibrate(base: Endpoint, small: Endpoint, say: Callable[[str], None] = lambda _: None) -> Costs:
+def calibrate(
+    base: Endpoint, small: Endpoint, say: Callable[[str], None] = lambda _: None, decode: Endpoint | None = None
+) -> Costs:
     """Measure a pair that has nothing else to do.
 
     Args:
         base: the base model's server.
         small: the small model's server.
         say: called with a line on what is being measured.
-    """
-    tokens: dict[str, list[TokenCost]] = {}
-    for endpoint in (base, small):
-        tokens[endpoint.role] = []
-        for context in CONTEXTS:
-            for batch in BATCHES:
-                say(f"{endpoint.role} model, {batch} at once behind {context} tokens")
-                seconds = _token_seconds(endpoint, _text(endpoint, context), batch)
-                tokens[endpoint.role].append(TokenCost(context=context, batch=batch, seconds=seconds))
-    say("judgements")
-    judge = {context: _judge_seconds(base, _text(base, context)) for context in CONTEXTS}
-    one = statistics.median(_generation(small, _text(small, CONTEXTS[0]), 1, 1) for _ in range(4 * ROUNDS))
-    token = next(row.seconds for row in tokens["small"] if row.batch == 1)
-    say("a draft and a judgement at the same time")
-    crowding = _crowding(base, small)
-    call_s = max(0.0, one - token)
-    return Costs(base=tokens["base"], small=tokens["small"], judge_s=judge, call_s=call_s, crowding=crowding)
-
-
-def observed(records: Iterable[SolveRecord]) -> tuple[float, float]:
-    """The acceptance and the mean tokens of a step that stored solves had.
+        decode: a server of the base model that drafts tokens.
 
     Raises:
-        ValueError: no draft was judged in them.
+        UsageError: the server that is said to draft tokens drafts none.
+    """
+    if decode is not None:
+        check_drafts(decode)
+    tokens = {
+        endpoint.role: _costs(endpoint, f"tokens of the {endpoint.role} model", _token_seconds, say)
+        for endpoint in (base, small)
+    }
+    judge = _costs(base, "judgements", _judge_seconds, say)
+    one = statistics.median(_generation(small, _text(small, CONTEXTS[0]), 1, 1)[0] for _ in range(4 * ROUNDS))
+    call_s = max(0.0, one - _nearest(tokens[small.role], CONTEXTS[0], 1))
+    decoding = None
+    if decode is not None:
+        say("how many tokens a round brings")
+        agreement = _agreement(decode)
+        decoding = Decoding(
+            rounds=_costs(decode, "rounds of drafted tokens", _round_seconds, say),
+            judge=_costs(decode, "judgements where tokens are drafted", _judge_seconds, say),
+            agreement=agreement,
+            crowding=_crowding(decode, small),
+        )
+    say("a draft and a judgement at the same time")
+    crowding = _crowding(base, small)
+    return Costs(
+        base=tokens[base.role],
+        small=tokens[small.role],
+        judge=judge,
+        call_s=call_s,
+        crowding=crowding,
+        decoding=decoding,
+    )
+
+
+def observed(records: Iterable[SolveRecord]) -> Work:
+    """What stored solves consisted of.
+
+    Raises:
+        ValueError: there was no thinking in them.
     """
     totals = [record.tally for record in records]
     judged, accepted = sum(t.judged for t in totals), sum(t.accepted for t in totals)
-    if not judged:
+    steps = sum(sum(t.steps.values()) for t in totals)
+    tokens = sum(t.thinking_tokens for t in totals)
+    if not steps or not tokens:
+        msg = "no solve has a step"
+        raise ValueError(msg)
+    return Work(
+        acceptance=accepted / judged if judged else 0.0,
+        step_tokens=tokens / steps,
+        steps=steps / len(totals),
+        answer_tokens=sum(t.tokens["answer"] for t in totals) / len(totals),
+        agreement=_agreed(totals, "think", "answer"),
+        agreement_rejected=_agreed(totals, "regenerate"),
+    )
+
+
+def judged(records: Iterable[SolveRecord]) -> Work:
+    """What stored solves consisted of in which drafts were judged.
+
+    Raises:
+        ValueError: no draft was judged.
+    """
+    some = [record for record in records if record.tally.judged]
+    if not some:
         msg = "no draft was judged in this run"
         raise ValueError(msg)
-    steps = sum(sum(t.steps.values()) for t in totals if t.judged)
-    return accepted / judged, sum(t.thinking_tokens for t in totals if t.judged) / steps
+    return observed(some)
 
 
-def tables(costs: Costs, acceptances: Sequence[float], step_tokens: float, context: int) -> list[Table]:
-    """The costs as ratios to a token of the base model, and what follows from them."""
+def tables(
+    costs: Costs, works: Sequence[Work], context: float | None = None, batches: Sequence[int] = (1,)
+) -> list[Table]:
+    """The costs as ratios to a token of the base model, and what follows from them.
+
+    Args:
+        costs: what was measured.
+        works: what solves consist of: a row for each.
+        context: the tokens before a step; half the thinking if not given.
+        batches: solves at the same time: a table for each.
+    """
     token = costs.token_s("base", CONTEXTS[0])
+    some = [("base token", costs.base), ("small token", costs.small), ("judgement", costs.judge)]
+    if costs.decoding:
+        some += [("round of drafted tokens", costs.decoding.rounds), ("judgement beside them", costs.decoding.judge)]
     rows = [
-        (f"{model} token, {row.batch} at once behind {row.context}", f"{row.seconds / token:.2f}")
-        for model, some in (("base", costs.base), ("small", costs.small))
-        for row in some
+        (f"{what}, {row.batch} at once behind {row.context}", f"{row.seconds / token:.2f}")
+        for what, each in some
+        for row in each
     ]
-    rows += [(f"judgement behind {context}", f"{seconds / token:.2f}") for context, seconds in costs.judge_s.items()]
     rows.append(("a call, beyond its tokens", f"{costs.call_s / token:.2f}"))
     rows.append(("draft and judgement at once, against the longer alone", f"{costs.crowding:.2f}x"))
-    predicted = [costs.predict(acceptance, step_tokens, context) for acceptance in acceptances]
+    if costs.decoding:
+        rows.append(("the same where tokens are drafted", f"{costs.decoding.crowding:.2f}x"))
+        rows.append(("tokens that a round brings", f"{costs.decoding.agreement:.2f}"))
     return [
         Table(
             "Costs, in times of one base token",
@@ -158,17 +337,54 @@ def tables(costs: Costs, acceptances: Sequence[float], step_tokens: float, conte
             tuple(rows),
             f"One base token alone behind {CONTEXTS[0]} tokens took {token * 1000:.1f} ms here.",
         ),
-        Table(
-            "Predicted speed-up against the base model alone",
-            ("acceptance", "sequential", "drafting ahead", "gain of drafting ahead"),
-            tuple(
-                (f"{p.acceptance:.0%}", f"{p.speed_up:.2f}x", f"{p.ahead:.2f}x", f"{p.ahead / p.speed_up:.2f}x")
-                for p in predicted
-            ),
-            f"Steps of {step_tokens:.0f} tokens behind {context}; drafting pays from an acceptance of "
-            f"{predicted[0].break_even:.0%} on.",
-        ),
+        *(_predicted(costs, works, context, batch) for batch in batches),
     ]
+
+
+def _predicted(costs: Costs, works: Sequence[Work], context: float | None, batch: int) -> Table:
+    kinds = costs.predicted[1:]
+    made = [costs.speed_ups(work, context, batch) for work in works]
+    rows = tuple(
+        (f"{work.acceptance:.0%}", *(f"{row[kind]:.2f}x" for kind in kinds), fastest(row))
+        for work, row in zip(works, made, strict=True)
+    )
+    note = f"Steps of {works[0].step_tokens:.0f} tokens. {_paying(costs, 'specreason', works[0], context)}"
+    if costs.decoding:
+        note += f" {_paying(costs, 'specreason+decode', works[0], context)}"
+    many = f", {batch} at once" if batch > 1 else ""
+    columns = ("acceptance", *kinds, "the fastest")
+    return Table(f"Predicted speed-up against the base model alone{many}", columns, rows, "" if batch > 1 else note)
+
+
+def _paying(costs: Costs, kind: Kind, work: Work, context: float | None) -> str:
+    least = costs.break_even(kind, work, context)
+    rival = " over drafting tokens alone" if kind.endswith(UNDER_DECODING) else ""
+    if least > 1:
+        return f"`{kind}` gains nothing{rival} at any acceptance."
+    return f"`{kind}` gains something{rival} from an acceptance of {max(0.0, least):.0%} on."
+
+
+def _nearest(costs: Sequence[Cost], context: float, batch: int) -> float:
+    """The seconds at the nearest batch that was measured, and then at the nearest context."""
+    return min(costs, key=lambda row: (abs(math.log(row.batch / batch)), abs(row.context - context))).seconds
+
+
+def _agreed(totals: Iterable[Tally], *kinds: str) -> float | None:
+    """Tokens that a round brought in calls of some kinds; None if there was no round."""
+    some = list(totals)
+    made = sum(t.rounds[kind] for t in some for kind in kinds)
+    return max(1.0, sum(t.verified[kind] for t in some for kind in kinds) / made) if made else None
+
+
+def _costs(
+    endpoint: Endpoint, what: str, seconds: Callable[[Endpoint, str, int], float], say: Callable[[str], None]
+) -> list[Cost]:
+    found = []
+    for place, context in enumerate(CONTEXTS):
+        for batch in BATCHES if place == 0 else BATCHES[:-1]:
+            say(f"{what}, {batch} at once behind {context} tokens")
+            found.append(Cost(context=context, batch=batch, seconds=seconds(endpoint, _text(endpoint, context), batch)))
+    return found
 
 
 def _text(endpoint: Endpoint, tokens: int) -> str:
@@ -176,26 +392,58 @@ def _text(endpoint: Endpoint, tokens: int) -> str:
     return endpoint.chat.opening("Count.") + _FILLER * round(tokens / each)
 
 
-def _generation(endpoint: Endpoint, text: str, tokens: int, batch: int) -> float:
-    """Seconds until so many requests at once have so many tokens each."""
+def _generation(endpoint: Endpoint, text: str, tokens: int, batch: int) -> tuple[float, int]:
+    """Seconds until so many requests at once have so many tokens each, and the most rounds of any of them."""
     sampling = {"max_new_tokens": tokens, "temperature": 0, "ignore_eos": True}
     began = time.perf_counter()
     with ThreadPoolExecutor(batch) as pool:
-        list(pool.map(lambda number: endpoint.complete(f"{text} {number}", sampling), range(batch)))
-    return time.perf_counter() - began
+        made = list(pool.map(lambda number: endpoint.complete(f"{text} {number}", sampling), range(batch)))
+    return time.perf_counter() - began, max(_verified(answer["meta_info"]) for answer in made)
+
+
+def _verified(meta: Mapping[str, object]) -> int:
+    """The rounds of a request; 0 where the server drafts no tokens."""
+    told = meta.get("spec_verify_ct")
+    return told if isinstance(told, int) else 0
 
 
 def _token_seconds(endpoint: Endpoint, text: str, batch: int) -> float:
     _generation(endpoint, text, 1, batch)  # from here on the context is cached
-    rounds = [
-        _generation(endpoint, text, LONG, batch) - _generation(endpoint, text, SHORT, batch) for _ in range(ROUNDS)
+    differences = [
+        _generation(endpoint, text, LONG, batch)[0] - _generation(endpoint, text, SHORT, batch)[0]
+        for _ in range(ROUNDS)
     ]
-    return statistics.median(rounds) / (LONG - SHORT)
+    return statistics.median(differences) / (LONG - SHORT)
 
 
-def _judge_seconds(base: Endpoint, text: str) -> float:
-    judge = _judge(base, text)
-    return statistics.median(_seconds(judge, number) for number in range(ROUNDS))
+def _round_seconds(endpoint: Endpoint, text: str, batch: int) -> float:
+    _generation(endpoint, text, 1, batch)
+    found = []
+    for _ in range(ROUNDS):
+        (long, many), (short, few) = (_generation(endpoint, text, tokens, batch) for tokens in (LONGER, SHORT))
+        found.append((long - short) / max(1, many - few))
+    return statistics.median(found)
+
+
+def _agreement(endpoint: Endpoint) -> float:
+    """Tokens that a round brings in answers to fresh questions."""
+    brought = made = 0
+    for number in range(QUESTIONS):
+        text = endpoint.chat.opening(stories.story(number, "dev").question)
+        meta = endpoint.complete(text, {"max_new_tokens": READ, "temperature": 0})["meta_info"]
+        if count := _verified(meta):
+            brought, made = brought + meta["completion_tokens"] - 1, made + count
+    return max(1.0, brought / made) if made else 1.0
+
+
+def _judge_seconds(base: Endpoint, text: str, batch: int = 1) -> float:
+    judges = [_judge(base, text) for _ in range(batch)]
+
+    def all_(number: int) -> None:
+        with ThreadPoolExecutor(batch) as pool:
+            list(pool.map(lambda place: judges[place](number * batch + place), range(batch)))
+
+    return statistics.median(_seconds(all_, number) for number in range(ROUNDS))
 
 
 def _judge(base: Endpoint, text: str) -> Callable[[int], object]:
