@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from specreason_sgl.errors import CallFailed
 from specreason_sgl.lang.choosing import beginning, entropies, pieces, several, softly
 from specreason_sgl.text.scoring import softmax
 
@@ -63,7 +64,9 @@ def test_entropy_is_that_of_the_model_itself_whatever_it_samples_at(temperature:
 
 
 def test_without_log_probabilities_nothing_is_known() -> None:
-    assert entropies({}, 0.6) == pieces({}) == []
+    with pytest.raises(CallFailed, match="lacks the log-probabilities"):
+        entropies({}, 0.6)
+    assert not pieces({})
 
 
 def test_a_text_is_cut_where_its_tokens_add_up_to_it() -> None:

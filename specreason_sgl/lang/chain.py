@@ -250,7 +250,15 @@ class Chain:
             return True
         if text := written.raw + behind:
             self.add(text, written.author, tokens=written.tokens)
+        self._stalled = 0 if text else self._stalled + 1
+        if self._stalled >= STALLED:
+            self.end("no-progress")
         return False
+
+    def drop(self, author: Role, tokens: int) -> None:
+        """Tell that tokens were generated that are of no use."""
+        if tokens:
+            self._emit(Dropped(step=len(self.steps), model=author, tokens=tokens))
 
     @property
     def begun(self) -> str:
@@ -273,8 +281,8 @@ class Chain:
             if circle:
                 in_circles = True
                 break
-        if rest := written.tokens - shares[taken]:
-            self._emit(Dropped(step=len(self.steps), model=written.author, tokens=rest))
+        rest = written.tokens - shares[taken]
+        self.drop(written.author, rest)
         spent = "budget" if self.tokens + rest >= self.budget else "context"
         self.end("repeat" if in_circles else "closed" if written.closes else spent)
         return self.text

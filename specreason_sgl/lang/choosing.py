@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
+from specreason_sgl.errors import CallFailed
 from specreason_sgl.text.scoring import softmax
 
 GREEDY = 1e-5
@@ -30,9 +31,13 @@ def entropies(meta: Mapping[str, Any], temperature: float) -> list[float]:
 
     It is that of the tokens reported alone, so it is too low where many others are likely. A server reports the
     log-probabilities that it samples from; the temperature is taken out of them again.
+
+    Raises:
+        CallFailed: the server did not report them.
     """
-    scale = temperature if temperature > GREEDY else 1.0
-    heads = meta.get("output_top_logprobs") or ()
+    scale, heads = temperature if temperature > GREEDY else 1.0, meta.get("output_top_logprobs")
+    if heads is None:
+        raise CallFailed("a response lacks the log-probabilities of its tokens")
     shares = (softmax([token[0] for token in head], scale) for head in heads if head)
     return [max(0.0, -sum(p * math.log(p) for p in share if p)) for share in shares]
 

@@ -88,3 +88,8 @@ def softmax(values: Sequence[float], sharpness: float = 1.0) -> tuple[float, ...
     weights = [math.exp(sharpness * (value - most)) for value in values]
     total = sum(weights)
     return tuple(weight / total for weight in weights)
+
+
+def of_two(right: float, wrong: float) -> Score:
+    """The score of a judge that only says right or wrong: a 9 or a 0 with these log-probabilities."""
+    return Score((max(wrong, LEAST), *[LEAST] * 8, max(right, LEAST)))
