@@ -10,6 +10,7 @@ import sglang as sgl
 from pydantic import NonNegativeFloat, PositiveInt
 
 from specreason_sgl.lang.calls import answer, think
+from specreason_sgl.lang.knobs import Several
 from specreason_sgl.lang.loading import load
 from specreason_sgl.text.answers import is_same
 
@@ -27,7 +28,7 @@ def places(steps, cuts, keep):
 
 @sgl.function
 def fractured(
-    s, solve, n: PositiveInt = 16, cuts: PositiveInt = 16, keep: PositiveInt = 4, m: PositiveInt = 4,
+    s, solve, n: Several = 16, cuts: Several = 16, keep: Several = 4, m: Several = 4,
     thinker: over_one.Writer = "base", answerer: over_one.Writer = "base", early: bool = False,
     first: PositiveInt = 6144, every: PositiveInt = 2048, over: over_one.Thinker = "base",
     threshold: NonNegativeFloat = 7.0,
@@ -65,6 +66,5 @@ def fractured(
         chain.think(solve.read(thought, "think", chain))
     for chain in chains:
         kept = [chain if cut == len(chain.steps) else chain.fork(keep=cut) for cut in places(chain.steps, cuts, keep)]
-        states = [(answer(each, answerer, number), each, number) for each in kept for number in range(m)]
-        given += [solve.answer(*each) for each in states]
+        given += [solve.answer(*each) for each in [(answer(c, answerer, i), c, i) for c in kept for i in range(m)]]
     return solve.vote(given)

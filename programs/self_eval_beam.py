@@ -14,6 +14,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from specreason_sgl.lang.beams import Beam, kept
 from specreason_sgl.lang.calls import answer, ask, candidates, likelihood, step
 from specreason_sgl.lang.choosing import several
+from specreason_sgl.lang.knobs import Several
 from specreason_sgl.text import turns
 from specreason_sgl.text.scoring import of_two
 
@@ -40,7 +41,7 @@ def grown(beam, n, drafter, evaluator, weight):
 
 @sgl.function
 def self_eval_beam(
-    s, solve, k: PositiveInt = 5, n: PositiveInt = 16, depth: PositiveInt = 16,
+    s, solve, k: Several = 5, n: Several = 16, depth: PositiveInt = 16,
     weight: Annotated[float, Field(ge=0, le=1)] = 0.5, tau: NonNegativeFloat = 0.5, alpha: NonNegativeFloat = 0.5,
     drafter: Literal["base", "small"] = "small", evaluator: Literal["base", "small"] = "base",
 ):  # fmt: skip

@@ -9,10 +9,11 @@ from math import inf
 from typing import Literal
 
 import sglang as sgl
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveFloat
 
 from specreason_sgl.lang.calls import answer, candidates, judge, likelihood
 from specreason_sgl.lang.choosing import softly
+from specreason_sgl.lang.knobs import Several
 
 OVERLAPS = True
 
@@ -43,7 +44,7 @@ def drawn(place, role, numbers, beta, bound, by, lots):
 
 @sgl.function
 def specs(
-    s, solve, n: PositiveInt = 4, beta: PositiveFloat = 20.0, bound: float = 0.5,
+    s, solve, n: Several = 4, beta: PositiveFloat = 20.0, bound: float = 0.5,
     rule: Literal["gsi", "specs"] = "gsi", by: Literal["both", "reward", "ratio"] = "both",
 ):  # fmt: skip
     """Draft several steps, draw one of them, and have the base model write where it is not good enough.

@@ -685,3 +685,53 @@ def test_a_text_whose_tokens_do_not_add_up_is_not_cut() -> None:
     ran = Ran("stitch", [odd], [unsure("four.", False, closes=True), ANSWER], least=0)
 
     assert ran.text == [("small", "we add"), ("base", "four.")]
+
+
+# The page on programs
+
+
+def of_the_page(folder: Path, name: str) -> str:
+    """A program of the page, as a file."""
+    page = (Path(__file__).parents[1] / "docs" / "programs.md").read_text(encoding="utf-8")
+    blocks = [block.split("```")[0] for block in page.split("```python\n")[1:]]
+    path = folder / f"{name}.py"
+    path.write_text(next(block for block in blocks if block.startswith(f"# {name}.py")))
+    return str(path)
+
+
+def test_the_candidates_of_the_page(tmp_path: Path) -> None:
+    small = tried("draft_0", *[Reply(text, closes=True) for text in "abc"])
+    ran = Ran(of_the_page(tmp_path, "likeliest"), small, [[-3.0, -1.0, -2.0], ANSWER])
+
+    assert ran.text == [("small", "b")]
+    assert [(e.attempt, e.value, e.accepted) for e in ran.told(StepScored)][1] == (1, -1.0, True)
+
+
+def test_the_chains_of_the_page(tmp_path: Path) -> None:
+    thought = Reply("a", closes=True)
+    ran = Ran(of_the_page(tmp_path, "twice"), [], [thought, ANSWER, thought, FIVE, thought, ANSWER])
+
+    assert ran.answer == "4"
+    assert len(ran.told(ChainOpened)) == 2
+
+
+def test_the_pieces_of_the_page(tmp_path: Path) -> None:
+    base = [Reply("Two", length=True), Reply("So", length=True), ANSWER]
+    ran = Ran(of_the_page(tmp_path, "halves"), [Reply(" and two."), Reply(" four.", closes=True)], base)
+
+    assert ran.base.prompts[-1].endswith("<think>\nTwo and two.\n\nSo four.\n</think>\n\n")
+
+
+def test_the_guard_of_the_page(tmp_path: Path) -> None:
+    small = [Reply("calc(2+2)"), Reply("Wait, no."), Reply("I am sure it is 4.")]
+    ran = Ran(of_the_page(tmp_path, "told"), small, [9, 9, 9, ANSWER])
+
+    assert ran.text == [
+        ("small", "calc(2+2)"),
+        ("tool", "= 4\n\n"),
+        ("small", "Wait, no."),
+        ("hint", "(Keep the rest short.)\n\n"),
+        ("small", "I am sure it is 4."),
+    ]
+    assert "Wait" not in ran.base.prompts[-1]
+    assert ran.ended == "sure enough"
