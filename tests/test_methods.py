@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from collections.abc import Sequence
@@ -31,6 +32,10 @@ from specreason_sgl.runs.store import Problem, SolveRecord
 from specreason_sgl.settings import Settings
 from specreason_sgl.testing import Reply, ScriptedBackend
 from specreason_sgl.text import turns
+from specreason_sgl.view.html import as_html
+from specreason_sgl.view.plain import PlainSink
+from specreason_sgl.view.replay import stretched
+from specreason_sgl.view.state import SolveState
 
 PROBLEM = Problem(id="sum", question="What is 2 + 2?", answer="4")
 ANSWER = Reply("So \\boxed{4}.")
@@ -43,6 +48,15 @@ METHODS = (
 
 Script = Any
 """A list of replies, or a list for each variable."""
+
+
+def shown(record: SolveRecord) -> str:
+    """What is seen of a solve, line by line as it is played again, and as a page."""
+    told = io.StringIO()
+    sink = PlainSink(told)
+    for event in stretched(record.events):
+        sink(event)
+    return told.getvalue() + as_html(SolveState.of(record.events), "a solve")
 
 
 class Ran:
@@ -59,6 +73,7 @@ class Ran:
         left = {each.role: each.left for each in (self.small, self.base, *self.others.values())}
         assert not any(left.values()), f"replies nobody asked for: {left}"
         assert SolveRecord.model_validate_json(self.record.model_dump_json()) == self.record
+        self.shown = shown(self.record)
 
     def told(self, *kinds: type[Event]) -> list[Any]:
         return [event for event in self.record.events if isinstance(event, kinds)]
@@ -320,6 +335,7 @@ def test_hints_come_at_a_growing_interval_and_are_no_steps() -> None:
     assert (authors.count("hint"), authors.count("base")) == (2, 7)
     assert {text for author, text in ran.text if author == "hint"} == {f"{turns.BE_BRIEF}\n\n"}
     assert f"\n\n{turns.BE_BRIEF}\n\nStep" in ran.base.prompts[-1]
+    assert "hint" in ran.shown
     assert len({text for author, text in ran.text if author == "base"}) == 7
 
 
@@ -345,6 +361,8 @@ def test_a_calculation_is_done_and_stands_behind_its_step() -> None:
     ran = Ran("start_hints", [], [Reply("We need calc(3 * (2 + 5))."), Reply("So 21.", closes=True), ANSWER], rounds=0)
 
     assert ran.text == [("base", "We need calc(3 * (2 + 5))."), ("tool", "= 21\n\n"), ("base", "So 21.")]
+    assert "tool" in ran.shown
+    assert "= 21" in ran.shown
     assert "calc(3 * (2 + 5)).\n\n= 21\n\nSo 21." in ran.base.prompts[-1]
 
 
