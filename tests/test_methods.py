@@ -168,6 +168,19 @@ def test_with_nothing_of_its_own_a_method_is_the_base_model_alone(program: str, 
     assert ran.base.prompts[-1] == alone.base.prompts[-1]
 
 
+SMALLEST: dict[str, dict[str, Any]] = {
+    "fractured": {"n": 1, "m": 1}, "specs": {"n": 1}, "self_eval_beam": {"k": 1, "n": 1}, "select_drafts": {"n": 1},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("program", METHODS)
+def test_without_a_budget_a_method_only_answers(program: str) -> None:
+    ran = Ran(program, [], [ANSWER], budget=0, stop="##", **SMALLEST.get(program, {}))
+
+    assert ran.calls == [("base", "answer")]
+    assert (ran.text, ran.answer) == ([], "4")
+
+
 # A verifier
 
 
