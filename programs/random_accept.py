@@ -1,6 +1,5 @@
 """A control: SpecReason with lots in place of the judge, so that what the judge is worth can be seen."""
 
-import random
 from typing import Annotated
 
 import sglang as sgl
@@ -23,7 +22,7 @@ def random_accept(
         first_n: so many first steps are written by the base model without a draft.
         min_step_tokens: a shorter draft goes on into the next step before lots are drawn.
     """
-    lots = random.Random(f"{solve.settings.seed}:{solve.problem.question}")
+    lots = solve.lots()
 
     def accepts(solve, place, *_):
         return solve.decide(place, lots.random() < rate)

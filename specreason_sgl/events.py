@@ -107,10 +107,13 @@ class CallMade(Event):
 
 
 class StepDrafted(Event):
-    """The small model proposes a step."""
+    """A model, most often the small one, proposes a step."""
 
     type: Literal["step_drafted"] = "step_drafted"
     step: int
+    author: Author = Field("small", exclude_if=lambda author: author == "small")
+    attempt: int = Field(0, exclude_if=lambda attempt: attempt == 0)
+    """Which of several candidates for the step it is, from 0."""
     text: str
     tokens: int
     closes: bool
@@ -122,6 +125,10 @@ class StepScored(Event):
 
     type: Literal["step_scored"] = "step_scored"
     step: int
+    attempt: int = Field(0, exclude_if=lambda attempt: attempt == 0)
+    """The number of the candidate, where there are several."""
+    value: float | None = Field(None, exclude_if=lambda value: value is None)
+    """The number by which the program chose, where that is not the score."""
     logprobs: tuple[float, ...]
     """The log-probabilities of the digits 0 to 9, over the model's whole vocabulary."""
     greedy: int

@@ -87,8 +87,10 @@ class Tally:
     error: str | None = None
     _pieces: dict[int, list[_Piece]] = field(default_factory=dict)
     """The pieces of each chain, so that cuts can be counted."""
-    _drafts: dict[tuple[int, int], bool | None] = field(default_factory=dict)
-    """Drafts that are not taken yet, by chain and step, with the decision on them, if there is one."""
+    _drafts: dict[tuple[int, int], set[Author]] = field(default_factory=dict)
+    """Who has drafted a step that is not taken yet, by chain and step."""
+    _rejected: set[tuple[int, int]] = field(default_factory=set)
+    """The steps whose last decision was against the draft."""
     _ends: dict[int, EndOfThinking] = field(default_factory=dict)
     """Why each chain ended."""
 
@@ -104,11 +106,12 @@ class Tally:
                 self._add_call(event)
             case StepDrafted():
                 self.drafted_tokens += event.tokens
-                self._drafts[event.chain, event.step] = None
+                self._drafts.setdefault((event.chain, event.step), set()).add(event.author)
+                self._rejected.discard((event.chain, event.step))
             case StepScored():
                 self.judged += 1
                 self.accepted += event.accepted
-                self._drafts[event.chain, event.step] = event.accepted
+                (self._rejected.discard if event.accepted else self._rejected.add)((event.chain, event.step))
             case StepTaken():
                 self._take(event)
             case TextAdded():
@@ -157,10 +160,11 @@ class Tally:
         self.steps[taken.author] += 1
         self._keep(taken.chain, _Piece(taken.step, taken.author, taken.tokens, is_step=True))
         place = taken.chain, taken.step
-        is_draft = taken.author == "small" or (taken.author != "base" and self._drafts.get(place) is not False)
-        if place in self._drafts and is_draft:
+        authors = self._drafts.pop(place, set())
+        is_others = taken.author not in {"small", "base"} and place not in self._rejected
+        if taken.author in authors or (authors and is_others):
             self.taken_drafts += taken.tokens
-        self._drafts.pop(place, None)
+        self._rejected.discard(place)
 
     def _keep(self, chain: int, piece: _Piece) -> None:
         self.kept[piece.author] += piece.tokens

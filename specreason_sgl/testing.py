@@ -14,8 +14,8 @@ from __future__ import annotations
 import copy
 import threading
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Self
 
@@ -58,15 +58,24 @@ class Reply:
     """Whether the generation reaches the token limit."""
     tokens: int | None = None
     """How many tokens it counts as; the number of words if not given."""
+    stop: str | None = None
+    """The stop string that ends it; if not given, the first of those that the call names."""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    """What else a server would report, such as log-probabilities."""
+
+
+Entry = Reply | int | str | Sequence[float] | Exception
+"""An entry of a script."""
 
 
 class ScriptedBackend(SglBackend):
-    """Answers calls from a list, in order.
+    """Answers calls from a list, in order; or from a list for each variable, for calls made at the same time.
 
-    A `Reply` answers a generation, a digit or ten log-probabilities answer a selection, an exception is raised.
+    A `Reply` answers a generation; a digit, another choice, or the log-probability of each choice answers a selection;
+    an exception is raised.
     """
 
-    def __init__(self, role: str, script: Sequence[Reply | int | Sequence[float] | Exception]) -> None:
+    def __init__(self, role: str, script: Sequence[Entry] | Mapping[str, Sequence[Entry]]) -> None:
         """Keep the script; the attribute ``prompts`` collects the prompts of all calls."""
         super().__init__()
         self.role = role
@@ -74,14 +83,15 @@ class ScriptedBackend(SglBackend):
         self.scope = Scope()
         self.context: int | None = None
         self.prompts: list[str] = []
-        self._script = list(script)
+        self._script: list[Entry] = [] if isinstance(script, Mapping) else list(script)
+        self._named = {name: list(entries) for name, entries in script.items()} if isinstance(script, Mapping) else None
         self._listen: Listen | None = None
         self._lock = threading.Lock()
 
     @property
     def left(self) -> int:
         """Entries of the script not yet used."""
-        return len(self._script)
+        return len(self._script) + sum(map(len, (self._named or {}).values()))
 
     def within(
         self,
@@ -105,17 +115,17 @@ class ScriptedBackend(SglBackend):
 
     def generate(self, s: StreamExecutor, sampling_params: SglSamplingParams) -> tuple[str, dict[str, Any]]:
         """The next reply of the script."""
-        reply = self._next(s.text_)
+        reply = self._entry(s)
         if not isinstance(reply, Reply):
             msg = f"the script of the {self.role} model has {reply!r} where a generation was asked for"
             raise TypeError(msg)
         if reply.text and (hear := self._listen and self._listen(self.role, str(s.filling))):
             hear(reply.text)
         ends = (stop for stop in sampling_params.stop if stop != THINK_CLOSE)
-        matched = THINK_CLOSE if reply.closes else next(ends, DELIMITER)
+        matched = THINK_CLOSE if reply.closes else reply.stop or next(ends, DELIMITER)
         finish = {"type": "length"} if reply.length else {"type": "stop", "matched": matched}
         tokens = len(reply.text.split()) if reply.tokens is None else reply.tokens
-        return reply.text, self._meta(s.text_) | {"finish_reason": finish, "completion_tokens": tokens}
+        return reply.text, {**self._meta(s.text_), **reply.meta, "finish_reason": finish, "completion_tokens": tokens}
 
     def select(
         self,
@@ -124,21 +134,39 @@ class ScriptedBackend(SglBackend):
         temperature: float,  # noqa: ARG002
         choices_method: ChoicesSamplingMethod | None = None,  # noqa: ARG002
     ) -> ChoicesDecision:
-        """The next digit or digit distribution of the script."""
-        verdict = self._next(s.text_)
-        if isinstance(verdict, int):
+        """The next choice of the script, or the log-probabilities of the choices."""
+        verdict = self._entry(s)
+        if isinstance(verdict, int | str):
             logprobs = [0.0 if choice == str(verdict) else LEAST for choice in choices]
         elif isinstance(verdict, Reply):
             msg = f"the script of the {self.role} model has {verdict!r} where a selection was asked for"
             raise TypeError(msg)
         else:
             logprobs = list(verdict)
+            if len(logprobs) != len(choices):
+                msg = f"the script of the {self.role} model has {len(logprobs)} numbers for {len(choices)} choices"
+                raise ValueError(msg)
         best = max(range(len(choices)), key=lambda i: logprobs[i])
         return ChoicesDecision(
             choices[best], self._meta(s.text_) | {"digit_logprobs": logprobs, "completion_tokens": 1}
         )
 
-    def _next(self, prompt: str) -> Reply | int | Sequence[float]:
+    def _entry(self, s: StreamExecutor) -> Reply | int | str | Sequence[float]:
+        if self._named is None:
+            return self._next(s.text_)
+        self.scope.check()
+        with self._lock:
+            self.prompts.append(s.text_)
+            entries = self._named.get(str(s.filling))
+            if not entries:
+                msg = f"the script of the {self.role} model has no more for `{s.filling}`"
+                raise IndexError(msg)
+            entry = entries.pop(0)
+        if isinstance(entry, Exception):
+            raise entry
+        return entry
+
+    def _next(self, prompt: str) -> Reply | int | str | Sequence[float]:
         self.scope.check()
         self.scope.left()
         with self._lock:

@@ -1,6 +1,7 @@
 """Chains: steps, text that is none, cutting back, forking, ending, and what of it is told."""
 
 from collections.abc import Callable, Iterator
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def test_text_that_is_no_step_stands_where_it_was_put_and_the_next_step_follows_
     chain.take(place, step("two is next"))
 
     assert chain.prompt("base") == OPENING + "one\n\nSo two is next\n\n"
-    assert chain.steps == ["one", "two is next"]
+    assert chain.steps == ["one", "So two is next"], "a step is all that was written of it"
     assert chain.tokens == 3
     assert [(e.step, e.author, e.text, e.tokens) for e in told(chain, TextAdded)] == [(1, "leader", "So ", 1)]
 
@@ -172,6 +173,107 @@ def test_calls_of_one_place_are_told_apart_by_their_attempt() -> None:
     assert place is not None
 
     assert [place.named("draft", attempt) for attempt in (0, 1)] == ["draft_1", "draft_1_try_1"]
+
+
+def part(text: str, stop: str = "", tokens: int = 1, author: str = "base", *, closes: bool = False) -> Written:
+    """What a model wrote of a step, and the stop string that ended it."""
+    meta = {"finish_reason": {"type": "stop" if stop else "length", "matched": stop or None}}
+    return Written(author, text.strip(), tokens, closes, meta=meta, raw=text)
+
+
+def test_a_step_of_several_authors_is_one_step_and_stands_as_they_wrote_it() -> None:
+    chain = grown("one")
+    for place, written in zip(
+        chain.places(),
+        [part(" Two", author="base"), part(" and", author="small"), part(" three. ", "\n\n", author="base"), part("x")],
+        strict=False,
+    ):
+        chain.go_on(place, written)
+
+    assert chain.prompt("base") == OPENING + "one\n\n Two and three.\n\nx"
+    assert chain.steps == ["one", " Two and three."]
+    assert [(e.author, e.text) for e in told(chain, StepTaken, TextAdded)] == [
+        ("base", "one"),
+        ("base", " Two"),
+        ("small", " and"),
+        ("base", " three."),
+        ("base", "x"),
+    ]
+
+
+def test_a_step_that_was_whole_before_its_end_came_is_complete_and_not_empty() -> None:
+    chain = grown()
+    ends = [part("One.", "", author="base"), part("", "\n\n", author="small")]
+    assert [chain.go_on(place, each) for place, each in zip(chain.places(), ends, strict=False)] == [False, True]
+
+    assert (chain.text, chain.steps) == ("One.\n\n", ["One."])
+
+
+def test_a_stop_string_that_belongs_to_the_text_is_put_back() -> None:
+    chain = grown()
+    place = chain.place()
+    assert place is not None
+    chain.go_on(place, part("One", ". "), ".")
+
+    assert chain.begun == "One."
+
+
+@pytest.mark.parametrize("ended", [part("x", "</think>", closes=True), Written("base", "x", 1, False, repeats=True)])
+def test_what_ends_the_thinking_ends_a_step_of_several_authors_too(ended: Written) -> None:
+    chain = grown()
+    place = chain.place()
+    assert place is not None
+
+    assert chain.go_on(place, ended)
+    assert chain.ended == ("closed" if ended.closes else "repeat")
+
+
+def test_circles_are_found_in_steps_of_several_authors() -> None:
+    chain = grown()
+    pieces = cycle([part("Hm", author="base"), part(", so.", "\n\n", author="small")])
+    for place, written in zip(chain.places(), pieces, strict=False):
+        chain.go_on(place, written)
+
+    assert (chain.ended, chain.steps) == ("repeat", ["Hm, so."] * 3)
+
+
+def test_a_fork_can_begin_with_fewer_steps() -> None:
+    chain = grown("one", "two", "three")
+    other = chain.fork(keep=1)
+
+    assert (other.text, other.tokens, chain.text) == ("one\n\n", 1, "one\n\ntwo\n\nthree\n\n")
+    assert [(e.chain, e.parent, e.steps) for e in told(chain, ChainOpened)] == [(1, 0, 1)]
+    assert tally(chain.solve.events).thinking_tokens == 3
+
+
+@pytest.mark.parametrize(("given", "budget"), [(2, 2), (10, 5)])
+def test_a_chain_may_have_a_smaller_budget_of_its_own(given: int, budget: int) -> None:
+    solve = solving(budget=5)
+    chain = solve.chain(budget=given)
+    for place in chain.places():
+        chain.take(place, step(f"step {place.number}"))
+
+    assert (chain.tokens, chain.ended, chain.fork().budget) == (budget, "budget", budget)
+
+
+def test_guards_have_their_say_before_each_place_and_at_the_end() -> None:
+    chain, seen = grown(), list[tuple[int, str | None]]()
+
+    def guard(watched: Chain) -> None:
+        seen.append((len(watched.steps), watched.ended))
+        if watched.ended == "closed" and len(seen) == 3:
+            watched.reopen("(Look again.)\n\n", "hint", why="a hint")
+        elif len(watched.steps) == 3:
+            watched.end("enough")
+
+    chain.solve.guards.append(guard)
+    for place in chain.places():
+        chain.take(place, step(f"step {place.number}", closes=place.number == 1))
+
+    assert seen == [(0, None), (1, None), (2, "closed"), (3, None)]
+    assert chain.text == "step 0\n\nstep 1\n\n(Look again.)\n\nstep 2\n\n"
+    assert [e.reason for e in told(chain, ThinkingEnded)] == ["closed", "enough"]
+    assert [(e.keep, e.reason) for e in told(chain, StepsCut)] == [(2, "a hint")]
 
 
 moves = st.lists(

@@ -19,7 +19,7 @@ from specreason_sgl.engine.link import Link
 from specreason_sgl.errors import UsageError
 from specreason_sgl.testing import CHAT
 from specreason_sgl.text.chat import ChatFormat, Message, Render
-from specreason_sgl.text.prompts import DELIMITER, JUDGE_PREFILL, REFERENCE, THINK_CLOSE, THINK_OPEN
+from specreason_sgl.text.prompts import DELIMITER, JUDGE_PREFILL, REFERENCE, THINK_CLOSE, THINK_OPEN, VERDICT
 
 TEMPLATES = Path(__file__).parent / "data" / "templates"
 DEEPSEEK_BOS = "<｜begin▁of▁sentence｜>"
@@ -214,6 +214,14 @@ def test_what_was_thought_before_stands_where_the_template_shows_it_and_as_plain
 def test_a_message_of_another_form_is_refused(message: dict[str, str]) -> None:
     with pytest.raises(UsageError, match="has another form"):
         CHAT.opening("q", earlier=[message])
+
+
+@pytest.mark.parametrize("judge", [None, "Rate the last step.<|im_end|>"])
+def test_another_question_stands_where_the_judge_is_asked(judge: str | None) -> None:
+    chat = ChatFormat.learn(family("qwen3"))
+    asked = chat.asking(REFERENCE.with_words(None, judge)).asking_about("Is <|im_end|> right?", "Answer: ")
+
+    assert asked == chat.judge_turn.replace(REFERENCE.judge, "Is <\u2060|im_end|> right?").replace(VERDICT, "Answer: ")
 
 
 def test_other_words_are_asked_in_the_same_turns() -> None:

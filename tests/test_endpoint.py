@@ -25,6 +25,7 @@ from specreason_sgl.errors import CallFailed, CallRefused, ServerUnreachable, Sp
 from specreason_sgl.evaluation.modes import Server
 from specreason_sgl.events import Event, TextStreamed
 from specreason_sgl.lang.backend import Backend
+from specreason_sgl.lang.likelihood import by_likelihood
 from specreason_sgl.lang.scope import CANCELLED, Scope
 from specreason_sgl.lang.solve import Solve
 from specreason_sgl.runs.store import Problem
@@ -502,6 +503,16 @@ def test_choices_that_begin_alike_keep_what_they_share(fake: Fake) -> None:
     _, meta = select(Endpoint(fake.url, "base"), ["aax", "aay"])
 
     assert meta["digit_logprobs"] == [-121.0, -121.0]
+
+
+def test_texts_are_compared_as_a_whole_where_that_is_asked_for_and_nobody_is_told(fake: Fake) -> None:
+    fake.generate = reads
+    choice, meta = select(Endpoint(fake.url, "base"), ["yes!", "no", "a", "5"], choices_method=by_likelihood)
+
+    assert choice == "5", "a short text is likelier than a long one"
+    assert meta["digit_logprobs"] == [-4.0, -2.0, -60.0, -1.0]
+    assert meta["notices"] == []
+    assert [path for path, _ in fake.requests].count("/generate") == 2, "no text was asked for as a single token"
 
 
 @pytest.mark.parametrize("method", [greedy_token_selection, unconditional_likelihood_normalized])

@@ -27,6 +27,8 @@ from specreason_sgl.engine.transport import AUTO, Transport
 from specreason_sgl.engine.watch import WAIT_S, Watch
 from specreason_sgl.errors import CallFailed, UsageError
 from specreason_sgl.lang.backend import Hear, Listen, SglBackend
+from specreason_sgl.lang.choosing import GREEDY
+from specreason_sgl.lang.likelihood import ByLikelihood
 from specreason_sgl.lang.scope import Scope
 from specreason_sgl.lang.seeds import Draws
 from specreason_sgl.text.prompts import whole
@@ -36,8 +38,6 @@ if TYPE_CHECKING:
     from sglang.lang.interpreter import StreamExecutor
     from sglang.lang.ir import SglSamplingParams
 
-GREEDY = 1e-5
-"""SGLang decodes greedily at temperatures up to this one."""
 LEAST = 4000
 """Texts with fewer characters cost no more as they are than in any other way."""
 
@@ -192,7 +192,8 @@ class Endpoint(SglBackend):
         """Choose by log-probability, in one request of one token if every choice is a single token.
 
         Then the decision's meta information has ``digit_logprobs``: the log-probability of each choice, in their order,
-        over the whole vocabulary. Otherwise the server reads every choice after the prompt, and a notice says so.
+        over the whole vocabulary. Otherwise the server reads every choice after the prompt, and a notice says so unless
+        that is what the method wants.
 
         Raises:
             UsageError: there are no choices, or a temperature is given, which a choice does not have.
@@ -207,7 +208,7 @@ class Endpoint(SglBackend):
             wall_s = time.perf_counter() - began
             decision = selection.as_stock(self._link, s, decision, choices)
             decision.meta_info["wall_s"] = wall_s
-        elif ids := self._single_tokens(choices):
+        elif ids := None if isinstance(choices_method, ByLikelihood) else self._single_tokens(choices):
             decision = selection.by_single_tokens(partial(self._call, s), choices, ids)
         else:
             decision = selection.by_reading(self._link, s, choices, choices_method)

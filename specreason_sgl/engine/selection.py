@@ -15,6 +15,7 @@ from specreason_sgl.engine import responses
 from specreason_sgl.engine.link import Link
 from specreason_sgl.engine.seams import tokens_of
 from specreason_sgl.errors import UsageError
+from specreason_sgl.lang.likelihood import ByLikelihood
 
 if TYPE_CHECKING:
     from sglang.lang.choices import ChoicesSamplingMethod
@@ -45,7 +46,9 @@ def by_single_tokens(call: Call, choices: list[str], ids: list[int]) -> ChoicesD
 
 
 def by_reading(link: Link, s: StreamExecutor, choices: list[str], method: ChoicesSamplingMethod) -> ChoicesDecision:
-    """Choose by the log-probabilities of each choice's tokens after the prompt; a notice says that this was done.
+    """Choose by the log-probabilities of each choice's tokens after the prompt.
+
+    A notice says that this was done, unless the method wants it.
 
     Raises:
         UsageError: the state has an image, or no text.
@@ -53,7 +56,8 @@ def by_reading(link: Link, s: StreamExecutor, choices: list[str], method: Choice
     if s.images_:
         raise UsageError("choices of several tokens cannot be selected behind an image")
     decision, made = link.persist(lambda: _read_choices(link, s.text_, choices, method))
-    decision.meta_info |= made | {"notices": [NO_SINGLE_TOKENS, *made.get("notices", ())]}
+    told = [] if isinstance(method, ByLikelihood) else [NO_SINGLE_TOKENS]
+    decision.meta_info |= made | {"notices": [*told, *made.get("notices", ())]}
     return decision
 
 

@@ -347,12 +347,12 @@ def _known_drafts(record: SolveRecord) -> Iterator[tuple[list[str], str, StepSco
     told = told_story(record.problem)
     if told is None:
         return
-    drafts: dict[int, str] = {}
+    drafts: dict[tuple[int, int], str] = {}
     for event, taken in behind(record.events):
         if isinstance(event, StepDrafted):
-            drafts[event.chain] = event.text
+            drafts[event.chain, event.attempt] = event.text
         elif isinstance(event, StepScored) and (done := len(taken)) == steps_done(told, taken) < len(told.steps):
-            draft = drafts.get(event.chain, "")
+            draft = drafts.get((event.chain, event.attempt), "")
             yield taken, draft, event, stories.grade_step(told, done, draft) == stories.RIGHT
 
 

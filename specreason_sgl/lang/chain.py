@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from specreason_sgl.events import (
@@ -92,13 +92,15 @@ class _Piece:
 class Chain:
     """A chain of thought; from `Solve.chain` or `Chain.fork`."""
 
-    def __init__(self, solve: Solve, number: int, *, is_supposed: bool = False) -> None:
+    def __init__(self, solve: Solve, number: int, *, budget: int | None = None, is_supposed: bool = False) -> None:
         """Begin an empty chain."""
         self.solve = solve
         self.number = number
+        self.budget = solve.settings.budget if budget is None else min(budget, solve.settings.budget)
+        """The most thinking tokens."""
         self._is_supposed = is_supposed
         self.steps: list[str] = []
-        """The text of each step."""
+        """The text of each step, with the pieces of it that were added before its end."""
         self.tokens = 0
         """The thinking tokens in it."""
         self.ended: EndOfThinking | None = None
@@ -121,9 +123,14 @@ class Chain:
         """The reasoning as it stands in a prompt, ready for the next step."""
         return self._text
 
-    def named(self, kind: CallKind) -> str:
+    @property
+    def length(self) -> int:
+        """The tokens of the longest prompt that a model was given of it, with what the model wrote behind that."""
+        return self._held
+
+    def named(self, kind: CallKind, attempt: int = 0) -> str:
         """The variable of a call for the whole chain, by which `Solve.read` finds it; see `Place.named`."""
-        return self.called(kind, kind, None)
+        return self.called(f"{kind}_try_{attempt}" if attempt else kind, kind, None)
 
     def called(self, name: str, kind: CallKind, step: int | None) -> str:
         """Put the chain's number to a variable's name, and have the solve know what streams under that name."""
@@ -145,19 +152,25 @@ class Chain:
         return self.prompt(role).removesuffix(self.delimiter) + self.solve.chat(role).close_thinking
 
     def places(self) -> Iterator[Place]:
-        """The places to fill, one after the other, until the thinking ends."""
-        while self.ended is None:
+        """The places to fill, one after the other, until the thinking ends.
+
+        Before each of them, and when the thinking has ended, the solve's guards have their say.
+        """
+        while True:
+            for guard in self.solve.guards:
+                guard(self)
+            if self.ended is not None:
+                return
             place = self.place()
             if place is None:
-                self.end("budget" if self.tokens >= self.solve.settings.budget else "context")
+                self.end("budget" if self.tokens >= self.budget else "context")
                 return
             yield place
 
     def place(self) -> Place | None:
         """The next place; None where the budget or a context is used up."""
-        settings = self.solve.settings
-        left = min(settings.budget - self.tokens, self.room(*self.solve.writers))
-        most = min(settings.max_step_tokens, left)
+        left = min(self.budget - self.tokens, self.room(*self.solve.writers))
+        most = min(self.solve.settings.max_step_tokens, left)
         return Place(self, len(self.steps), most, self._stalled) if left > 0 else None
 
     def most(self, role: Role) -> int:
@@ -165,7 +178,7 @@ class Chain:
 
         It is at least 1, so that the server itself reports a prompt that does not fit.
         """
-        return max(1, min(self.solve.settings.budget - self.tokens, self.room(role)))
+        return max(1, min(self.budget - self.tokens, self.room(role)))
 
     def room(self, *roles: Role) -> int:
         """How many more thinking tokens the contexts of these models allow, with the room for the answer kept free."""
@@ -173,12 +186,12 @@ class Chain:
         models = {role: self.solve.model(role) for role in roles}
         contexts = [model.context for model in models.values() if model.context]
         if not contexts:
-            return settings.budget
+            return self.budget
         room = min(contexts) - settings.answer_tokens - MARGIN
         for role, model in () if self._held else models.items():
             opening = self.prompt(role)
             # A token has at least one byte, so that hardly any question must be counted before its first call.
-            if len(opening.encode("utf-8", "replace")) + settings.budget > room:
+            if len(opening.encode("utf-8", "replace")) + self.budget > room:
                 self._held = max(self._held, len(model.tokens(opening)))
         return room - self._held
 
@@ -206,11 +219,12 @@ class Chain:
 
     def take(self, place: Place, written: Written) -> str:
         """Add a step to the reasoning, and end the thinking if the step is a reason to; returns the step's text."""
-        in_circles = written.repeats or self._repeats.is_closed_by(written.text)
-        if not (self._is_counting or in_circles) and self._counting.is_closed_by(written.text):
+        whole = self.begun + written.text
+        in_circles = written.repeats or self._repeats.is_closed_by(whole)
+        if not (self._is_counting or in_circles) and self._counting.is_closed_by(whole):
             self._is_counting = True
             self._emit(Noticed(message=f"since step {place.number} the thinking says the same with other numbers"))
-        self._stalled = 0 if written.text else self._stalled + 1
+        self._stalled = 0 if whole else self._stalled + 1
         self._grow(written.text, written.tokens, written.author, closes=written.closes)
         if written.closes:
             self.end("closed")
@@ -219,6 +233,40 @@ class Chain:
         elif self._stalled >= STALLED:
             self.end("no-progress")
         return written.text
+
+    def go_on(self, place: Place, written: Written, behind: str = "") -> bool:
+        """Let in what one of several authors wrote of a step, white space and all; returns whether that completes it.
+
+        A step is complete if the model ended it or the thinking, or repeated itself without end.
+
+        Args:
+            place: the place of the step.
+            written: what was written; it may be nothing.
+            behind: text to put behind it where the step is not complete, such as a stop string that belongs to it.
+        """
+        if written.closes or written.repeats or written.stop == self.delimiter:
+            text = written.raw.rstrip() if self.begun else written.text
+            self.take(place, replace(written, text=text))
+            return True
+        if text := written.raw + behind:
+            self.add(text, written.author, tokens=written.tokens)
+        self._stalled = 0 if text else self._stalled + 1
+        if self._stalled >= STALLED:
+            self.end("no-progress")
+        return False
+
+    def drop(self, author: Role, tokens: int) -> None:
+        """Tell that tokens were generated that are of no use."""
+        if tokens:
+            self._emit(Dropped(step=len(self.steps), model=author, tokens=tokens))
+
+    @property
+    def begun(self) -> str:
+        """What there is of a step that is not complete."""
+        if self._text.endswith(self.delimiter):
+            return ""
+        end = self._text.rfind(self.delimiter)
+        return self._text[end + len(self.delimiter) if end >= 0 else 0 :]
 
     def think(self, written: Written) -> str:
         """Add all steps of a whole chain of thought that one model wrote in one call; returns the reasoning."""
@@ -233,9 +281,9 @@ class Chain:
             if circle:
                 in_circles = True
                 break
-        if rest := written.tokens - shares[taken]:
-            self._emit(Dropped(step=len(self.steps), model=written.author, tokens=rest))
-        spent = "budget" if self.tokens + rest >= self.solve.settings.budget else "context"
+        rest = written.tokens - shares[taken]
+        self.drop(written.author, rest)
+        spent = "budget" if self.tokens + rest >= self.budget else "context"
         self.end("repeat" if in_circles else "closed" if written.closes else spent)
         return self.text
 
@@ -267,23 +315,34 @@ class Chain:
         if not 0 <= keep <= len(self.steps):
             msg = f"a chain of {len(self.steps)} steps cannot be cut to {keep}"
             raise ValueError(msg)
-        del self.steps[keep:]
-        self._repeats.cut(keep)
-        self._counting.cut(keep)
-        kept = bisect_left(self._pieces, keep, key=lambda piece: piece.step)
-        self._text = self._text[: len(self._text) - sum(len(piece.text) for piece in self._pieces[kept:])]
-        self.tokens -= sum(piece.tokens for piece in self._pieces[kept:])
-        del self._pieces[kept:]
-        self.ended, self._held, self._stalled, self._is_counting = None, 0, 0, False
+        self.keep(keep)
         self._emit(StepsCut(keep=keep, reason=why))
 
-    def fork(self) -> Chain:
-        """Another chain that begins with what this one has."""
-        return self._copied_to(self.solve.chain(self))
+    def reopen(self, text: str, author: Author, *, why: str) -> None:
+        """Go on with a chain that has ended, behind a text that says so.
+
+        Args:
+            text: the text, such as a hint.
+            author: who wrote it.
+            why: the reason, for whoever reads the trace.
+        """
+        self.cut(len(self.steps), why)
+        self.add(text, author)
+
+    def fork(self, keep: int | None = None) -> Chain:
+        """Another chain that begins with what this one has.
+
+        Args:
+            keep: with how many of the steps it begins; all if not given.
+        """
+        other = self._copied_to(self.solve.chain(self, keep=keep))
+        if keep is not None:
+            other.keep(keep)
+        return other
 
     def supposed(self) -> Chain:
         """A copy to try things on: nothing that happens to it becomes an event."""
-        return self._copied_to(Chain(self.solve, self.number, is_supposed=True))
+        return self._copied_to(Chain(self.solve, self.number, budget=self.budget, is_supposed=True))
 
     def end(self, why: EndOfThinking) -> None:
         """End the thinking, with one of the usual reasons or a word of the program's own; the first reason stands."""
@@ -307,13 +366,24 @@ class Chain:
         other._held, other._stalled, other._is_counting = self._held, self._stalled, self._is_counting
         return other
 
+    def keep(self, keep: int) -> None:
+        """Take back all but the first ``keep`` steps without a word; `cut` tells of it."""
+        del self.steps[keep:]
+        self._repeats.cut(keep)
+        self._counting.cut(keep)
+        kept = bisect_left(self._pieces, keep, key=lambda piece: piece.step)
+        self._text = self._text[: len(self._text) - sum(len(piece.text) for piece in self._pieces[kept:])]
+        self.tokens -= sum(piece.tokens for piece in self._pieces[kept:])
+        del self._pieces[kept:]
+        self.ended, self._held, self._stalled, self._is_counting = None, 0, 0, False
+
     def _grow(self, text: str, tokens: int, author: Author, *, closes: bool) -> None:
-        step = len(self.steps)
-        self._append(_Piece(step, text + self.delimiter if text else "", tokens))
-        if text:
-            self.steps.append(text)
-            self._repeats.add(text)
-            self._counting.add(text)
+        step, whole = len(self.steps), self.begun + text
+        self._append(_Piece(step, text + self.delimiter if whole else "", tokens))
+        if whole:
+            self.steps.append(whole)
+            self._repeats.add(whole)
+            self._counting.add(whole)
             self._emit(StepTaken(step=step, author=author, text=text, tokens=tokens, closes=closes))
 
     def _append(self, piece: _Piece) -> None:
@@ -326,6 +396,7 @@ class Chain:
             self.solve.emit(event, self)
 
 
-def chain_opened(parent: Chain | None) -> ChainOpened:
-    """The event that a further chain begins."""
-    return ChainOpened(parent=parent and parent.number, steps=len(parent.steps) if parent else 0)
+def chain_opened(parent: Chain | None, keep: int | None = None) -> ChainOpened:
+    """The event that a further chain begins, with so many of its parent's steps, or all of them."""
+    steps = len(parent.steps) if parent else 0
+    return ChainOpened(parent=parent and parent.number, steps=steps if keep is None else keep)

@@ -23,12 +23,14 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from specreason_sgl.errors import UsageError
 from specreason_sgl.tables import complaint
 
+Several = Annotated[int, Field(ge=1, le=64)]
+"""The type of a knob that says how many of something are made at the same time; a client of the endpoint may set it."""
 PLAIN = (bool, int, float, str)
 """Types of defaults that stand in for a missing annotation."""
 

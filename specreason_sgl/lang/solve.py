@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, takewhile
+from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from specreason_sgl.errors import CallFailed, UsageError
@@ -37,7 +38,7 @@ from specreason_sgl.lang.states import check
 from specreason_sgl.settings import Settings
 from specreason_sgl.text.answers import boxed, is_same
 from specreason_sgl.text.prompts import neutralise
-from specreason_sgl.text.scoring import Score, certain
+from specreason_sgl.text.scoring import Score, certain, softmax
 from specreason_sgl.text.steps import first_stop, stuck_at
 
 if TYPE_CHECKING:
@@ -69,6 +70,32 @@ class Written:
     """How long the call took."""
     meta: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     """What the server reports about the call, such as log-probabilities that `sgl.gen` asked for."""
+    raw: str = field(default="", repr=False, compare=False)
+    """The text with the white space around it, for text that goes on in the middle of a step."""
+
+    @property
+    def stop(self) -> str | None:
+        """The stop string that ended it; None if something else did."""
+        matched = _finish(self.meta)[1]
+        return matched if isinstance(matched, str) else None
+
+    def cut(self, text: str, tokens: int) -> Written:
+        """Only the beginning of it: a text that something else goes on from, and its tokens."""
+        return Written(self.author, text.strip(), tokens, closes=False, seconds=self.seconds, raw=text)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a model chose among several texts."""
+
+    text: str
+    logprobs: tuple[float, ...]
+    """The log-probability of each text behind the prompt."""
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The probability of each text, given that it is one of them."""
+        return softmax(self.logprobs)
 
 
 class Solve:
@@ -114,6 +141,9 @@ class Solve:
         }
         self.events: list[Event] = []
         self.chains: list[Chain] = []
+        self.guards: list[Callable[[Chain], None]] = []
+        """Called with a chain before each of its places, and when its thinking has ended: they may add text, cut the
+        chain, end it, or reopen it."""
         self.purposes: dict[str, Purpose] = {}
         """What each variable is filled for whose name a place or a chain gave."""
         self.closes = tuple(dict.fromkeys(chat.thinking.close for chat in self._chats.values()))
@@ -157,6 +187,14 @@ class Solve:
         """The small model's server, as a backend."""
         return self.model("small")
 
+    def role(self, *wanted: Role) -> Role:
+        """The first of these roles that has a model; the last one if none has."""
+        return next((role for role in wanted if role in self.models), wanted[-1])
+
+    def lots(self, purpose: str = "") -> Random:
+        """Random numbers for a program's own draws: the same for the same seed, question and purpose."""
+        return Random(f"{self.settings.seed}:{self.problem.question}{purpose}")
+
     def chat(self, role: Role) -> ChatFormat:
         """How a model writes turns and thinking, and the prompts that it is given.
 
@@ -189,17 +227,22 @@ class Solve:
             self._openings[role] = self.chat(role).opening(asked.question, choice=asked.choice, earlier=asked.earlier)
         return self._openings[role]
 
-    def chain(self, parent: Chain | None = None) -> Chain:
+    def chain(self, parent: Chain | None = None, *, budget: int | None = None, keep: int | None = None) -> Chain:
         """A chain of thought with nothing in it; `Chain.fork` makes one that begins with what another has.
 
         Without a thinking budget the thinking has ended before it begins.
+
+        Args:
+            parent: the chain that it is a fork of.
+            budget: its thinking budget, at most that of the settings.
+            keep: how many of its parent's steps it begins with; all if not given.
         """
         with self._lock:
-            chain = Chain(self, len(self.chains))
+            chain = Chain(self, len(self.chains), budget=parent.budget if parent else budget)
             self.chains.append(chain)
         if chain.number:
-            self.emit(chain_opened(parent), chain)
-        if parent is None and not self.settings.budget:
+            self.emit(chain_opened(parent, keep), chain)
+        if parent is None and not chain.budget:
             chain.end("budget")
         return chain
 
@@ -221,7 +264,9 @@ class Solve:
         """Call a listener with every event from here on."""
         self._listeners.append(listener)
 
-    def read(self, state: ProgramState, kind: CallKind, at: Place | Chain, attempt: int = 0) -> Written:
+    def read(
+        self, state: ProgramState, kind: CallKind, at: Place | Chain, attempt: int = 0, *, is_candidate: bool = False
+    ) -> Written:
         """Wait for what a model writes, and emit the event of the call.
 
         Args:
@@ -230,6 +275,7 @@ class Solve:
                 word of the program's own.
             at: the place or the chain whose `named` gave the call's variable.
             attempt: the number of the call among several of that kind for the place, from 0.
+            is_candidate: whether it is told as a candidate for the step, as every ``draft`` is.
 
         Raises:
             SpecReasonError: the call failed.
@@ -238,10 +284,16 @@ class Solve:
         written = self._joined([self.peek(state, name) for name in names], _chain(at).delimiter)
         for name in names:
             self._tell(state, name, kind, at)
-        if kind == "draft" and isinstance(at, Place):
-            self.emit(
-                StepDrafted(step=at.number, text=written.text, tokens=written.tokens, closes=written.closes), at.chain
+        if (kind == "draft" or is_candidate) and isinstance(at, Place):
+            drafted = StepDrafted(
+                step=at.number,
+                author=written.author,
+                attempt=attempt,
+                text=written.text,
+                tokens=written.tokens,
+                closes=written.closes,
             )
+            self.emit(drafted, at.chain)
         return written
 
     def peek(self, state: ProgramState, name: str) -> Written:
@@ -254,12 +306,12 @@ class Solve:
         meta = state.get_meta_info(name) or {}
         finish, matched = _finish(meta)
         # A model that ends its turn without closing the thinking has nothing more to think either.
-        closes = finish == "stop" and matched != self.settings.delimiter
+        closes = finish == "stop" and (not isinstance(matched, str) or matched in self.closes)
         stuck = stuck_at(text) if finish in {"length", "repeat"} else None
         place, _ = first_stop(text[:stuck], self.closes) or (stuck, "")
-        tidied = neutralise(text[:place].strip(), self.control)
+        raw = neutralise(text[:place], self.control)
         tokens, seconds = int(meta["completion_tokens"]), meta["wall_s"]
-        return Written(meta["role"], tidied, tokens, closes, stuck is not None, seconds, meta)
+        return Written(meta["role"], raw.strip(), tokens, closes, stuck is not None, seconds, meta, raw)
 
     def drafted(self, state: ProgramState, place: Place) -> Written:
         """Wait for a draft without emitting an event."""
@@ -282,19 +334,44 @@ class Solve:
             msg = f"the judge gave no usable score at step {place.number}: {error}"
             raise CallFailed(msg) from error
 
-    def decide(self, place: Place, accepted: bool, score: Score | None = None) -> bool:
+    def choice(self, state: ProgramState, kind: CallKind, at: Place | Chain, attempt: int = 0) -> Choice:
+        """Wait for a choice among several texts, and emit the event of the call.
+
+        Raises:
+            SpecReasonError: the call failed, or its server gave no log-probabilities.
+        """
+        name = at.named(kind, attempt)
+        chosen = self._wait(state, name)
+        logprobs = self._tell(state, name, kind, at).get("digit_logprobs")
+        if not logprobs:
+            raise CallFailed(f"the {kind} gave no log-probabilities")
+        return Choice(chosen, tuple(logprobs))
+
+    def decide(
+        self,
+        place: Place,
+        accepted: bool,
+        score: Score | None = None,
+        *,
+        attempt: int = 0,
+        value: float | None = None,
+    ) -> bool:
         """Emit the event of a decision on a draft; returns the decision.
 
         Args:
             place: the place of the draft.
             accepted: whether the draft is kept.
             score: the judge's score; if no judge was asked, a certain 9 or 0 is recorded.
+            attempt: the number of the draft among several candidates for the place, from 0.
+            value: the number by which it was decided, where that is not the score.
         """
         score = score or certain("9" if accepted else "0")
         threshold = 7.0 if self._threshold is None else self._threshold
         self.emit(
             StepScored(
                 step=place.number,
+                attempt=attempt,
+                value=value,
                 logprobs=score.logprobs,
                 greedy=score.greedy,
                 expected=score.expected,
@@ -316,13 +393,13 @@ class Solve:
             tokens = sum(int(meta["completion_tokens"]) for meta in metas)
             self.emit(Dropped(step=place.number, model=metas[0]["role"], tokens=tokens), place.chain)
 
-    def answer(self, state: ProgramState, chain: Chain) -> str:
+    def answer(self, state: ProgramState, chain: Chain, attempt: int = 0) -> str:
         r"""Wait for the answer phase; returns what the last ``\boxed{}`` holds, or nothing.
 
         Raises:
             SpecReasonError: the call failed.
         """
-        name = chain.named("answer")
+        name = chain.named("answer", attempt)
         text = self._wait(state, name)
         meta = self._tell(state, name, "answer", chain)
         answer = boxed(text)
@@ -337,9 +414,9 @@ class Solve:
         self.emit(AnswerWritten(author="vote", text="", answer=most or None, truncated=False))
         return most
 
-    def notice(self, message: str) -> None:
+    def notice(self, message: str, chain: Chain | None = None) -> None:
         """Emit a line for whoever reads the trace."""
-        self.emit(Noticed(message=message))
+        self.emit(Noticed(message=message), chain)
 
     def _listen(self, role: Role, name: str) -> Hear | None:
         # A name of the program's own is that of the first chain, which puts no number to its names.
@@ -365,7 +442,7 @@ class Solve:
     def _names(self, state: ProgramState, kind: CallKind, at: Place | Chain, attempt: int) -> list[str]:
         """The variables of a call: one, or one for each part of a step that was generated in parts."""
         if isinstance(at, Chain):
-            return [at.named(kind)]
+            return [at.named(kind, attempt)]
         more = (at.named(kind, attempt, part) for part in count(1))
         return [at.named(kind, attempt), *takewhile(lambda name: name in state, more)]
 
@@ -381,6 +458,7 @@ class Solve:
             parts[-1].repeats,
             sum(part.seconds for part in parts),
             first.meta,
+            delimiter.join(part.raw for part in parts if part.text),
         )
 
     def _tell(

@@ -71,7 +71,9 @@ def solve(
     )
     backend = solving.model(program.model)
     try:
-        state = program.function.run(solving, backend=backend, **solving.sampling, **knobs, **objects)
+        # Bound, because SGLang takes some names, such as `n`, for its own.
+        bound = program.function.bind(**knobs, **objects)
+        state = bound.run(solving, backend=backend, **solving.sampling)
         check(state)  # a call may have failed that the program never read
     except UsageError:
         raise

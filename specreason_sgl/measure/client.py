@@ -59,9 +59,9 @@ class Begun(Solve):
         for text in given:
             self._begun.suppose(text)
 
-    def chain(self, parent: Chain | None = None) -> Chain:
+    def chain(self, parent: Chain | None = None, *, budget: int | None = None, keep: int | None = None) -> Chain:
         """The chain that was begun; `Chain.fork` makes further ones."""
-        return super().chain(parent) if parent else self._begun
+        return super().chain(parent, budget=budget, keep=keep) if parent else self._begun
 
 
 class Client(BaseModel):

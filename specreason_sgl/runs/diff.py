@@ -132,11 +132,14 @@ def _said(events: Sequence[Event]) -> Iterator[tuple[str, str]]:  # noqa: C901 -
                 parent = "nothing" if event.parent is None else f"chain {event.parent}"
                 yield f"the opening{chain}", f"from {parent} after {event.steps} steps"
             case StepDrafted():
-                yield f"draft of step {event.step}{chain}", event.text
+                yield f"draft{_candidate(event.attempt)} of step {event.step}{chain}", event.text
             case StepScored():
                 decision = "accepted" if event.accepted else "rejected"
                 digits = ", ".join(f"{p:g}" for p in event.logprobs)
-                yield f"score of step {event.step}{chain}", f"{decision} at {event.expected:.4f} [{digits}]"
+                yield (
+                    f"score{_candidate(event.attempt)} of step {event.step}{chain}",
+                    f"{decision} at {event.expected:.4f} [{digits}]",
+                )
             case StepTaken():
                 yield f"step {event.step}{chain}", f"{event.author}: {event.text}"
             case TextAdded():
@@ -151,6 +154,10 @@ def _said(events: Sequence[Event]) -> Iterator[tuple[str, str]]:  # noqa: C901 -
                 yield "failure", event.error
             case SolveEnded():
                 yield "outcome", event.outcome
+
+
+def _candidate(attempt: int) -> str:
+    return f" {attempt}" if attempt else ""
 
 
 def _name(record: SolveRecord) -> str:

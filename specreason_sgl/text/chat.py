@@ -100,6 +100,17 @@ class ChatFormat:
         judge = neutralise(prompts.judge, self.control)
         return replace(self, judge_turn=self.judge_turn.replace(self.prompts.judge, judge), prompts=prompts)
 
+    def asking_about(self, question: str, begun: str) -> str:
+        """The text that ends the assistant's turn, asks another question than the judge's and begins the reply.
+
+        Args:
+            question: the user's turn; control tokens in it become plain text.
+            begun: the beginning of the reply; it stands where the judge's reply begins, inside the thinking.
+        """
+        head = self.judge_turn.removesuffix(VERDICT)
+        judge = neutralise(self.prompts.judge, self.control)
+        return head.replace(judge, neutralise(question, self.control)) + begun
+
     @property
     def close_thinking(self) -> str:
         """The text that ends the thinking, whether the model or the budget ended it; the answer phase comes next."""

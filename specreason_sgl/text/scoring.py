@@ -7,6 +7,7 @@ kept in the trace, and the rule that decides can be chosen.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -41,10 +42,7 @@ class Score:
     @property
     def distribution(self) -> tuple[float, ...]:
         """The probability of each digit, given that it is a digit."""
-        most = max(self.logprobs)
-        weights = [math.exp(p - most) for p in self.logprobs]
-        total = sum(weights)
-        return tuple(weight / total for weight in weights)
+        return softmax(self.logprobs)
 
     @property
     def greedy(self) -> int:
@@ -82,3 +80,16 @@ class Score:
 def certain(digit: str) -> Score:
     """The score of a judge that gives only a digit and no log-probabilities: the digit has probability 1."""
     return Score(tuple(0.0 if digit.strip() == known else LEAST for known in DIGITS))
+
+
+def softmax(values: Sequence[float], sharpness: float = 1.0) -> tuple[float, ...]:
+    """Probabilities in proportion to ``exp(sharpness * value)``; a sharpness of 0 makes all equal."""
+    most = max(values)
+    weights = [math.exp(sharpness * (value - most)) for value in values]
+    total = sum(weights)
+    return tuple(weight / total for weight in weights)
+
+
+def of_two(right: float, wrong: float) -> Score:
+    """The score of a judge that only says right or wrong: a 9 or a 0 with these log-probabilities."""
+    return Score((max(wrong, LEAST), *[LEAST] * 8, max(right, LEAST)))
