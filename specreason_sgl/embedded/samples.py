@@ -16,6 +16,7 @@ import torch
 
 from specreason_sgl.embedded import stories
 from specreason_sgl.embedded.stories import Story
+from specreason_sgl.embedded.tales import Spoken
 from specreason_sgl.embedded.tokenizer import TURN_END, TURN_START
 from specreason_sgl.text.prompts import DELIMITER, EMBEDDED, JUDGE_PREFILL, THINK_CLOSE
 
@@ -112,16 +113,18 @@ class Encoder:
         messages = [{"role": "user", "content": EMBEDDED.user_content(question)}]
         return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
-    def solved(self, told: Story, candidates: Sequence[Candidate] = ()) -> Sample:
-        """A story with its solution and a judgement of each candidate."""
+    def solved(self, told: Story | Spoken, candidates: Sequence[Candidate] = ()) -> Sample:
+        """A story or tale with its solution and a judgement of each candidate; steps in another's style are only read."""
+        own = told.own if isinstance(told, Spoken) else (True,) * len(told.steps)
         sample = Sample()
         sample.append(self.encode(self.prefix(told.question)), learn=False)
         steps = [self.encode(step) for step in told.steps]
         ends = [len(sample.ids)]
-        for step in steps[:-1]:
-            sample.append([*step, *self._delimiter], learn=True)
+        for step, mine in zip(steps[:-1], own, strict=False):
+            sample.append([*step, *self._delimiter], learn=mine)
             ends.append(len(sample.ids))
-        sample.append([*steps[-1], *self._end, *self.encode(told.answer_text + TURN_END)], learn=True)
+        sample.append([*steps[-1], *self._end], learn=own[-1])
+        sample.append(self.encode(told.answer_text + TURN_END), learn=True)
         for number, candidate in enumerate(candidates, start=1):
             self._judge(sample, number, candidate, steps[candidate.done], ends)
         return sample
