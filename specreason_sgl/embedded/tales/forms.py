@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from specreason_sgl.embedded.tales import words
-from specreason_sgl.embedded.tales.facts import Tale
+from specreason_sgl.embedded.tales.facts import Tale, compute
 from specreason_sgl.embedded.tales.plot import LARGEST, Line, Plot
 from specreason_sgl.embedded.tales.words import Person, Verb
 
@@ -47,7 +47,7 @@ CHANGES = (
     "~After {who} {verb} {n_thing}{verb_tail}, {them} {second} {n2}{second_tail}.",
 )
 FROM_OTHER = (
-    "{other} {third} {who} {n_thing}.",
+    "{other} {third} {whom} {n_thing}.",
     "{who} {v[get]} {n_thing} from {other}.",
     "~{who} {v[receive]} {n_thing} from {other}.",
 )
@@ -143,13 +143,20 @@ def begin(plot: Plot, count: int) -> Line | None:
     return None
 
 
+def start_now(plot: Plot, count: int) -> None:
+    """What the main person has to begin with, told at once."""
+    plot.start(count)
+    plot.say(START, plot.main, n=count, thing=plot.thing, b="is" if count == 1 else "are")
+
+
 def ask(plot: Plot, form: str, late: Line | None = None) -> Tale:
     """How many there are now."""
     if late:
         plot.lines.insert(plot.rng.randint(1, len(plot.lines)) if plot.lines else 0, late)
     distract(plot)
+    changed = any(step.kind in {"gain", "lose"} for step in plot.steps)
     lost = plot.steps[-1].kind == "lose" and plot.rng.random() < 0.6
-    plot.say(HOW_MANY_LEFT if lost else HOW_MANY, plot.main, thing=plot.thing)
+    plot.say(HOW_MANY_LEFT if lost else HOW_MANY if changed else ALL_TOGETHER, plot.main, thing=plot.thing)
     return plot.close(form, plot.count, who=plot.main.name, thing=plot.thing)
 
 
@@ -182,8 +189,47 @@ def distract(plot: Plot, share: float = 0.3) -> None:
     plot.lines.insert(plot.rng.choice([*places, len(plot.lines)]), line)
 
 
+IN_ONE = (
+    "{who} {v[have]} {n_thing}, {verb} {n2}{verb_tail} and {second} {n3}{second_tail}.",
+    "{who} {v[start]} with {n_thing}, {verb} {n2}{verb_tail}, and {second} {n3}{second_tail}.",
+    "~From {n_thing}, {who} {verb} {n2}{verb_tail} and {second} {n3}{second_tail}.",
+)
+IF_THEN = (
+    "If {who} {w[have]} {n_thing} and {verb} {n2}{more}{verb_tail}, how many {thing} {w[do]} {who} have then?",
+    "{who} {w[have]} {n_thing} and {verb} {n2}{more}{verb_tail}. How many {thing} {w[do]} {who} have now?",
+    "How many {thing} {w[do]} {who} have after {who} {verb} {n2} of {n_thing}{verb_tail}?",
+    "~Suppose {who} {w[have]} {n_thing} and {verb} {n2}{more}{verb_tail}. How many {thing} are there then?",
+)
+
+
+def change_at_once(plot: Plot) -> Tale:
+    """The start and all changes in one sentence."""
+    n = plot.upto(LARGEST, 4)
+    plot.start(n)
+    fields = {"n": n, "thing": plot.thing}
+    if plot.rng.random() < 0.5:
+        plot.tense = "present"
+        up = plot.rng.random() < 0.5
+        n2, verb = plot.upto(LARGEST if up else n, 1), plot.rng.choice(words.GAINS if up else words.LOSSES)
+        plot.change(up, n2, verb)
+        templates = [one for one in IF_THEN if not up or "{n2} of" not in one]
+        plot.say(templates, plot.main, n2=n2, verb=verb, more=" more" if up else "", **fields)
+        return plot.close("changes", plot.count, who=plot.main.name, thing=plot.thing)
+    done = []
+    for _ in range(2):
+        up = bool(plot.direction())
+        by, verb = plot.upto(LARGEST if up else plot.count, 1), plot.rng.choice(words.GAINS if up else words.LOSSES)
+        plot.change(up, by, verb)
+        done.append((by, verb))
+    (n2, verb), (n3, second) = done
+    plot.say(IN_ONE, plot.main, n2=n2, verb=verb, n3=n3, second=second, **fields)
+    return ask(plot, "changes")
+
+
 def changes(plot: Plot) -> Tale:
     """Gains and losses, one after the other."""
+    if plot.rng.random() < 0.2:
+        return change_at_once(plot)
     late = begin(plot, plot.upto(LARGEST, 0))
     plain_changes(plot, 1 + few(plot, 7))
     return ask(plot, "changes", late)
@@ -236,8 +282,32 @@ def grouped(plot: Plot, up: bool) -> None:
     plot.change(up, made, verb, [len(plot.steps) - 1])
 
 
+GROUPS_ALONE = (
+    "There are {n_holder} with {n2_thing} each. How many {thing} are there?",
+    "There are {n_holder}. Each {one} holds {n2_thing}. How many {thing} are there in all?",
+    "Each {one} holds {n2_thing}. How many {thing} are in {n_holder}?",
+    "A {one} holds {n2_thing}. How many {thing} do {n_holder} hold?",
+    "One {one} has {n2_thing} in it. How many {thing} are in {n_holder}?",
+    "How many {thing} are there in {n_holder} of {n2_thing} each?",
+    "~If every {one} contains {n2_thing}, how many {thing} are in {n_holder}?",
+    "~{n_holder} contain {n2_thing} each. How many {thing} is that?",
+)
+
+
+def groups_alone(plot: Plot) -> Tale:
+    """Holders that are nobody's."""
+    plot.people = []
+    k, each = sized(plot, 5000)
+    holder = plot.rng.choice(words.HOLDERS)
+    plot.say(GROUPS_ALONE, n=k, n2=each, thing=plot.thing, holder=holder, one=words.singular(holder))
+    made = plot.step("groups", k, "x", each, holder=holder, who="")
+    return plot.close("groups", made, thing=plot.thing)
+
+
 def groups(plot: Plot) -> Tale:
     """Holders with the same number in each."""
+    if plot.rng.random() < 0.2:
+        return groups_alone(plot)
     late = None
     if plot.rng.random() < 0.5:
         k, each = sized(plot, 5000)
@@ -259,7 +329,7 @@ def groups(plot: Plot) -> Tale:
 HAS = (
     "{who} {v[have]} {n_thing}.",
     "{who} {v[own]} {n_thing}.",
-    "{who} {v[have]} got {n_thing}.",
+    "{who} {w[have]} got {n_thing}.",
     "~In {who}'s box there are {n_thing}.",
 )
 HAS_MORE = (
@@ -361,5 +431,545 @@ def comparisons(plot: Plot) -> Tale:
     return plot.close("comparisons", apart, thing=plot.thing)
 
 
-FORMS: dict[str, Callable[[Plot], Tale]] = {"changes": changes, "groups": groups, "comparisons": comparisons}
+SHARE = (
+    "{who} {v[share]} {n_thing} equally among {n2_holder}.",
+    "{who} {v[divide]} {n_thing} equally among {n2_holder}.",
+    "{n2_holder} share {n_thing} equally.",
+    "{who} {v[have]} {n_thing} and {v[give]} them to {n2_holder}, the same number to each.",
+    "{n_thing} are shared equally among {n2_holder}.",
+    "~{who} {v[split]} {n_thing} evenly between {n2_holder}.",
+    "~{n2_holder} get equal parts of {n_thing}.",
+)
+SHARE_THEM = (
+    "{who} {v[share]} the {thing} equally among {n2_holder}.",
+    "Then {who} {v[divide]} all {thing} equally among {n2_holder}.",
+    "{who} {v[give]} all the {thing} to {n2_holder}, the same number to each.",
+    "~In the end {who} {v[split]} the {thing} evenly between {n2_holder}.",
+)
+HOW_MANY_EACH = (
+    "How many {thing} does each {one} get?",
+    "How many {thing} does each get?",
+    "How many does each {one} get?",
+    "How many {thing} are there for each {one}?",
+    "~What is the share of one {one}?",
+)
+PORTIONS = (
+    "{who} {v[put]} {n_thing} into {holder} of {n2}.",
+    "{who} {v[have]} {n_thing} and {v[put]} {n2} into each {one}.",
+    "{who} {v[pack]} {n_thing} into {holder} with {n2} each.",
+    "Each {one} holds {n2_thing}, and {who} {v[have]} {n_thing}.",
+    "~{n_thing} go into {holder} that hold {n2} each.",
+)
+HOW_MANY_HOLDERS = (
+    "How many {holder} are there?",
+    "How many {holder} {w[do]} {who} need?",
+    "How many {holder} {w[do]} {who} fill?",
+    "~What is the number of {holder}?",
+)
+ONE_SHARE = (
+    "{other} {third} {n_thing} equally among {n2_holder}, and {who} {v[be]} one of them.",
+    "{who} and {n3} other {holder} {plural} {n_thing} equally.",
+    "~{who} {v[get]} one of {n2} equal parts of {n_thing}.",
+)
+
+
+def shares(plot: Plot) -> Tale:
+    """Something is divided equally: into so many parts, or into parts of such a size."""
+    kind = plot.rng.choice(("share", "share", "portions", "then share", "one share"))
+    k = plot.rng.randint(2, 12)
+    each = max(1, plot.upto(LARGEST // k, 1))
+    holder = plot.spelled(plot.rng.choice(words.RECEIVERS))
+    fields = {"n": k * each, "thing": plot.thing, "n2": k, "holder": holder}
+    if kind == "portions":
+        fields |= {"holder": plot.rng.choice(words.HOLDERS)}
+        one = words.singular(fields["holder"])
+        plot.say(PORTIONS, plot.main, one=one, **fields)
+        distract(plot)
+        plot.say(HOW_MANY_HOLDERS, plot.main, **fields)
+        made = plot.step("portions", k * each, "/", k, who="", other=plot.thing, thing=fields["holder"], holder=one)
+        return plot.close("shares", made, thing=fields["holder"])
+    if kind == "one share":
+        late = begin(plot, plot.upto(LARGEST))
+        third = plot.forms("share")
+        plot.say(ONE_SHARE, plot.main, others=True, n3=k - 1, third=third, plural=plot.forms("share", plural=True),
+                 other=plot.meet().name, **fields)  # fmt: skip
+        made = plot.step("share", k * each, "/", k, who="", holder=holder)
+        plot.change(True, made, GET, [len(plot.steps) - 1])
+        plain_changes(plot, few(plot, 3))
+        return ask(plot, "shares", late)
+    if kind == "then share":
+        start_now(plot, plot.upto(LARGEST - 20))
+        plain_changes(plot, few(plot, 3, 1))
+        ks = [k for k in range(2, 13) if plot.count % k == 0 and plot.count]
+        if not ks:
+            up, k = plot.count + k - plot.count % k, k
+            n, verb = up - plot.count, plot.rng.choice(words.GAINS)
+            plot.say([one for one in CHANGE if "{n}" not in one or "{thing}" in one], plot.main, n=n, thing=plot.thing,
+                     verb=verb, more="", day=plot.rng.choice(DAYS))  # fmt: skip
+            plot.change(True, n, verb)
+            ks = [k]
+        fields["n2"] = k = plot.rng.choice(ks)
+        distract(plot)
+        plot.say(SHARE_THEM, plot.main, **fields)
+        made = plot.step("share", plot.count, "/", k, [plot.at], who="", holder=holder)
+    else:
+        plot.say(SHARE, plot.main, **fields)
+        distract(plot)
+        made = plot.step("share", k * each, "/", k, who="", holder=holder)
+    plot.say(HOW_MANY_EACH, one=words.singular(holder), **fields)
+    return plot.close("shares", made, thing=plot.thing)
+
+
+HAS_UNITS = (
+    "{who} {v[have]} {n_unit} {thing}.",
+    "{who} {v[own]} {n_unit} {thing}.",
+    "There are {n_unit} {thing} in {who}'s bag.",
+    "~{who} {v[hold]} {n_unit} {thing}.",
+)
+MORE_UNITS = (
+    "{who} {verb} {n_unit} {thing}{verb_tail}.",
+    "Then {who} {verb} {n_unit} {thing}{verb_tail}.",
+    "~Later on {who} {verb} {n_unit} {thing}{verb_tail}.",
+)
+CONVERT = (
+    "How many {thing} are there in {n_unit}?",
+    "How many {thing} are {n_unit}?",
+    "{who} {w[wait]} for {n_unit}. How many {thing} is that?",
+    "A journey takes {n_unit}. How many {thing} does it take?",
+    "{who} {v[work]} for {n_unit}. How many {thing} is that?",
+    "~What are {n_unit} in {thing}?",
+)
+CONVERT_DOZEN = (
+    "How many {thing} are {n_unit} {thing}?",
+    "How many {thing} are there in {n_unit} {thing}?",
+    "A shop sells {n_unit} {thing}. How many {thing} is that?",
+    "~What is the number of {thing} in {n_unit} {thing}?",
+)
+CONVERT_MORE = (
+    "A film takes {n_unit} and {n2} {thing}. How many {thing} is that?",
+    "{who} {v[work]} for {n_unit} and {n2} {thing}. How many {thing} is that in all?",
+    "How many {thing} are {n_unit} and {n2} {thing}?",
+    "~What are {n_unit} and {n2} {thing} in {thing}?",
+)
+A_DAY = (
+    "{who} {verb} {n2_thing} a {part}{verb_tail} for {n_unit}.",
+    "Every {part} {who} {verb} {n2_thing}{verb_tail}, for {n_unit}.",
+    "{who} {verb} {n2_thing} each {part}{verb_tail}, for {n_unit}.",
+    "~For {n_unit} {who} {verb} {n2_thing} per {part}{verb_tail}.",
+)
+HOW_MANY_DONE = (
+    "How many {thing} is that?",
+    "How many {thing} is that in all?",
+    "How many {thing} is that in total?",
+    "~What is the total number of {thing}?",
+)
+
+
+def units(plot: Plot) -> Tale:
+    """Dozens, pairs, weeks, hours."""
+    kind = plot.rng.choice(("dozen", "dozen", "dozen", "convert", "a day", "dozen alone"))
+    if kind == "dozen alone":
+        plot.people = []
+        unit, size = plot.rng.choice(words.UNITS)
+        k = plot.rng.randint(1, 12)
+        plot.say(CONVERT_DOZEN, n=k, unit=unit, thing=plot.thing)
+        made = plot.step("unit", k, "x", size, who="", holder=unit.removesuffix(" of"))
+        return plot.close("units", made, thing=plot.thing)
+    if kind == "convert":
+        unit, part, size = plot.rng.choice(words.SPANS)
+        k = plot.rng.randint(1, 9)
+        plot.things[0] = part
+        more = plot.rng.randint(1, size - 1) if plot.rng.random() < 0.4 else 0
+        plot.say(CONVERT_MORE if more else CONVERT, plot.main, n=k, unit=unit, thing=part, n2=more)
+        made = plot.step("unit", k, "x", size, who="", holder=unit)
+        if more:
+            made = plot.step("total", made, "+", more, [0], who="")
+        return plot.close("units", made, thing=part)
+    if kind == "a day":
+        unit, part, size = plot.rng.choice(words.SPANS[:2])
+        k, each = plot.rng.randint(2, 9), plot.rng.randint(2, 20)
+        verb, one = plot.rng.choice(words.GAINS), words.singular(part)
+        late = begin(plot, plot.upto(LARGEST)) if plot.rng.random() < 0.4 else None
+        begun = plot.at >= 0
+        plot.say(A_DAY, plot.main, n=k, unit=unit, n2=each, thing=plot.thing, part=one, verb=verb)
+        days = plot.step("unit", k, "x", size, who="", holder=unit, thing=part)
+        made = plot.step("rate", each, "x", days, [len(plot.steps) - 1], who="", holder=one, other=part)
+        if begun:
+            plot.change(True, made, verb, [len(plot.steps) - 1])
+            return ask(plot, "units", late)
+        distract(plot)
+        plot.say(HOW_MANY_DONE, thing=plot.thing)
+        return plot.close("units", made, thing=plot.thing)
+    late = None
+    if plot.rng.random() < 0.4:
+        unit, size = plot.rng.choice(words.UNITS)
+        k = plot.rng.randint(2, 9)
+        plot.say(HAS_UNITS, plot.main, n=k, unit=unit, thing=plot.thing)
+        plot.now(plot.step("unit", k, "x", size, who="", holder=unit.removesuffix(" of")))
+        if plot.rng.random() < 0.3:
+            distract(plot)
+            plot.say(ALL_TOGETHER, plot.main, thing=plot.thing)
+            return plot.close("units", plot.count, who=plot.main.name, thing=plot.thing)
+    else:
+        late = begin(plot, plot.upto(LARGEST))
+        united(plot)
+    for _ in range(few(plot, 1)):
+        united(plot)
+    plain_changes(plot, few(plot, 3))
+    return ask(plot, "units", late)
+
+
+def united(plot: Plot) -> None:
+    """Some dozens or pairs come or go."""
+    unit, size = plot.rng.choice(words.UNITS)
+    k = plot.rng.randint(1, 9)
+    up = k * size > plot.count or plot.rng.random() < 0.6
+    verb = plot.rng.choice(words.GAINS if up else words.LOSSES)
+    plot.say(MORE_UNITS, plot.main, n=k, unit=unit, thing=plot.thing, verb=verb)
+    made = plot.step("unit", k, "x", size, who="", holder=unit.removesuffix(" of"))
+    plot.change(up, made, verb, [len(plot.steps) - 1])
+
+
+PURSE = (
+    "{who} {v[have]} {n_thing}.",
+    "{who} {v[have]} {n_thing} to spend.",
+    "There are {n_thing} in {who}'s purse.",
+    "{who} {v[start]} with {n_thing}.",
+    "{who} {v[go]} shopping with {n_thing}.",
+    "~{who} {v[carry]} {n_thing}.",
+)
+SPENDS = (
+    "{who} {v[spend]} {n_thing} on {idle}.",
+    "{who} {v[buy]} {idle} for {n_thing}.",
+    "{who} {v[pay]} {n_thing} for {idle}.",
+    "Then {who} {v[spend]} {n_thing} on {idle}.",
+    "~Some {idle} {v3[cost]} {who} {n_thing}.",
+)
+SPENDS_TWICE = (
+    "{who} {v[spend]} {n_thing} on {idle} and {n2_thing} on {idle2}.",
+    "{who} {v[pay]} {n_thing} for {idle} and {n2} for {idle2}.",
+    "~{who} {v[buy]} {idle} for {n_thing} and {idle2} for {n2_thing}.",
+)
+EARNS = (
+    "{who} {v[earn]} {n_thing}.",
+    "{who} {v[get]} {n_thing} from an aunt.",
+    "Then {who} {v[earn]} {n}{more} {thing}.",
+    "~{who} {v[find]} {n_thing} in a pocket.",
+)
+BUYS = (
+    "{who} {v[buy]} {n_idle} for {n2_thing} each.",
+    "{who} {v[buy]} {n_idle}. Each costs {n2_thing}.",
+    "{who} {v[buy]} {n_idle} at {n2_thing} each.",
+    "{who} {v[buy]} {n_idle} that cost {n2_thing} each.",
+    "~{who} {v[pay]} {n2_thing} for each of {n_idle}.",
+)
+WORKS = (
+    "{who} {v[earn]} {n2_thing} an hour and {v[work]} {n} hours.",
+    "{who} {v[work]} for {n} hours and {v[earn]} {n2_thing} an hour.",
+    "~Each hour of work brings {who} {n2_thing}, and {who} {v[work]} {n} hours.",
+)
+HOW_MUCH = (
+    "How many {thing} are left?",
+    "How many {thing} {w[do]} {who} have left?",
+    "How many {thing} {w[do]} {who} have now?",
+    "How much money {w[do]} {who} have left?",
+    "How much money is left?",
+    "~How much can {who} still spend?",
+)
+HOW_MUCH_PAID = (
+    "How many {thing} {w[do]} {who} pay?",
+    "How many {thing} {w[do]} {who} pay in all?",
+    "How much {w[do]} {who} pay in total?",
+    "How much does it cost?",
+    "~What is the price of all that?",
+)
+PRICES = (
+    "One {one} costs {n2_thing}. How many {thing} do {n_idle} cost?",
+    "A {one} costs {n2_thing}. How much do {n_idle} cost?",
+    "{idle} cost {n2_thing} each. How much do {n_idle} cost?",
+    "How much do {n_idle} cost at {n2_thing} each?",
+    "~If each {one} costs {n2_thing}, what is the price of {n_idle}?",
+)
+CHANGE_BACK = (
+    "{who} {v[pay]} with {n3_thing}. How much change {w[do]} {who} get?",
+    "{who} {v[give]} {n3_thing} to the seller. How many {thing} {w[do]} {who} get back?",
+    "~{who} {v[hand]} over {n3_thing}. How many {thing} come back?",
+)
+HOW_MUCH_EARNED = (
+    "How many {thing} {w[do]} {who} earn?",
+    "How much {w[do]} {who} earn in all?",
+    "How much money is that?",
+    "~What does {who} earn in total?",
+)
+BOUGHT = ("a book", "lunch", "a hat", "a ticket", "food", "bread", "a game", "shoes", "a present", "fruit", "a bag",
+          "dinner", "a toy", "a lamp", "a shirt", "milk", "the bus", "a drink", "flowers", "a cake")  # fmt: skip
+SPEND, EARN = Verb("spend", "spends", "spent"), Verb("earn", "earns", "earned")
+
+
+def money(plot: Plot) -> Tale:
+    """Prices, wages, and what is left of them."""
+    currency, sign = plot.rng.choice(words.CURRENCIES)
+    bought = plot.things[0]
+    plot.things = [currency, bought]
+    plot.sign = sign if plot.rng.random() < 0.35 else ""
+    kind = plot.rng.choice(("spend", "spend", "buy", "buy", "change", "work", "two prices", "price"))
+    if kind in {"buy", "two prices"}:
+        return paid(plot, 1 if kind == "buy" else 2)
+    if kind == "price":
+        plot.people = []
+        k, price = sized(plot, 900)
+        plot.say(PRICES, n=k, n2=price, thing=currency, idle=bought, one=words.singular(bought))
+        return plot.close("money", plot.step("cost", k, "x", price, who="", other=bought), thing=currency)
+    if kind == "work":
+        hours, wage = plot.rng.randint(2, 9), plot.upto(60)
+        plot.say(WORKS, plot.main, n=hours, n2=wage, thing=currency)
+        plot.now(plot.step("rate", wage, "x", hours, who="", holder="hour", other="hours"))
+        if plot.rng.random() < 0.4:
+            distract(plot)
+            plot.say(HOW_MUCH_EARNED, plot.main, thing=currency)
+            return plot.close("money", plot.count, who=plot.main.name, thing=currency)
+    else:
+        count = plot.upto(LARGEST, 12)
+        plot.start(count)
+        plot.say(PURSE, plot.main, n=count, thing=currency)
+    if kind == "change":
+        k = plot.rng.randint(2, 9)
+        price = plot.upto(plot.count // k, 1)
+        if k * price <= plot.count:
+            plot.say(BUYS, plot.main, n=k, idle=bought, n2=price, thing=currency)
+            cost = plot.step("cost", k, "x", price, who="", other=bought)
+            plot.change(False, cost, SPEND, [len(plot.steps) - 1])
+    for _ in range(few(plot, 3, int(kind != "change"))):
+        spend(plot)
+    distract(plot)
+    plot.say(HOW_MUCH, plot.main, thing=currency)
+    return plot.close("money", plot.count, who=plot.main.name, thing=currency)
+
+
+def paid(plot: Plot, sorts: int) -> Tale:
+    """What one or two sorts of things cost."""
+    costs = []
+    for sort in range(sorts):
+        thing = plot.things[1] if sort == 0 else plot.count_thing()
+        k, price = sized(plot, 900)
+        plot.say(BUYS, plot.main, n=k, idle=thing, n2=price, thing=plot.thing)
+        costs.append(plot.step("cost", k, "x", price, who="", other=thing))
+    total = costs[0] if sorts == 1 else plot.step("total", *_plus(costs), [0, 1], who="")
+    distract(plot)
+    if total < LARGEST and plot.rng.random() < 0.3:
+        given = plot.rng.randint(total, min(LARGEST, total + 100))
+        plot.say(CHANGE_BACK, plot.main, n3=given, thing=plot.thing)
+        back = plot.step("lose", given, "-", total, [len(plot.steps) - 1], verb="pays")
+        return plot.close("money", back, who=plot.main.name, thing=plot.thing)
+    plot.say(HOW_MUCH_PAID, plot.main, thing=plot.thing)
+    return plot.close("money", total, who="", thing=plot.thing)
+
+
+def _plus(both: list[int]) -> tuple[int, str, int]:
+    return both[0], "+", both[1]
+
+
+def spend(plot: Plot) -> None:
+    """Money goes, once or twice in a sentence, or comes."""
+    if plot.rng.random() < 0.3 or plot.count < 4:
+        n = plot.upto(LARGEST)
+        plot.say(EARNS, plot.main, n=n, thing=plot.thing, more=plot.rng.choice((" more", "")))
+        plot.change(True, n, EARN)
+        return
+    n = plot.upto(plot.count - 2, 1)
+    idle, idle2 = plot.rng.sample(BOUGHT, 2)
+    plot.change(False, n, SPEND)
+    if plot.rng.random() < 0.35:
+        n2 = plot.upto(plot.count, 1)
+        plot.say(SPENDS_TWICE, plot.main, n=n, n2=n2, thing=plot.thing, idle=idle, idle2=idle2)
+        plot.change(False, n2, SPEND)
+    else:
+        plot.say(SPENDS, plot.main, n=n, thing=plot.thing, idle=idle)
+
+
+ALL_HAVE = (
+    "How many {thing} do they have in all?",
+    "How many {thing} do they have together?",
+    "How many {thing} are there altogether?",
+    "How many {thing} do all of them have in total?",
+    "~What is the sum of their {thing}?",
+)
+HAVE_LIST = (
+    "{first} {v[have]} {n_thing}, {second} {v[have]} {n2}, and {third} {v[have]} {n3}.",
+    "{first} {v[have]} {n_thing}, {second} has {n2} and {third} has {n3}.",
+    "~{first}, {second} and {third} {pl} {n}, {n2} and {n3} {thing}.",
+)
+HAVE_BOTH = (
+    "{first} {v[have]} {n_thing} and {second} {v[have]} {n2}.",
+    "{first} {v[have]} {n_thing}, and {second} {v[have]} {n2_thing}.",
+    "~{first} and {second} {pl} {n} and {n2} {thing}.",
+)
+
+
+TWO_SORTS = (
+    "{who} {v[have]} {n} {sort} and {n2} {sort2} {thing}.",
+    "{who} {v[have]} {n} {sort} {thing} and {n2} {sort2} ones.",
+    "There are {n} {sort} and {n2} {sort2} {thing} in {who}'s box.",
+    "~{n} of {who}'s {thing} are {sort}, and {n2} are {sort2}.",
+)
+
+
+def two_sorts(plot: Plot) -> Tale:
+    """Two sorts of one thing, counted together or compared."""
+    plot.things[0] = plot.thing.split(" ")[-1]
+    sort, sort2 = plot.rng.sample(words.KINDS, 2)
+    n, n2 = plot.upto(LARGEST, 2), plot.upto(LARGEST, 2)
+    plot.say(TWO_SORTS, plot.main, n=n, n2=n2, sort=sort, sort2=sort2, thing=plot.thing)
+    distract(plot)
+    plot.say(ALL_TOGETHER, plot.main, thing=plot.thing)
+    return plot.close("totals", plot.step("total", n, "+", n2), who=plot.main.name, thing=plot.thing)
+
+
+def totals(plot: Plot) -> Tale:
+    """Several people, counted together or compared."""
+    if plot.rng.random() < 0.15:
+        return two_sorts(plot)
+    count = plot.rng.choice((2, 2, 3, 3, 4))
+    everybody = [plot.main, *(plot.meet() for _ in range(count - 1))]
+    own = [plot.upto(LARGEST) for _ in everybody]
+    at = [-1] * count
+    have = {"pl": plot.forms("have", plural=True)}
+    if count == 2 and plot.rng.random() < 0.4:
+        plot.say(HAVE_BOTH, first=everybody[0].name, second=everybody[1].name, n=own[0], n2=own[1],
+                 thing=plot.thing, **have)  # fmt: skip
+    elif count == 3 and plot.rng.random() < 0.5:
+        first, second, third = (one.name for one in everybody)
+        plot.say(HAVE_LIST, first=first, second=second, third=third, n=own[0], n2=own[1], n3=own[2],
+                 thing=plot.thing, **have)  # fmt: skip
+    else:
+        for place, (who, has) in enumerate(zip(everybody, own, strict=True)):
+            plot.say(HAS, who, n=has, thing=plot.thing)
+            if plot.rng.random() < 0.25:
+                up = plot.rng.random() < 0.5
+                n, verb = plot.upto(LARGEST if up else has, 1), plot.rng.choice(words.GAINS if up else words.LOSSES)
+                plot.say(CHANGE, who, n=n, thing=plot.thing, verb=verb, more="", day=plot.rng.choice(DAYS))
+                said = {"who": who.name, "verb": verb.third, "tail": verb.tail}
+                own[place] = plot.step("gain" if up else "lose", has, "+" if up else "-", n, **said)
+                at[place] = len(plot.steps) - 1
+    distract(plot)
+    if plot.rng.random() < 0.25 and own[0] != own[1]:
+        a, b = (0, 1) if own[0] > own[1] else (1, 0)
+        who, other = everybody[a], everybody[b]
+        plot.say(HOW_MANY_MORE, who, thing=plot.thing, other=other.name)
+        apart = plot.step("apart", own[a], "-", own[b], [at[a], at[b]], who=who.name, other=other.name)
+        return plot.close("totals", apart, thing=plot.thing)
+    plot.say(ALL_HAVE, thing=plot.thing)
+    total, before = own[0], at[0]
+    for place in range(1, count):
+        names = {"who": everybody[0].name, "other": everybody[1].name} if place == 1 else {"who": ""}
+        total = plot.step("total", total, "+", own[place], [before, at[place]], **names)
+        before = len(plot.steps) - 1
+    return plot.close("totals", total, thing=plot.thing)
+
+
+ASK_VALUE = (
+    "What is {sum}?",
+    "Calculate {sum}.",
+    "Work out {sum}.",
+    "How much is {sum}?",
+    "{sum} = ?",
+    "Compute {sum}",
+    "~What do you get for {sum}?",
+    "~Find the value of {sum}.",
+)
+SIGNS = ({}, {"x": "*"}, {"x": "*"}, {"x": "×"}, {"x": "×", "/": ":"}, {"x": "*", "/": "÷"}, {"x": "times"},
+         {"+": "plus", "-": "minus", "x": "times", "/": "divided by"})  # fmt: skip
+
+
+def expressions(plot: Plot) -> Tale:
+    """An expression with + - x / and brackets, worked out in the usual order."""
+    plot.people, plot.things = [], []
+    tree = _grow(plot, plot.rng.choice((1, 1, 2, 2, 2, 3, 3, 4)))
+    signs = plot.rng.choice(SIGNS)
+    spaced = plot.rng.random() < 0.85 or "+" in signs or signs.get("x") == "times"
+    plot.say(ASK_VALUE, sum=_shown(tree, signs, " " if spaced else ""))
+    value = _evaluate(plot, tree)
+    return plot.close("expressions", value)
+
+
+Expression = int | tuple["Expression", str, "Expression"]
+
+
+def _grow(plot: Plot, operations: int) -> Expression:
+    """An expression of so many operations whose every part is a whole number from 0 to 9,999."""
+    while True:
+        tree = _random(plot, operations)
+        if _value(tree) is not None:
+            return tree
+
+
+def _random(plot: Plot, operations: int) -> Expression:
+    if operations == 0:
+        return plot.upto(LARGEST, 1) if plot.rng.random() < 0.4 else plot.rng.randint(1, 12)
+    below = plot.rng.randrange(operations)
+    operation = plot.rng.choice("++--xx/")
+    return _random(plot, below), operation, _random(plot, operations - 1 - below)
+
+
+def _value(tree: Expression) -> int | None:
+    """The value; None where a part of it is out of range or is too much for one step."""
+    if isinstance(tree, int):
+        return tree
+    left, right = _value(tree[0]), _value(tree[2])
+    if left is None or right is None:
+        return None
+    if tree[1] == "/" and (right == 0 or right > 12 or left % right):
+        return None
+    if tree[1] == "x" and min(left, right) > 25:
+        return None
+    value = compute(left, tree[1], right)
+    return value if 0 <= value <= 9999 else None
+
+
+def _shown(tree: Expression, signs: dict[str, str], space: str, above: str = "", *, right: bool = False) -> str:
+    if isinstance(tree, int):
+        return str(tree)
+    operation = tree[1]
+    text = space.join(
+        (
+            _shown(tree[0], signs, space, operation),
+            signs.get(operation, operation),
+            _shown(tree[2], signs, space, operation, right=True),
+        )
+    )
+    return f"({text})" if bracketed(operation, above, right=right) else text
+
+
+def bracketed(operation: str, above: str, *, right: bool) -> bool:
+    """Whether an operation needs a bracket below another."""
+    low, low_above = operation in "+-", above in {"+", "-"}
+    if not above or (not low and low_above):
+        return False
+    return low != low_above or right
+
+
+def _evaluate(plot: Plot, tree: Expression) -> int:
+    """Add the steps in the usual order: brackets, then x and /, then + and -, each from left to right."""
+
+    def visit(part: Expression, above: str = "", *, right: bool = False) -> tuple[int, int]:
+        if isinstance(part, int):
+            return part, -1
+        (left, at), (other, before) = visit(part[0], part[1]), visit(part[2], part[1], right=True)
+        kind = "bracket" if bracketed(part[1], above, right=right) else "value"
+        plot.step(kind, left, part[1], other, [at, before], who="", thing="")
+        return plot.steps[-1].value, len(plot.steps) - 1
+
+    return visit(tree)[0]
+
+
+FORMS: dict[str, Callable[[Plot], Tale]] = {
+    "changes": changes,
+    "groups": groups,
+    "shares": shares,
+    "comparisons": comparisons,
+    "units": units,
+    "money": money,
+    "totals": totals,
+    "expressions": expressions,
+}
 """By name, in the order of the model card."""

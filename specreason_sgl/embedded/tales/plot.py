@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 from specreason_sgl.embedded.tales import words
 from specreason_sgl.embedded.tales.facts import Kind, Step, Tale, compute
@@ -35,9 +35,10 @@ class Line:
 class _Forms:
     """Small verbs in the form that fits the subject: ``{v[start]}``."""
 
-    _PAST = {"have": "had", "do": "did", "hold": "held", "own": "owned", "keep": "kept", "be": "was", "put": "put",
-             "give": "gave", "get": "got", "pay": "paid", "cost": "cost", "buy": "bought", "sell": "sold"}  # fmt: skip
-    _THIRD = {"have": "has", "do": "does", "be": "is"}
+    _PAST: ClassVar = {"have": "had", "do": "did", "hold": "held", "own": "owned", "keep": "kept", "be": "was", "put": "put",
+             "give": "gave", "get": "got", "pay": "paid", "cost": "cost", "buy": "bought", "sell": "sold",
+             "split": "split", "spend": "spent", "go": "went", "find": "found", "carry": "carried"}  # fmt: skip
+    _THIRD: ClassVar = {"have": "has", "do": "does", "be": "is", "go": "goes", "carry": "carries"}
 
     def __init__(self, tense: str, plural: bool) -> None:
         self._tense, self._plural = tense, plural
@@ -75,6 +76,7 @@ class Plot:
         self.tense = self.rng.choice(("present", "past"))
         self.scale = self.rng.choice((20, 60, 99, 99, 300, 999))
         self.american = self.rng.random() < 0.5
+        self.sign = ""
         self.written = words.plain(self.rng)
         self.meet()
         self.count_thing()
@@ -98,6 +100,10 @@ class Plot:
         """Something new that is counted."""
         self.things.append(words.thing(self.rng, self.split, self.things))
         return self.things[-1]
+
+    def forms(self, base: str, *, plural: bool = False) -> str:
+        """A small verb in this tale's tense."""
+        return _Forms(self.tense, plural)[base]
 
     def pick(self, templates: Sequence[str]) -> str:
         """A template; one that is held out only outside training."""
@@ -130,7 +136,7 @@ class Plot:
 
     def change(self, up: bool, by: int, verb: Verb, made_by: Sequence[int] = ()) -> None:
         """The main person gains or loses."""
-        said = {"verb": verb.third, "tail": verb.tail}
+        said = {"verb": verb.third, "tail": self.spelled(verb.tail)}
         self.now(self.step("gain" if up else "lose", self.count, "+" if up else "-", by, (self.at, *made_by), **said))
 
     def upto(self, most: int, least: int = 2) -> int:
@@ -164,7 +170,10 @@ class Plot:
             clear = before is not None and before.who is line.who and line.who is not None and not before.others
             told.append(self._sentence(line, pronoun=clear and self.rng.random() < 0.5))
             before = line
-        text = " ".join(told)
+        return " ".join(told)
+
+    def spelled(self, text: str) -> str:
+        """British or American, as this tale is written."""
         if self.american:
             for british, american in words.AMERICAN.items():
                 text = text.replace(british, american)
@@ -179,15 +188,23 @@ class Plot:
             plural = pronoun and line.who.pronoun == "they"
             fields["who"] = line.who.pronoun if pronoun else line.who.name
             fields["their"] = line.who.owning
-            fields["them"] = {"she": "she", "he": "he", "they": "they"}[line.who.pronoun]
+            fields["them"] = line.who.pronoun
+            objects = {"she": "her", "he": "him", "they": "them"}
+            fields["whom"] = objects[line.who.pronoun] if pronoun else line.who.name
         for name, value in line.fields.items():
             if isinstance(value, Verb):
                 fields[name] = value.form(self.tense, plural)
-                fields[f"{name}_tail"] = f" {value.tail}" if value.tail else ""
+                fields[f"{name}_tail"] = f" {self.spelled(value.tail)}" if value.tail else ""
             if isinstance(value, int) and name.startswith("n"):
-                for noun in [key for key in line.fields if key.startswith(("thing", "holder", "one"))]:
+                for noun in [key for key in line.fields if key in {"thing", "holder", "unit", "idle"}]:
                     of = str(line.fields[noun])
-                    fields[f"{name}_{noun}"] = f"{fields[name]} {words.singular(of) if value == 1 else of}"
-        forms = {"v": _Forms(self.tense, plural), "p": _Forms("past", plural), "w": _Forms("present", plural)}
-        text = line.template.format_map({**fields, **forms})
+                    counted = f"{fields[name]} {words.singular(of) if value == 1 else of}"
+                    fields[f"{name}_{noun}"] = f"{self.sign}{value}" if self.sign and noun == "thing" else counted
+        forms = {
+            "v": _Forms(self.tense, plural),
+            "v3": _Forms(self.tense, plural=False),
+            "p": _Forms("past", plural),
+            "w": _Forms("present", plural),
+        }
+        text = self.spelled(line.template).format_map({**fields, **forms})
         return text[0].upper() + text[1:]

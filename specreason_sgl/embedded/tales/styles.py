@@ -31,7 +31,7 @@ _BASE: Mapping[Kind, Sequence[str]] = {
     "times": ("{who} has {a} times as many, {sum} {thing}.", "{who} has {a} times as many as {other}, {sum} {thing}."),
     "half": ("{who} has half as many as {other}, {sum} {thing}.", "{who} has half as many, {sum} {thing}."),
     "unit": ("{a_holder} are {a} times {b}, {sum} {thing}.", "{a_holder} have {b} each, {sum} {thing}."),
-    "rate": ("{a} a {holder} for {b_other}, {sum} {thing}.", "{b_other} with {a} each, {sum} {thing}."),
+    "rate": ("{a} each {holder} for {b_other}, {sum} {thing}.", "{b_other} with {a} each, {sum} {thing}."),
     "cost": ("{a_other} at {b_thing} each, {sum} {thing}.", "{a_other} cost {b} each, {sum} {thing}."),
     "total": (
         "Together {who} and {other} have {sum} {thing}.",
@@ -107,7 +107,7 @@ _SMALL: Mapping[Kind, Sequence[str]] = {
     ),
     "rate": (
         "Every {holder} brings {a}, so after {b} of them: {sum} {thing}.",
-        "{b_other} long it is {a}: {sum} {thing}.",
+        "For {b_other} take {a} each time: {sum} {thing}.",
         "All {other} make {sum} {thing}.",
     ),
     "cost": (

@@ -121,7 +121,7 @@ HOLDERS = (
 RECEIVERS = (
     "friends children students players guests cousins neighbours classmates teams workers pupils visitors".split()
 )
-UNITS = (("dozen", 12), ("pairs of", 2), ("half-dozens of", 6), ("scores of", 20), ("hundred", 100))
+UNITS = (("dozen", 12), ("dozen", 12), ("pairs of", 2))
 SPANS = (
     ("weeks", "days", 7),
     ("years", "months", 12),
@@ -129,7 +129,7 @@ SPANS = (
     ("minutes", "seconds", 60),
     ("days", "hours", 24),
 )
-CURRENCIES = (("euros", "€"), ("dollars", "$"), ("pounds", "£"), ("francs", ""), ("cents", ""), ("crowns", ""))
+CURRENCIES = (("euros", "€"), ("dollars", "$"), ("pounds", "£"), ("francs", ""), ("cents", ""), ("pesos", ""))
 
 AMERICAN = {
     "neighbours": "neighbors",
@@ -182,8 +182,7 @@ def singular(words: str) -> str:
 
 IRREGULAR = {
     "children": "child", "knives": "knife", "scarves": "scarf", "shelves": "shelf", "fish": "fish", "dice": "die",
-    "people": "person", "pairs of": "pair of", "half-dozens of": "half-dozen of", "scores of": "score of",
-    "halves": "half", "men": "man", "women": "woman", "boxes": "box", "moths": "moth",
+    "people": "person", "boxes": "box", "pairs of": "pair of", "halves": "half", "men": "man", "women": "woman",
 }  # fmt: skip
 
 
