@@ -119,7 +119,7 @@ class Plot:
 
     def step(self, kind: Kind, left: int, operation: str, right: int, uses: Sequence[int] = (), **said: str) -> int:
         """Add a step and return its result; who and what are the main ones unless it is said."""
-        said = {"who": self.main.name, "thing": self.thing, **said}
+        said = {"who": self.people[0].name if self.people else "", "thing": self.thing if self.things else "", **said}
         value = compute(left, operation, right)
         known = tuple(sorted({at for at in uses if at >= 0}))
         self.steps.append(Step(kind, value, left, operation, right, uses=known, **said))
