@@ -114,7 +114,7 @@ class Encoder:
         return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
     def solved(self, told: Story | Spoken, candidates: Sequence[Candidate] = ()) -> Sample:
-        """A story or tale with its solution and a judgement of each candidate; steps in another's style are only read."""
+        """A story or tale with its solution and a judgement of each candidate; steps of another style are only read."""
         own = told.own if isinstance(told, Spoken) else (True,) * len(told.steps)
         sample = Sample()
         sample.append(self.encode(self.prefix(told.question)), learn=False)

@@ -18,7 +18,7 @@ START = (
     "{who} {v[start]} with {n_thing}.",
     "At first {who} {v[have]} {n_thing}.",
     "{who} {v[have]} {n_thing} in a box.",
-    "There {b} {n_thing} in {who}'s room.",
+    "There {b} {n_thing} in {whose} room.",
     "{who} {v[own]} {n_thing}.",
     "~In the beginning, {who} {v[have]} {n_thing}.",
     "~{who} {v[hold]} {n_thing}.",
@@ -102,7 +102,7 @@ def one_change(plot: Plot) -> None:
         )
     else:
         more = plot.rng.choice((" more", " other", "")) if up else ""
-        clear = plot.lines and "holder" not in plot.lines[-1].fields
+        clear = plot.lines and not {"holder", "unit"} & set(plot.lines[-1].fields)
         templates = CHANGE if clear else [one for one in CHANGE if "thing}" in one]
         plot.say(templates, plot.main, n=n, thing=plot.thing, verb=verb, more=more, day=plot.rng.choice(DAYS))
     plot.change(up, n, verb)
@@ -166,8 +166,8 @@ DISTRACTORS = (
     "A bag of {idle} costs {n} {money}.",
     "It is {n} degrees outside.",
     "{other} has {n} {idle}.",
-    "There are {n} children at {who}'s school.",
-    "{who}'s favourite number is {n}.",
+    "There are {n} children at {whose} school.",
+    "{whose} favourite number is {n}.",
     "{who} {w[have]} {n} {idle} too.",
     "{who} {w[live]} at number {n} of a long road.",
     "~A friend named {other} has {n} {idle}.",
@@ -183,7 +183,7 @@ def distract(plot: Plot, share: float = 0.3) -> None:
     fields = {"n": plot.rng.randint(2, 60), "idle": plot.count_thing(), "money": plot.rng.choice(words.CURRENCIES)[0]}
     if "{other}" in template:
         fields["other"] = plot.meet().name
-    who = plot.main if "{who}" in template else None
+    who = plot.main if "{who" in template else None
     line = Line(template, fields, who, others="other" in fields)
     places = [at for at, after in enumerate(plot.lines) if "thing}" in after.template]
     plot.lines.insert(plot.rng.choice([*places, len(plot.lines)]), line)
@@ -240,10 +240,10 @@ GROUPS = (
     "{who} {v[have]} {n_holder}. Each {one} holds {n2_thing}.",
     "{who} {v[have]} {n_holder} and each {one} has {n2_thing} in it.",
     "{who} {v[have]} {n_holder} of {n2_thing} each.",
-    "There are {n_holder} with {n2_thing} in each at {who}'s place.",
+    "There are {n_holder} with {n2_thing} in each at {whose} place.",
     "{who} {v[put]} {n2_thing} into each of {n_holder}.",
     "~{who} {v[own]} {n_holder}, and every {one} contains {n2_thing}.",
-    "~Each of {who}'s {n_holder} holds {n2_thing}.",
+    "~Each of {whose} {n_holder} holds {n2_thing}.",
 )
 MORE_GROUPS = (
     "{who} {verb} {n_holder} with {n2_thing} each{verb_tail}.",
@@ -274,7 +274,7 @@ def grouped(plot: Plot, up: bool) -> None:
     k, each = sized(plot, 2000 if up else plot.count)
     if not up and k * each > plot.count:
         return
-    holder, verb = plot.rng.choice(words.HOLDERS), plot.rng.choice(words.GAINS if up else words.LOSSES)
+    holder, verb = plot.holder(), plot.rng.choice(words.GAINS if up else words.LOSSES)
     plot.say(
         MORE_GROUPS, plot.main, n=k, holder=holder, n2=each, thing=plot.thing, verb=verb, one=words.singular(holder)
     )
@@ -298,7 +298,7 @@ def groups_alone(plot: Plot) -> Tale:
     """Holders that are nobody's."""
     plot.people = []
     k, each = sized(plot, 5000)
-    holder = plot.rng.choice(words.HOLDERS)
+    holder = plot.holder()
     plot.say(GROUPS_ALONE, n=k, n2=each, thing=plot.thing, holder=holder, one=words.singular(holder))
     made = plot.step("groups", k, "x", each, holder=holder, who="")
     return plot.close("groups", made, thing=plot.thing)
@@ -311,7 +311,7 @@ def groups(plot: Plot) -> Tale:
     late = None
     if plot.rng.random() < 0.5:
         k, each = sized(plot, 5000)
-        holder = plot.rng.choice(words.HOLDERS)
+        holder = plot.holder()
         plot.say(GROUPS, plot.main, n=k, holder=holder, n2=each, thing=plot.thing, one=words.singular(holder))
         plot.now(plot.step("groups", k, "x", each, holder=holder, who=""))
         if plot.rng.random() < 0.4:
@@ -330,7 +330,7 @@ HAS = (
     "{who} {v[have]} {n_thing}.",
     "{who} {v[own]} {n_thing}.",
     "{who} {w[have]} got {n_thing}.",
-    "~In {who}'s box there are {n_thing}.",
+    "~In {whose} box there are {n_thing}.",
 )
 HAS_MORE = (
     "{who} {v[have]} {n} more {thing} than {other}.",
@@ -481,7 +481,7 @@ def shares(plot: Plot) -> Tale:
     holder = plot.spelled(plot.rng.choice(words.RECEIVERS))
     fields = {"n": k * each, "thing": plot.thing, "n2": k, "holder": holder}
     if kind == "portions":
-        fields |= {"holder": plot.rng.choice(words.HOLDERS)}
+        fields |= {"holder": plot.holder()}
         one = words.singular(fields["holder"])
         plot.say(PORTIONS, plot.main, one=one, **fields)
         distract(plot)
@@ -502,8 +502,7 @@ def shares(plot: Plot) -> Tale:
         plain_changes(plot, few(plot, 3, 1))
         ks = [k for k in range(2, 13) if plot.count % k == 0 and plot.count]
         if not ks:
-            up, k = plot.count + k - plot.count % k, k
-            n, verb = up - plot.count, plot.rng.choice(words.GAINS)
+            n, verb = k - plot.count % k, plot.rng.choice(words.GAINS)
             plot.say([one for one in CHANGE if "{n}" not in one or "{thing}" in one], plot.main, n=n, thing=plot.thing,
                      verb=verb, more="", day=plot.rng.choice(DAYS))  # fmt: skip
             plot.change(True, n, verb)
@@ -523,7 +522,7 @@ def shares(plot: Plot) -> Tale:
 HAS_UNITS = (
     "{who} {v[have]} {n_unit} {thing}.",
     "{who} {v[own]} {n_unit} {thing}.",
-    "There are {n_unit} {thing} in {who}'s bag.",
+    "There are {n_unit} {thing} in {whose} bag.",
     "~{who} {v[hold]} {n_unit} {thing}.",
 )
 MORE_UNITS = (
@@ -633,7 +632,7 @@ def united(plot: Plot) -> None:
 PURSE = (
     "{who} {v[have]} {n_thing}.",
     "{who} {v[have]} {n_thing} to spend.",
-    "There are {n_thing} in {who}'s purse.",
+    "There are {n_thing} in {whose} purse.",
     "{who} {v[start]} with {n_thing}.",
     "{who} {v[go]} shopping with {n_thing}.",
     "~{who} {v[carry]} {n_thing}.",
@@ -643,7 +642,7 @@ SPENDS = (
     "{who} {v[buy]} {idle} for {n_thing}.",
     "{who} {v[pay]} {n_thing} for {idle}.",
     "Then {who} {v[spend]} {n_thing} on {idle}.",
-    "~Some {idle} {v3[cost]} {who} {n_thing}.",
+    "~{idle} {v3[cost]} {whom} {n_thing}.",
 )
 SPENDS_TWICE = (
     "{who} {v[spend]} {n_thing} on {idle} and {n2_thing} on {idle2}.",
@@ -677,9 +676,9 @@ HOW_MUCH = (
     "~How much can {who} still spend?",
 )
 HOW_MUCH_PAID = (
-    "How many {thing} {w[do]} {who} pay?",
-    "How many {thing} {w[do]} {who} pay in all?",
-    "How much {w[do]} {who} pay in total?",
+    "How many {thing} {v[do]} {who} pay?",
+    "How many {thing} {v[do]} {who} pay in all?",
+    "How much {v[do]} {who} pay in total?",
     "How much does it cost?",
     "~What is the price of all that?",
 )
@@ -691,13 +690,13 @@ PRICES = (
     "~If each {one} costs {n2_thing}, what is the price of {n_idle}?",
 )
 CHANGE_BACK = (
-    "{who} {v[pay]} with {n3_thing}. How much change {w[do]} {who} get?",
-    "{who} {v[give]} {n3_thing} to the seller. How many {thing} {w[do]} {who} get back?",
+    "{who} {v[pay]} with {n3_thing}. How much change {v[do]} {who} get?",
+    "{who} {v[give]} {n3_thing} to the seller. How many {thing} {v[do]} {who} get back?",
     "~{who} {v[hand]} over {n3_thing}. How many {thing} come back?",
 )
 HOW_MUCH_EARNED = (
-    "How many {thing} {w[do]} {who} earn?",
-    "How much {w[do]} {who} earn in all?",
+    "How many {thing} {v[do]} {who} earn?",
+    "How much {v[do]} {who} earn in all?",
     "How much money is that?",
     "~What does {who} earn in total?",
 )
@@ -809,8 +808,8 @@ HAVE_BOTH = (
 TWO_SORTS = (
     "{who} {v[have]} {n} {sort} and {n2} {sort2} {thing}.",
     "{who} {v[have]} {n} {sort} {thing} and {n2} {sort2} ones.",
-    "There are {n} {sort} and {n2} {sort2} {thing} in {who}'s box.",
-    "~{n} of {who}'s {thing} are {sort}, and {n2} are {sort2}.",
+    "There are {n} {sort} and {n2} {sort2} {thing} in {whose} box.",
+    "~{n} of {whose} {thing} are {sort}, and {n2} are {sort2}.",
 )
 
 

@@ -35,9 +35,11 @@ class Line:
 class _Forms:
     """Small verbs in the form that fits the subject: ``{v[start]}``."""
 
-    _PAST: ClassVar = {"have": "had", "do": "did", "hold": "held", "own": "owned", "keep": "kept", "be": "was", "put": "put",
-             "give": "gave", "get": "got", "pay": "paid", "cost": "cost", "buy": "bought", "sell": "sold",
-             "split": "split", "spend": "spent", "go": "went", "find": "found", "carry": "carried"}  # fmt: skip
+    _PAST: ClassVar = {
+        "have": "had", "do": "did", "hold": "held", "own": "owned", "keep": "kept", "be": "was", "put": "put",
+        "give": "gave", "get": "got", "pay": "paid", "cost": "cost", "buy": "bought", "sell": "sold",
+        "split": "split", "spend": "spent", "go": "went", "find": "found", "carry": "carried",
+    }  # fmt: skip
     _THIRD: ClassVar = {"have": "has", "do": "does", "be": "is", "go": "goes", "carry": "carries"}
 
     def __init__(self, tense: str, plural: bool) -> None:
@@ -100,6 +102,10 @@ class Plot:
         """Something new that is counted."""
         self.things.append(words.thing(self.rng, self.split, self.things))
         return self.things[-1]
+
+    def holder(self) -> str:
+        """What holds things, and is none of them."""
+        return self.rng.choice([one for one in words.HOLDERS if not any(one in thing for thing in self.things)])
 
     def forms(self, base: str, *, plural: bool = False) -> str:
         """A small verb in this tale's tense."""
@@ -190,6 +196,7 @@ class Plot:
             fields["their"] = line.who.owning
             fields["them"] = line.who.pronoun
             objects = {"she": "her", "he": "him", "they": "them"}
+            fields["whose"] = line.who.owning if pronoun else f"{line.who.name}'s"
             fields["whom"] = objects[line.who.pronoun] if pronoun else line.who.name
         for name, value in line.fields.items():
             if isinstance(value, Verb):

@@ -40,7 +40,7 @@ _BASE: Mapping[Kind, Sequence[str]] = {
     ),
     "apart": ("{who} has more than {other}, {sum} {thing}.", "The difference is {sum} {thing}."),
     "bracket": ("First the bracket, {sum}.", "The bracket is {sum}."),
-    "value": ("Then {sum}.", "Next, {sum}."),
+    "value": ("Now {sum}.", "Next, {sum}."),
     "answer": (
         "So {who} has {value} {thing}, and the answer is {value}.",
         "So it is {value} {thing}, and the answer is {value}.",
@@ -126,7 +126,7 @@ _SMALL: Mapping[Kind, Sequence[str]] = {
         "From {b} up to {a} it is {sum} {thing}.",
     ),
     "bracket": ("Inside the bracket we get {sum}.", "Brackets go first: {sum}."),
-    "value": ("We get {sum}.", "Now work out {sum}.", "That leaves {sum}."),
+    "value": ("We get {sum}.", "Let us work out {sum}.", "That leaves {sum}."),
     "answer": (
         "That makes {value} {thing}; the answer is {value}.",
         "We are done with {value} {thing} for {who}; the answer is {value}.",

@@ -168,7 +168,7 @@ def plural(word: str) -> str:
 
 def singular(words: str) -> str:
     """One of what is named in the plural."""
-    *before, word = words.split(" ")
+    *before, word = [words] if words in IRREGULAR else words.split(" ")
     if word in IRREGULAR:
         one = IRREGULAR[word]
     elif word.endswith("ies") and word not in {"pies", "cookies", "movies", "zombies"}:
@@ -214,8 +214,13 @@ def person(rng: Random, split: Split, taken: Sequence[str] = ()) -> Person:
 def thing(rng: Random, split: Split, taken: Sequence[str] = ()) -> str:
     """Something of this split that is not there yet, in the plural."""
     while True:
-        word = plural(invented_word(rng)) if rng.random() < INVENTED else rng.choice(THINGS)
-        if split_of(word) != split or word in RESERVED or any(word in other.split() for other in taken):
+        made = rng.random() < INVENTED
+        word = plural(invented_word(rng)) if made else rng.choice(THINGS)
+        if (
+            split_of(word) != split
+            or (made and {word, singular(word)} & RESERVED)
+            or any(word in other.split() for other in taken)
+        ):
             continue
         kind = rng.choice(KINDS) if rng.random() < 0.12 else ""
         if rng.random() < 0.02:
@@ -243,5 +248,9 @@ RESERVED = frozenset(
         "than that the their them then there these they this those times to together total twice up was we were "
         "what when where which who with yes"
     ).split()
+    + NUMBER_WORDS
+    + [form for noun in (*HOLDERS, *RECEIVERS, *THINGS) for form in (noun, singular(noun))]
+    + "dozen pair pairs week weeks month months year years hour hours minute minutes second seconds half".split()
+    + [form for verb in (*GAINS, *LOSSES) for form in (verb.base, verb.third, verb.past)]
 )
-"""Words that no name and no thing may be."""
+"""Words that no invented name or thing may be."""
