@@ -17,7 +17,7 @@ import torch
 from specreason_sgl.embedded import stories
 from specreason_sgl.embedded.stories import Story
 from specreason_sgl.embedded.tales import Spoken
-from specreason_sgl.embedded.tokenizer import TURN_END, TURN_START
+from specreason_sgl.embedded.tokenizer import PAD, TURN_END, TURN_START
 from specreason_sgl.text.prompts import DELIMITER, EMBEDDED, JUDGE_PREFILL, THINK_CLOSE
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ class Encoder:
         self._delimiter = self.encode(DELIMITER)
         self._judge_turn = self.encode(JUDGE_TURN)
         self._end = self.encode(f"\n{THINK_CLOSE}{DELIMITER}")
+        self.pad = self.encode(PAD)[0]
         self.digits = [self.encode(str(digit))[0] for digit in range(10)]
 
     def encode(self, text: str) -> list[int]:
