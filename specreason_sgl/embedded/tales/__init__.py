@@ -10,12 +10,15 @@ from random import Random
 
 from specreason_sgl.embedded.tales.facts import Step, Tale
 from specreason_sgl.embedded.tales.forms import FORMS
+from specreason_sgl.embedded.tales.meaning import IDLE, RIGHT, grade, progress
 from specreason_sgl.embedded.tales.plot import Plot
 from specreason_sgl.embedded.tales.styles import STYLES, Spoken, Style, said, spoken
 from specreason_sgl.embedded.tales.words import Split
+from specreason_sgl.embedded.tales.wrong import corrupt
 
 __all__ = [
-    "FORMS", "STYLES", "Split", "Spoken", "Step", "Style", "Tale", "invent", "said", "spoken", "tale",
+    "FORMS", "IDLE", "RIGHT", "STYLES", "Split", "Spoken", "Step", "Style", "Tale", "corrupt", "grade", "invent",
+    "progress", "said", "spoken", "tale",
 ]  # fmt: skip
 
 OPERATIONS = 8

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, ClassVar
 
@@ -167,7 +167,7 @@ class Plot:
             Step("answer", answer, who=who, thing=thing, uses=(len(self.steps) - 1 if at is None else at,))
         )
         named = tuple(one.name for one in self.people)
-        return Tale(form, self.text(), tuple(self.steps), answer, named, tuple(self.things), self.split)
+        return Tale(form, self.text(), _needed(self.steps), answer, named, tuple(self.things), self.split)
 
     def text(self) -> str:
         """The question: subjects become names or pronouns where those are clear."""
@@ -215,3 +215,13 @@ class Plot:
         }
         text = self.spelled(line.template).format_map({**fields, **forms})
         return text[0].upper() + text[1:]
+
+
+def _needed(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """The steps that the last one needs, in order, and their uses renumbered."""
+    wanted = {len(steps) - 1}
+    for place in reversed(range(len(steps))):
+        if place in wanted:
+            wanted.update(steps[place].uses)
+    order = {old: new for new, old in enumerate(sorted(wanted))}
+    return tuple(replace(steps[old], uses=tuple(order[use] for use in steps[old].uses)) for old in order)

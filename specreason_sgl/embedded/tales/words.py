@@ -83,6 +83,11 @@ class Verb:
     past: str
     tail: str = ""
 
+    @property
+    def forms(self) -> tuple[str, str, str]:
+        """All three."""
+        return self.base, self.third, self.past
+
     def form(self, tense: str, plural: bool) -> str:
         """The form for a subject."""
         return self.past if tense == "past" else self.base if plural else self.third
@@ -251,6 +256,6 @@ RESERVED = frozenset(
     + NUMBER_WORDS
     + [form for noun in (*HOLDERS, *RECEIVERS, *THINGS) for form in (noun, singular(noun))]
     + "dozen pair pairs week weeks month months year years hour hours minute minutes second seconds half".split()
-    + [form for verb in (*GAINS, *LOSSES) for form in (verb.base, verb.third, verb.past)]
+    + [form for verb in (*GAINS, *LOSSES) for form in verb.forms]
 )
 """Words that no invented name or thing may be."""
