@@ -22,12 +22,28 @@ START = (
     "{who} {v[own]} {n_thing}.",
     "~In the beginning, {who} {v[have]} {n_thing}.",
     "~{who} {v[hold]} {n_thing}.",
+    "{n_thing} belong to {who}.",
+    "{who} {v[have]} {n_thing} at home.",
+    "{who} {v[have]} a collection of {n_thing}.",
+    "Once {who} {p[have]} {n_thing}.",
+    "{who} {v[hold]} {n_thing} in a bag.",
+    "In the morning {who} {v[have]} {n_thing}.",
+    "There {b} {n_thing} in {whose} bag.",
+    "{who} {v[keep]} {n_thing} in a drawer.",
+    "~{who} {v[keep]} {n_thing} at home.",
+    "{who} {v[begin]} with {n_thing}.",
+    "In the beginning there {b} {n_thing} at {whose} house.",
+    "~{who} {v[begin]} the day with {n_thing}.",
 )
 LATE_START = (
     "Before all this, {who} {p[have]} {n_thing}.",
     "{who} {p[have]} {n_thing} at the beginning.",
     "{who} {p[start]} with {n_thing}.",
     "~Earlier, {who} {p[have]} {n_thing}.",
+    "At first {who} {p[have]} {n_thing}.",
+    "In the beginning {who} {p[have]} {n_thing}.",
+    "Earlier there were {n_thing} in {whose} box.",
+    "Before that, {who} {p[own]} {n_thing}.",
 )
 CHANGE = (
     "{who} {verb} {n_thing}{verb_tail}.",
@@ -39,22 +55,44 @@ CHANGE = (
     "On {day}, {who} {verb} {n_thing}{verb_tail}.",
     "~The next day {who} {verb} {n_thing}{verb_tail}.",
     "~Soon {who} also {verb} {n_thing}{verb_tail}.",
+    "The next day {who} {verb} {n}{more} {thing}{verb_tail}.",
+    "Soon {who} {verb} {n_thing}{verb_tail}.",
+    "{who} also {verb} {n_thing}{verb_tail}.",
+    "Then {who} {verb} another {n_thing}{verb_tail}.",
+    "In the evening {who} {verb} {n_thing}{verb_tail}.",
+    "Next, {who} {verb} {n_thing}{verb_tail}.",
+    "Yesterday {who} {verb} {n_thing}{verb_tail}.",
+    "{who} {verb} {n} of the {thing}{verb_tail}.",
+    "A week later {who} {verb} {n_thing}{verb_tail}.",
+    "At school {who} {verb} {n_thing}{verb_tail}.",
+    "~In the end {who} {verb} {n_thing}{verb_tail}.",
+    "~At home {who} {verb} {n}{more} {thing}{verb_tail}.",
 )
 CHANGES = (
     "{who} {verb} {n_thing}{verb_tail} and then {second} {n2}{second_tail}.",
     "{who} {verb} {n_thing}{verb_tail} and {second} {n2}{second_tail}.",
     "{who} first {verb} {n}{verb_tail}, then {second} {n2}{second_tail}.",
     "~After {who} {verb} {n_thing}{verb_tail}, {them} {second} {n2}{second_tail}.",
+    "{who} {verb} {n_thing}{verb_tail}, then {second} {n2}{second_tail}.",
+    "{who} {verb} {n_thing}{verb_tail} but {second} {n2}{second_tail}.",
+    "On {day} {who} {verb} {n_thing}{verb_tail} and {second} {n2}{second_tail}.",
+    "Later {who} {verb} {n_thing}{verb_tail} and {second} {n2} of them{second_tail}.",
 )
 FROM_OTHER = (
     "{other} {third} {whom} {n_thing}.",
     "{who} {v[get]} {n_thing} from {other}.",
     "~{who} {v[receive]} {n_thing} from {other}.",
+    "{other} {third} {n_thing} to {whom}.",
+    "{who} {v[receive]} {n_thing} from {other}.",
+    "From {other}, {who} {v[get]} {n_thing}.",
 )
 TO_OTHER = (
     "{who} {v[give]} {n_thing} to {other}.",
     "{who} {v[give]} {other} {n_thing}.",
     "~{who} {v[hand]} {n_thing} to {other}.",
+    "{who} {v[hand]} {n_thing} over to {other}.",
+    "{who} {v[sell]} {n_thing} to {other}.",
+    "{other} gets {n_thing} from {whom}.",
 )
 HOW_MANY = (
     "How many {thing} {w[do]} {who} have now?",
@@ -62,14 +100,31 @@ HOW_MANY = (
     "How many {thing} {w[do]} {who} have?",
     "How many {w[do]} {who} have now?",
     "How many {thing} {w[have]} {who} got now?",
-    "~How many {thing} {w[be]} {who} left with?",
+    "~How many {thing} {w[be]} {who} left with now?",
     "~Find the number of {thing} that {who} {w[have]} now.",
+    "How many {thing} are there now?",
+    "How many {thing} are there in the end?",
+    "How many {thing} {w[do]} {who} own now?",
+    "What is the number of {thing} that {who} {w[have]} now?",
+    "How many {thing} {w[do]} {who} have after that?",
+    "Find out how many {thing} {who} {w[have]} now.",
+    "How many {thing} {w[do]} {who} have at the end?",
+    "How many {thing} {w[do]} {who} have altogether now?",
+    "How many {thing} is {who} left with?",
+    "How many {w[do]} {who} have in total?",
 )
 HOW_MANY_LEFT = (
     "How many {thing} are left?",
     "How many {thing} {w[do]} {who} have left?",
     "How many are left?",
     "~How many {thing} remain?",
+    "How many {thing} remain?",
+    "How many {thing} {w[do]} {who} still have?",
+    "How many of the {thing} are left?",
+    "How many {thing} are still there?",
+    "How many {w[do]} {who} have left?",
+    "~How many {thing} are still left?",
+    "How many {thing} remain in the end?",
 )
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
@@ -120,7 +175,8 @@ def two_changes(plot: Plot) -> None:
         plot.change(up, n, verb)
         done.append((n, verb))
     (n, verb), (n2, second) = done
-    plot.say(CHANGES, plot.main, n=n, thing=plot.thing, verb=verb, n2=n2, second=second)
+    plot.say(CHANGES, plot.main, n=n, thing=plot.thing, verb=verb, n2=n2, second=second,
+             day=plot.rng.choice(DAYS))  # fmt: skip
 
 
 def plain_changes(plot: Plot, count: int) -> None:
@@ -172,6 +228,18 @@ DISTRACTORS = (
     "{who} {w[live]} at number {n} of a long road.",
     "~A friend named {other} has {n} {idle}.",
     "~The shop is {n} metres away.",
+    "{who} {w[have]} a friend who is {n} years old.",
+    "The shop is {n} kilometres away.",
+    "A friend has {n} {idle}.",
+    "There are {n} {idle} on the table.",
+    "{other} has {n} {idle} at home.",
+    "{idle} cost {n} {money} each.",
+    "It is {n} minutes past ten.",
+    "{who} {w[read]} a book of {n} pages.",
+    "The house of {other} is {n} years old.",
+    "{who} {w[live]} {n} metres from the shop.",
+    "{other} is {n} years old.",
+    "A friend named {other} is {n} years old.",
 )
 
 
@@ -193,12 +261,16 @@ IN_ONE = (
     "{who} {v[have]} {n_thing}, {verb} {n2}{verb_tail} and {second} {n3}{second_tail}.",
     "{who} {v[start]} with {n_thing}, {verb} {n2}{verb_tail}, and {second} {n3}{second_tail}.",
     "~From {n_thing}, {who} {verb} {n2}{verb_tail} and {second} {n3}{second_tail}.",
+    "{who} {v[have]} {n_thing}, then {verb} {n2}{verb_tail} and {second} {n3}{second_tail}.",
 )
 IF_THEN = (
     "If {who} {w[have]} {n_thing} and {verb} {n2}{more}{verb_tail}, how many {thing} {w[do]} {who} have then?",
     "{who} {w[have]} {n_thing} and {verb} {n2}{more}{verb_tail}. How many {thing} {w[do]} {who} have now?",
     "How many {thing} {w[do]} {who} have after {who} {verb} {n2} of {n_thing}{verb_tail}?",
     "~Suppose {who} {w[have]} {n_thing} and {verb} {n2}{more}{verb_tail}. How many {thing} are there then?",
+    "{who} {w[have]} {n_thing}. If {who} {verb} {n2}{more}{verb_tail}, how many are there?",
+    "If {who} {verb} {n2}{more} {thing}{verb_tail} and {p[have]} {n_thing} before, how many {w[do]} {who} have then?",
+    "Suppose {who} {w[have]} {n_thing} and then {verb} {n2}{more}{verb_tail}. How many {thing} are that?",
 )
 
 
@@ -244,12 +316,22 @@ GROUPS = (
     "{who} {v[put]} {n2_thing} into each of {n_holder}.",
     "~{who} {v[own]} {n_holder}, and every {one} contains {n2_thing}.",
     "~Each of {whose} {n_holder} holds {n2_thing}.",
+    "{who} {v[own]} {n_holder}. Every {one} contains {n2_thing}.",
+    "{who} {v[have]} {n_holder}. There are {n2_thing} in each {one}.",
+    "{who} {v[fill]} {n_holder} with {n2_thing} each.",
+    "{who} {v[have]} {n_holder}, each with {n2_thing}.",
+    "In each of {whose} {n_holder} there are {n2_thing}.",
+    "{whose} {n_holder} hold {n2_thing} each.",
+    "{who} {v[buy]} {n_holder} with {n2_thing} in each {one}.",
 )
 MORE_GROUPS = (
     "{who} {verb} {n_holder} with {n2_thing} each{verb_tail}.",
     "Then {who} {verb} {n_holder} of {n2_thing} each{verb_tail}.",
     "{who} {verb} {n_holder}{verb_tail}. Each {one} holds {n2_thing}.",
     "~After that {who} {verb} {n_holder}{verb_tail}, each {one} with {n2_thing}.",
+    "After that {who} {verb} {n_holder} with {n2_thing} in each{verb_tail}.",
+    "Then {who} {verb} {n_holder} that hold {n2_thing} each{verb_tail}.",
+    "{who} also {verb} {n_holder} of {n2_thing} each{verb_tail}.",
 )
 ALL_TOGETHER = (
     "How many {thing} {w[do]} {who} have?",
@@ -258,6 +340,12 @@ ALL_TOGETHER = (
     "How many {thing} are there in total?",
     "How many {w[do]} {who} have in all?",
     "~What is the total number of {thing}?",
+    "What is the number of all {thing}?",
+    "How many {thing} {w[do]} {who} have in total?",
+    "How many {thing} {w[do]} {who} have altogether?",
+    "How many {thing} is that in total?",
+    "What is the total of {whose} {thing}?",
+    "How many {thing} are there?",
 )
 
 
@@ -291,6 +379,13 @@ GROUPS_ALONE = (
     "How many {thing} are there in {n_holder} of {n2_thing} each?",
     "~If every {one} contains {n2_thing}, how many {thing} are in {n_holder}?",
     "~{n_holder} contain {n2_thing} each. How many {thing} is that?",
+    "{n_holder} hold {n2_thing} each. How many {thing} is that?",
+    "There are {n2_thing} in every {one}. How many {thing} are there in {n_holder}?",
+    "If a {one} holds {n2_thing}, how many {thing} do {n_holder} hold?",
+    "{n_holder} contain {n2_thing} each. How many {thing} are there in total?",
+    "Each of {n_holder} contains {n2_thing}. How many {thing} are there?",
+    "How many {thing} are in {n_holder} if there are {n2_thing} in each?",
+    "How many {thing} fit into {n_holder} if each {one} holds {n2}?",
 )
 
 
@@ -331,35 +426,59 @@ HAS = (
     "{who} {v[own]} {n_thing}.",
     "{who} {w[have]} got {n_thing}.",
     "~In {whose} box there are {n_thing}.",
+    "In {whose} bag there are {n_thing}.",
+    "{who} {v[keep]} {n_thing} at home.",
+    "There are {n_thing} in {whose} box.",
+    "{who} {v[collect]} {n_thing}.",
+    "{n_thing} belong to {who}.",
+    "{who} {v[find]} {n_thing}.",
 )
 HAS_MORE = (
     "{who} {v[have]} {n} more {thing} than {other}.",
     "{who} {v[have]} {n} more than {other}.",
     "{who} {v[own]} {n} more {thing} than {other} {v[do]}.",
     "~Compared with {other}, {who} {v[have]} {n} more {thing}.",
+    "{who} {v[be]} ahead of {other} by {n_thing}.",
+    "{who} {v[have]} {n_thing} more than {other}.",
+    "{who} {v[collect]} {n} more {thing} than {other}.",
+    "Compared to {other}, {who} {v[have]} {n} {thing} more.",
 )
 HAS_FEWER = (
     "{who} {v[have]} {n} fewer {thing} than {other}.",
     "{who} {v[have]} {n} fewer than {other}.",
     "{who} {v[have]} {n} less than {other}.",
     "~Compared with {other}, {who} {v[have]} {n} fewer {thing}.",
+    "{who} {v[own]} {n} fewer {thing} than {other} {v[do]}.",
+    "{who} {v[collect]} {n} fewer {thing} than {other}.",
+    "{who} {v[have]} {n_thing} less than {other}.",
+    "Compared to {other}, {who} {v[have]} {n} {thing} less.",
 )
 HAS_TIMES = (
     "{who} {v[have]} {times} as many {thing} as {other}.",
     "{who} {v[have]} {times} as many as {other}.",
     "{who} {v[own]} {times} as many {thing} as {other} {v[do]}.",
     "~The {thing} of {who} are {times} as many as those of {other}.",
+    "{who} {v[collect]} {times} as many {thing} as {other}.",
+    "{whose} {thing} are {times} as many as those of {other}.",
+    "{who} {v[have]} {times} the number of {thing} that {other} {v[have]}.",
 )
 HAS_HALF = (
     "{who} {v[have]} half as many {thing} as {other}.",
     "{who} {v[have]} half as many as {other}.",
     "~{who} {v[own]} only half as many {thing} as {other}.",
+    "{who} {v[have]} only half as many {thing} as {other}.",
+    "{who} {v[have]} half the number of {thing} that {other} {v[have]}.",
+    "{who} {v[have]} half of what {other} {v[have]}.",
 )
 HOW_MANY_HAS = (
     "How many {thing} {w[do]} {who} have?",
     "How many {w[do]} {who} have?",
     "How many {thing} {w[have]} {who} got?",
     "~What is the number of {thing} that {who} {w[have]}?",
+    "What is the number of {whose} {thing}?",
+    "How many {thing} belong to {who}?",
+    "How many {thing} are in {whose} bag?",
+    "How many {thing} {w[do]} {who} own?",
 )
 HOW_MANY_TOGETHER = (
     "How many {thing} do they have together?",
@@ -367,12 +486,22 @@ HOW_MANY_TOGETHER = (
     "How many {thing} do {who} and {other} have in all?",
     "How many {thing} do the two have in total?",
     "~What do {who} and {other} have together?",
+    "How many {thing} do {who} and {other} have altogether?",
+    "How many {thing} is that together for {who} and {other}?",
+    "What is the total for {who} and {other}?",
+    "How many do {who} and {other} have together?",
+    "How many {thing} do both have together?",
 )
 HOW_MANY_MORE = (
     "How many more {thing} does {who} have than {other}?",
     "How many more does {who} have than {other}?",
     "How many {thing} more than {other} does {who} have?",
     "~By how many {thing} is {who} ahead of {other}?",
+    "By how many {thing} does {who} have more than {other}?",
+    "What is the difference between {who} and {other}?",
+    "How many fewer {thing} does {other} have than {who}?",
+    "By how many is {who} ahead of {other}?",
+    "How many more {thing} than {other} does {who} have?",
 )
 
 
@@ -439,12 +568,22 @@ SHARE = (
     "{n_thing} are shared equally among {n2_holder}.",
     "~{who} {v[split]} {n_thing} evenly between {n2_holder}.",
     "~{n2_holder} get equal parts of {n_thing}.",
+    "{who} {v[give]} {n_thing} to {n2_holder}. Everyone gets the same number.",
+    "{n2_holder} divide {n_thing} equally.",
+    "{who} {v[split]} {n_thing} equally among {n2_holder}.",
+    "{who} {v[share]} {n_thing} evenly between {n2_holder}.",
+    "{n_thing} are divided equally among {n2_holder}.",
+    "{n2_holder} get {n_thing} in equal parts.",
+    "{who} {v[hand]} out {n_thing} equally to {n2_holder}.",
 )
 SHARE_THEM = (
     "{who} {v[share]} the {thing} equally among {n2_holder}.",
     "Then {who} {v[divide]} all {thing} equally among {n2_holder}.",
     "{who} {v[give]} all the {thing} to {n2_holder}, the same number to each.",
     "~In the end {who} {v[split]} the {thing} evenly between {n2_holder}.",
+    "In the end {who} {v[share]} the {thing} equally among {n2_holder}.",
+    "Then {who} {v[split]} the {thing} evenly between {n2_holder}.",
+    "Now {n2_holder} share the {thing} equally.",
 )
 HOW_MANY_EACH = (
     "How many {thing} does each {one} get?",
@@ -452,6 +591,11 @@ HOW_MANY_EACH = (
     "How many does each {one} get?",
     "How many {thing} are there for each {one}?",
     "~What is the share of one {one}?",
+    "How many {thing} does every {one} get?",
+    "How many {thing} are for each {one}?",
+    "What is the share of each {one}?",
+    "How many does everyone get?",
+    "How many {thing} does one {one} get?",
 )
 PORTIONS = (
     "{who} {v[put]} {n_thing} into {holder} of {n2}.",
@@ -459,17 +603,29 @@ PORTIONS = (
     "{who} {v[pack]} {n_thing} into {holder} with {n2} each.",
     "Each {one} holds {n2_thing}, and {who} {v[have]} {n_thing}.",
     "~{n_thing} go into {holder} that hold {n2} each.",
+    "{who} {v[have]} {n_thing}. {n2} fit into each {one}.",
+    "{n_thing} are packed into {holder} of {n2}.",
+    "{who} {v[sort]} {n_thing} into {holder} of {n2} each.",
+    "Each {one} can hold {n2_thing}. There are {n_thing}.",
+    "{n_thing} go into {holder} with {n2} in each.",
+    "{who} {v[make]} {holder} of {n2_thing} from {n_thing}.",
 )
 HOW_MANY_HOLDERS = (
     "How many {holder} are there?",
     "How many {holder} {w[do]} {who} need?",
     "How many {holder} {w[do]} {who} fill?",
     "~What is the number of {holder}?",
+    "How many {holder} are needed?",
+    "How many {holder} is that?",
+    "What is the number of {holder} that are filled?",
+    "How many {holder} {w[do]} {who} get?",
 )
 ONE_SHARE = (
     "{other} {third} {n_thing} equally among {n2_holder}, and {who} {v[be]} one of them.",
     "{who} and {n3} other {holder} {plural} {n_thing} equally.",
     "~{who} {v[get]} one of {n2} equal parts of {n_thing}.",
+    "{who} {v[get]} an equal part when {n2_holder} share {n_thing}.",
+    "{who} {v[get]} one of {n2} equal shares of {n_thing}.",
 )
 
 
@@ -524,11 +680,18 @@ HAS_UNITS = (
     "{who} {v[own]} {n_unit} {thing}.",
     "There are {n_unit} {thing} in {whose} bag.",
     "~{who} {v[hold]} {n_unit} {thing}.",
+    "{who} {v[buy]} {n_unit} {thing}.",
+    "{who} {v[start]} with {n_unit} {thing}.",
+    "There are {n_unit} {thing} in {whose} box.",
+    "{who} {v[keep]} {n_unit} {thing} at home.",
 )
 MORE_UNITS = (
     "{who} {verb} {n_unit} {thing}{verb_tail}.",
     "Then {who} {verb} {n_unit} {thing}{verb_tail}.",
     "~Later on {who} {verb} {n_unit} {thing}{verb_tail}.",
+    "Later {who} {verb} {n_unit} {thing}{verb_tail}.",
+    "{who} also {verb} {n_unit} {thing}{verb_tail}.",
+    "After that {who} {verb} another {n_unit} {thing}{verb_tail}.",
 )
 CONVERT = (
     "How many {thing} are there in {n_unit}?",
@@ -537,30 +700,52 @@ CONVERT = (
     "A journey takes {n_unit}. How many {thing} does it take?",
     "{who} {v[work]} for {n_unit}. How many {thing} is that?",
     "~What are {n_unit} in {thing}?",
+    "How many {thing} are in {n_unit}?",
+    "{n_unit} are how many {thing}?",
+    "What is {n_unit} in {thing}?",
+    "How many {thing} do {n_unit} have?",
+    "A trip takes {n_unit}. How many {thing} is that?",
+    "{who} {v[sleep]} for {n_unit}. How many {thing} is that?",
+    "Write {n_unit} in {thing}.",
 )
 CONVERT_DOZEN = (
     "How many {thing} are {n_unit} {thing}?",
     "How many {thing} are there in {n_unit} {thing}?",
     "A shop sells {n_unit} {thing}. How many {thing} is that?",
     "~What is the number of {thing} in {n_unit} {thing}?",
+    "How many {thing} are in {n_unit} {thing}?",
+    "{n_unit} {thing} are how many?",
+    "What is the number of {thing} in a box with {n_unit} {thing}?",
+    "There are {n_unit} {thing} in a box. How many {thing} are in the box?",
+    "Somebody has {n_unit} {thing}. How many {thing} is that?",
 )
 CONVERT_MORE = (
     "A film takes {n_unit} and {n2} {thing}. How many {thing} is that?",
     "{who} {v[work]} for {n_unit} and {n2} {thing}. How many {thing} is that in all?",
     "How many {thing} are {n_unit} and {n2} {thing}?",
     "~What are {n_unit} and {n2} {thing} in {thing}?",
+    "How many {thing} are in {n_unit} and {n2} {thing}?",
+    "A walk takes {n_unit} and {n2} {thing}. How many {thing} does it take?",
+    "{who} {v[wait]} for {n_unit} and {n2} {thing}. How many {thing} is that?",
+    "What is {n_unit} and {n2} {thing} in {thing}?",
 )
 A_DAY = (
     "{who} {verb} {n2_thing} a {part}{verb_tail} for {n_unit}.",
     "Every {part} {who} {verb} {n2_thing}{verb_tail}, for {n_unit}.",
     "{who} {verb} {n2_thing} each {part}{verb_tail}, for {n_unit}.",
     "~For {n_unit} {who} {verb} {n2_thing} per {part}{verb_tail}.",
+    "{who} {verb} {n2_thing} per {part}{verb_tail} for {n_unit}.",
+    "For {n_unit}, {who} {verb} {n2_thing} every {part}{verb_tail}.",
+    "{who} {verb} {n2_thing} every {part}{verb_tail}. This goes on for {n_unit}.",
 )
 HOW_MANY_DONE = (
     "How many {thing} is that?",
     "How many {thing} is that in all?",
     "How many {thing} is that in total?",
     "~What is the total number of {thing}?",
+    "How many {thing} are that together?",
+    "What is the number of {thing} in total?",
+    "How many {thing} are there in the end?",
 )
 
 
@@ -636,6 +821,12 @@ PURSE = (
     "{who} {v[start]} with {n_thing}.",
     "{who} {v[go]} shopping with {n_thing}.",
     "~{who} {v[carry]} {n_thing}.",
+    "{who} {v[take]} {n_thing} to the shop.",
+    "{who} {v[have]} {n_thing} in a pocket.",
+    "{who} {v[save]} {n_thing}.",
+    "{who} {v[get]} {n_thing} for a birthday.",
+    "{who} {v[carry]} {n_thing} in a bag.",
+    "In {whose} pocket there are {n_thing}.",
 )
 SPENDS = (
     "{who} {v[spend]} {n_thing} on {idle}.",
@@ -643,17 +834,31 @@ SPENDS = (
     "{who} {v[pay]} {n_thing} for {idle}.",
     "Then {who} {v[spend]} {n_thing} on {idle}.",
     "~{idle} {v3[cost]} {whom} {n_thing}.",
+    "{idle} {v3[cost]} {n_thing}, and {who} {v[buy]} it.",
+    "{who} {v[use]} {n_thing} for {idle}.",
+    "{who} also {v[buy]} {idle} for {n_thing}.",
+    "For {idle}, {who} {v[pay]} {n_thing}.",
+    "In a shop {who} {v[spend]} {n_thing} on {idle}.",
+    "{who} {v[give]} {n_thing} for {idle}.",
 )
 SPENDS_TWICE = (
     "{who} {v[spend]} {n_thing} on {idle} and {n2_thing} on {idle2}.",
     "{who} {v[pay]} {n_thing} for {idle} and {n2} for {idle2}.",
     "~{who} {v[buy]} {idle} for {n_thing} and {idle2} for {n2_thing}.",
+    "{who} {v[spend]} {n} {thing} on {idle} and {n2} {thing} on {idle2}.",
+    "{who} {v[buy]} {idle} for {n_thing} and then {idle2} for {n2_thing}.",
+    "First {who} {v[spend]} {n_thing} on {idle}, then {n2_thing} on {idle2}.",
+    "For {idle} {who} {v[pay]} {n_thing}, and for {idle2} {n2_thing}.",
 )
 EARNS = (
     "{who} {v[earn]} {n_thing}.",
     "{who} {v[get]} {n_thing} from an aunt.",
     "Then {who} {v[earn]} {n}{more} {thing}.",
     "~{who} {v[find]} {n_thing} in a pocket.",
+    "{who} {v[find]} {n_thing} on the street.",
+    "A friend {v3[give]} {whom} {n_thing}.",
+    "{who} {v[win]} {n_thing}.",
+    "Grandma {v3[give]} {whom} {n_thing}.",
 )
 BUYS = (
     "{who} {v[buy]} {n_idle} for {n2_thing} each.",
@@ -661,11 +866,19 @@ BUYS = (
     "{who} {v[buy]} {n_idle} at {n2_thing} each.",
     "{who} {v[buy]} {n_idle} that cost {n2_thing} each.",
     "~{who} {v[pay]} {n2_thing} for each of {n_idle}.",
+    "{who} {v[buy]} {n_idle}. One costs {n2_thing}.",
+    "{who} {v[pay]} {n2_thing} each for {n_idle}.",
+    "{n_idle} at {n2_thing} each are bought by {who}.",
+    "{who} {v[get]} {n_idle} for {n2_thing} apiece.",
+    "{who} {v[take]} {n_idle} at a price of {n2_thing} each.",
 )
 WORKS = (
     "{who} {v[earn]} {n2_thing} an hour and {v[work]} {n} hours.",
     "{who} {v[work]} for {n} hours and {v[earn]} {n2_thing} an hour.",
     "~Each hour of work brings {who} {n2_thing}, and {who} {v[work]} {n} hours.",
+    "{who} {v[get]} {n2_thing} per hour. {who} {v[work]} {n} hours.",
+    "An hour of work brings {whom} {n2_thing}, and {who} {v[work]} for {n} hours.",
+    "{who} {v[work]} {n} hours for {n2_thing} each hour.",
 )
 HOW_MUCH = (
     "How many {thing} are left?",
@@ -674,6 +887,11 @@ HOW_MUCH = (
     "How much money {w[do]} {who} have left?",
     "How much money is left?",
     "~How much can {who} still spend?",
+    "How much {w[do]} {who} have left?",
+    "How much {w[do]} {who} have now?",
+    "How many {thing} can {who} still spend?",
+    "How much money {w[have]} {who} got now?",
+    "How much is left?",
 )
 HOW_MUCH_PAID = (
     "How many {thing} {v[do]} {who} pay?",
@@ -681,6 +899,12 @@ HOW_MUCH_PAID = (
     "How much {v[do]} {who} pay in total?",
     "How much does it cost?",
     "~What is the price of all that?",
+    "How much {v[do]} {who} spend?",
+    "How much is that in total?",
+    "How many {thing} {v[do]} {who} spend in all?",
+    "How many {thing} does all of that cost?",
+    "What is the total price?",
+    "What {v[do]} {who} pay for all that?",
 )
 PRICES = (
     "One {one} costs {n2_thing}. How many {thing} do {n_idle} cost?",
@@ -688,17 +912,28 @@ PRICES = (
     "{idle} cost {n2_thing} each. How much do {n_idle} cost?",
     "How much do {n_idle} cost at {n2_thing} each?",
     "~If each {one} costs {n2_thing}, what is the price of {n_idle}?",
+    "What is the price of {n_idle} if one costs {n2_thing}?",
+    "If one {one} costs {n2_thing}, how much do {n_idle} cost?",
+    "Each {one} costs {n2_thing}. What do {n_idle} cost?",
+    "How many {thing} are {n_idle} at {n2_thing} each?",
+    "The price of a {one} is {n2_thing}. What is the price of {n_idle}?",
 )
 CHANGE_BACK = (
     "{who} {v[pay]} with {n3_thing}. How much change {v[do]} {who} get?",
     "{who} {v[give]} {n3_thing} to the seller. How many {thing} {v[do]} {who} get back?",
     "~{who} {v[hand]} over {n3_thing}. How many {thing} come back?",
+    "{who} {v[hand]} over {n3_thing}. How much comes back?",
+    "{who} {v[pay]} with {n3_thing}. How many {thing} come back?",
+    "{who} {v[have]} {n3_thing}. How much is left after that?",
 )
 HOW_MUCH_EARNED = (
     "How many {thing} {v[do]} {who} earn?",
     "How much {v[do]} {who} earn in all?",
     "How much money is that?",
     "~What does {who} earn in total?",
+    "What does {who} earn?",
+    "How many {thing} {w[do]} {who} get?",
+    "How much {w[do]} {who} earn in total?",
 )
 BOUGHT = ("a book", "lunch", "a hat", "a ticket", "food", "bread", "a game", "shoes", "a present", "fruit", "a bag",
           "dinner", "a toy", "a lamp", "a shirt", "milk", "the bus", "a drink", "flowers", "a cake")  # fmt: skip
@@ -792,16 +1027,29 @@ ALL_HAVE = (
     "How many {thing} are there altogether?",
     "How many {thing} do all of them have in total?",
     "~What is the sum of their {thing}?",
+    "How many {thing} are there in all?",
+    "What is the total number of {thing}?",
+    "How many {thing} do they have altogether?",
+    "How many {thing} do they own in total?",
+    "What is the sum of all {thing}?",
+    "How many {thing} is that in all?",
+    "How many are their {thing} in total?",
 )
 HAVE_LIST = (
     "{first} {v[have]} {n_thing}, {second} {v[have]} {n2}, and {third} {v[have]} {n3}.",
     "{first} {v[have]} {n_thing}, {second} has {n2} and {third} has {n3}.",
     "~{first}, {second} and {third} {pl} {n}, {n2} and {n3} {thing}.",
+    "{first} {v[have]} {n} {thing}, {second} {v[have]} {n2} {thing} and {third} {v[have]} {n3} {thing}.",
+    "{first}, {second} and {third} {pl} {n}, {n2}, and {n3} {thing}.",
+    "The {thing} of {first}, {second} and {third} are {n}, {n2} and {n3}.",
 )
 HAVE_BOTH = (
     "{first} {v[have]} {n_thing} and {second} {v[have]} {n2}.",
     "{first} {v[have]} {n_thing}, and {second} {v[have]} {n2_thing}.",
     "~{first} and {second} {pl} {n} and {n2} {thing}.",
+    "{first} {v[have]} {n} {thing}, {second} {v[have]} {n2} {thing}.",
+    "{first} {v[have]} {n_thing} while {second} {v[have]} {n2}.",
+    "{first} and {second} {pl} {n_thing} and {n2}.",
 )
 
 
@@ -810,6 +1058,9 @@ TWO_SORTS = (
     "{who} {v[have]} {n} {sort} {thing} and {n2} {sort2} ones.",
     "There are {n} {sort} and {n2} {sort2} {thing} in {whose} box.",
     "~{n} of {whose} {thing} are {sort}, and {n2} are {sort2}.",
+    "There are {n} {sort} {thing} and {n2} {sort2} {thing} in {whose} bag.",
+    "Of {whose} {thing}, {n} are {sort} and {n2} are {sort2}.",
+    "{who} {v[own]} {n} {sort} and {n2} {sort2} {thing}.",
 )
 
 
@@ -875,6 +1126,14 @@ ASK_VALUE = (
     "Compute {sum}",
     "~What do you get for {sum}?",
     "~Find the value of {sum}.",
+    "Find {sum}.",
+    "What is the value of {sum}?",
+    "What does {sum} make?",
+    "{sum}",
+    "Please compute {sum}.",
+    "Evaluate {sum}.",
+    "What is the result of {sum}?",
+    "What do you get when you compute {sum}?",
 )
 SIGNS = ({}, {"x": "*"}, {"x": "*"}, {"x": "×"}, {"x": "×", "/": ":"}, {"x": "*", "/": "÷"}, {"x": "times"},
          {"+": "plus", "-": "minus", "x": "times", "/": "divided by"})  # fmt: skip

@@ -39,6 +39,7 @@ class _Forms:
         "have": "had", "do": "did", "hold": "held", "own": "owned", "keep": "kept", "be": "was", "put": "put",
         "give": "gave", "get": "got", "pay": "paid", "cost": "cost", "buy": "bought", "sell": "sold",
         "split": "split", "spend": "spent", "go": "went", "find": "found", "carry": "carried",
+        "begin": "began", "take": "took", "sleep": "slept", "make": "made", "win": "won", "read": "read",
     }  # fmt: skip
     _THIRD: ClassVar = {"have": "has", "do": "does", "be": "is", "go": "goes", "carry": "carries"}
 
@@ -195,9 +196,8 @@ class Plot:
             fields["who"] = line.who.pronoun if pronoun else line.who.name
             fields["their"] = line.who.owning
             fields["them"] = line.who.pronoun
-            objects = {"she": "her", "he": "him", "they": "them"}
             fields["whose"] = line.who.owning if pronoun else f"{line.who.name}'s"
-            fields["whom"] = objects[line.who.pronoun] if pronoun else line.who.name
+            fields["whom"] = line.who.object if pronoun else line.who.name
         for name, value in line.fields.items():
             if isinstance(value, Verb):
                 fields[name] = value.form(self.tense, plural)

@@ -164,10 +164,14 @@ def wordings(step: Step, style: Style) -> list[str]:
     there = {name for name, value in fields.items() if value} | {"tail"}
     fields["tail"] = f" {step.tail}" if step.tail else ""
     return [
-        wording.format_map(fields)
+        _capital(wording.format_map(fields))
         for wording in WORDINGS[style][step.kind]
         if all(f"{{{name}}}" not in wording or name in there for name in fields)
     ]
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def word(step: Step, style: Style, rng: Random) -> str:

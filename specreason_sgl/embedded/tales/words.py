@@ -17,6 +17,8 @@ Split = Literal["train", "dev", "test"]
 
 INVENTED = 0.5
 """The share of names and things that are invented words."""
+UNNAMED = 0.12
+"""The share of people who are told by what they are, such as the baker."""
 
 
 def split_of(word: str) -> Split:
@@ -46,6 +48,24 @@ HE = (
     "Pedro Peter Philip Pierre Rafael Raj Ravi Richard Robert Rolf Ruben Said Sam Samuel Sergei Simon Stefan "
     "Steve Sven Tarik Theo Thomas Tim Tobias Tom Tomas Uwe Viktor Vincent Walter Will Xavier Yusuf Yves Zack"
 ).split()
+ROLES = (
+    "farmer baker teacher gardener girl boy woman man king doctor driver hunter painter cook nurse neighbour child "
+    "student sailor tailor dealer seller pirate wizard queen player runner reader writer singer dancer grocer butcher "
+    "barber potter miner clerk waiter coach captain professor mechanic carpenter florist librarian collector tourist"
+).split()
+PLACES = (
+    "shop school library museum zoo factory club team class market garden farm restaurant bakery bookshop kitchen hotel "
+    "hospital bank company village train ship bus truck warehouse"
+).split()
+CREATURES = (
+    "birds ducks children people passengers sheep cows cats dogs fish bees ants frogs students visitors guests players "
+    "cars boats bikes horses rabbits monkeys swans geese crows butterflies"
+).split()
+SPOTS = (
+    ("on", "a tree"), ("on", "a lake"), ("in", "a park"), ("on", "a field"), ("in", "a room"), ("on", "a bus"),
+    ("in", "a garden"), ("on", "a farm"), ("at", "a party"), ("in", "a pool"), ("on", "a roof"), ("on", "a hill"),
+    ("in", "a hall"), ("in", "a street"), ("on", "a train"), ("in", "a house"), ("in", "a zoo"), ("in", "a yard"),
+)  # fmt: skip
 THINGS = (
     "acorns almonds apples apricots arrows avocados badges bagels balloons balls bananas bangles beads beans "
     "bears beetles bells belts bikes biscuits blankets blocks boats bolts books bottles bows bracelets bricks "
@@ -107,7 +127,11 @@ GAINS = _verbs(
     "borrows borrowed, take takes took, add adds added, order orders ordered, gain gains gained, discover "
     "discovers discovered, obtain obtains obtained, bring brings brought, catch catches caught, purchase "
     "purchases purchased, inherit inherits inherited, build builds built, pick picks picked up, acquire "
-    "acquires acquired, harvest harvests harvested, save saves saved, fetch fetches fetched"
+    "acquires acquired, harvest harvests harvested, save saves saved, fetch fetches fetched, bake bakes baked, "
+    "grow grows grew, draw draws drew, print prints printed, paint paints painted, sew sews sewed, unpack "
+    "unpacks unpacked, rent rents rented, choose chooses chose, keep keeps kept, dig digs dug up, bring brings "
+    "brought home, take takes took home, carry carries carried home, secure secures secured, produce produces "
+    "produced, create creates created, accept accepts accepted"
 )
 LOSSES = _verbs(
     "lose loses lost, sell sells sold, give gives gave away, drop drops dropped, use uses used, donate donates "
@@ -117,7 +141,12 @@ LOSSES = _verbs(
     "gives gave to a friend, give gives gave to the neighbours, put puts put aside, share shares shared out, "
     "ruin ruins ruined, leave leaves left behind, swap swaps swapped away, use uses used up, hide hides hid, "
     "burn burns burned, recycle recycles recycled, give gives gave to a cousin, pass passes passed on, crush "
-    "crushes crushed"
+    "crushes crushed, mail mails mailed off, deliver delivers delivered, feed feeds fed to a dog, smash smashes "
+    "smashed, tear tears tore up, spill spills spilled, bury buries buried, cut cuts cut off, melt melts melted "
+    "down, pay pays paid, eat eats ate up, sell sells sold off, forget forgets forgot, destroy destroys "
+    "destroyed, give gives gave to a brother, give gives gave to the teacher, give gives gave back, take takes "
+    "took away, drop drops dropped off, consume consumes consumed, abandon abandons abandoned, hand hands "
+    "handed over"
 )
 HOLDERS = (
     "bags boxes jars trays packs baskets bowls drawers shelves cases crates sacks buckets tins rows piles "
@@ -186,7 +215,7 @@ def singular(words: str) -> str:
 
 
 IRREGULAR = {
-    "children": "child", "knives": "knife", "scarves": "scarf", "shelves": "shelf", "fish": "fish", "dice": "die",
+    "children": "child", "sheep": "sheep", "geese": "goose", "knives": "knife", "scarves": "scarf", "shelves": "shelf", "fish": "fish", "dice": "die",
     "people": "person", "boxes": "box", "pairs of": "pair of", "halves": "half", "men": "man", "women": "woman",
 }  # fmt: skip
 
@@ -201,12 +230,23 @@ class Person:
     @property
     def owning(self) -> str:
         """His, her, or their."""
-        return {"she": "her", "he": "his", "they": "their"}[self.pronoun]
+        return {"she": "her", "he": "his", "they": "their", "it": "its"}[self.pronoun]
+
+    @property
+    def object(self) -> str:
+        """Her, him, them, or it."""
+        return {"she": "her", "he": "him", "they": "them", "it": "it"}[self.pronoun]
 
 
 def person(rng: Random, split: Split, taken: Sequence[str] = ()) -> Person:
     """Somebody of this split who is not there yet."""
     while True:
+        if rng.random() < UNNAMED:
+            kind, pronoun = rng.choice(((ROLES, rng.choice(("she", "he", "they"))), (PLACES, "it")))
+            noun = rng.choice(kind)
+            if split_of(noun) == split and f"the {noun}" not in taken:
+                return Person(f"the {noun}", pronoun)
+            continue
         if rng.random() < INVENTED:
             name, pronoun = invented_word(rng).capitalize(), rng.choice(("she", "he", "they"))
         else:
@@ -254,7 +294,7 @@ RESERVED = frozenset(
         "what when where which who with yes"
     ).split()
     + NUMBER_WORDS
-    + [form for noun in (*HOLDERS, *RECEIVERS, *THINGS) for form in (noun, singular(noun))]
+    + [form for noun in (*HOLDERS, *RECEIVERS, *THINGS, *ROLES, *PLACES) for form in (noun, singular(noun))]
     + "dozen pair pairs week weeks month months year years hour hours minute minutes second seconds half".split()
     + [form for verb in (*GAINS, *LOSSES) for form in verb.forms]
 )
