@@ -36,10 +36,11 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from specreason_sgl.embedded import stories, tales
-from specreason_sgl.embedded.evaluate import drafts, load, measure
-from specreason_sgl.embedded.samples import Batch, Encoder, Sample, candidates, collate
+from specreason_sgl.embedded.evaluate import drafts, load, measure, measure_tales, tale_drafts
+from specreason_sgl.embedded.samples import Batch, Encoder, Sample, candidates, collate, tale_candidates
 from specreason_sgl.embedded.tales import Style
 from specreason_sgl.embedded.tokenizer import WIDER, build, widen
+from specreason_sgl.embedded.turns import turned
 
 BATCH = 24
 DRAFTED = 4000
@@ -97,6 +98,8 @@ class Stage:
     """Tales with more operations are left out."""
     foreign: float = 0.0
     """Share of a tale's steps that are in the other style, to be read and gone on from."""
+    turned: float = 0.0
+    """Share of the tales with one of the turns or hints that other methods use."""
     batch: int = BATCH
 
 
@@ -173,6 +176,31 @@ TALES = {
         (
             Stage("read", 600, 1e-3, layers=24, style="base", operations=4, foreign=0.3, final=0.7),
             Stage("lengthen", 600, 1e-3, layers=24, style="base", foreign=0.4, final=0.5),
+            Stage(
+                "judge",
+                600,
+                7e-4,
+                layers=24,
+                style="base",
+                foreign=0.5,
+                judgements=4,
+                judged=0.7,
+                operations=5,
+                final=0.5,
+            ),
+            Stage(
+                "discern",
+                500,
+                7e-4,
+                layers=24,
+                style="base",
+                foreign=0.5,
+                judgements=4,
+                judged=0.6,
+                turned=0.25,
+                drafts=True,
+                final=0.02,
+            ),
         ),
     ),
 }
@@ -331,7 +359,7 @@ def _chunk(encoder: Encoder, stage: Stage, seed: int, drafted: Drafted, chunk: i
 
 def _sample(encoder: Encoder, stage: Stage, rng: random.Random, drafted: Drafted) -> Sample:
     if stage.style:
-        return _told(encoder, stage, stage.style, rng)
+        return _told(encoder, stage, stage.style, rng, drafted)
     if rng.random() < stage.drilled:
         return encoder.drill(rng)
     if rng.random() >= stage.judged:
@@ -349,9 +377,18 @@ def _sample(encoder: Encoder, stage: Stage, rng: random.Random, drafted: Drafted
     return encoder.solved(told, candidates(rng, told, stage.judgements))
 
 
-def _told(encoder: Encoder, stage: Stage, style: Style, rng: random.Random) -> Sample:
+def _told(encoder: Encoder, stage: Stage, style: Style, rng: random.Random, drafted: Drafted) -> Sample:
     told = tales.invent(rng, "train", stage.forms, stage.operations)
-    return encoder.solved(tales.spoken(told, style, rng, stage.foreign))
+    if rng.random() < stage.turned:
+        return turned(encoder, rng, told, style)
+    if rng.random() >= stage.judged or not stage.judgements:
+        return encoder.solved(tales.spoken(told, style, rng, stage.foreign))
+    own: Sequence[tuple[int, str]] = ()
+    if drafted and rng.random() < stage.drafted:
+        seed = rng.choice(list(drafted))
+        told, own = tales.tale(seed, "train"), drafted[seed]
+    spoken = tales.spoken(told, style, rng, stage.foreign)
+    return encoder.solved(spoken, tale_candidates(rng, told, stage.judgements, drafts=own))
 
 
 def _invented(stage: Stage, rng: random.Random) -> stories.Story:
@@ -530,7 +567,8 @@ def assemble(work: Path, count: int, device: str, recipe: str) -> dict[str, floa
             shutil.copytree(source, work / "pair" / name, dirs_exist_ok=True, copy_function=shutil.copyfile)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(work / "tokenizer")
     base, small = load(finished["base"], device), load(finished["small"], device)
-    figures = measure(base, small, Encoder(tokenizer), "test", count)
+    measured = measure_tales if recipe == "tales" else measure
+    figures = measured(base, small, Encoder(tokenizer), "test", count)
     text = json.dumps({"stories": count, **{name: round(value, 4) for name, value in figures.items()}}, indent=2)
     (work / "pair" / "figures.json").write_text(text + "\n", encoding="utf-8")
     return figures
@@ -553,6 +591,18 @@ def write_drafts(model: LlamaForCausalLM, encoder: Encoder, path: Path, count: i
         for temperature in (0.0, 0.8)
         for number, candidate in drafts(model, encoder, told, rng, each=4, temperature=temperature)
         if candidate.score != stories.RIGHT
+    ]
+    rows = ({"seed": number, "done": candidate.done, "text": candidate.text} for number, candidate in made)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def write_tale_drafts(model: LlamaForCausalLM, encoder: Encoder, path: Path, count: int, seed: int) -> None:
+    """Let the small model draft steps of training tales behind chains of both styles, and keep all of them."""
+    told = [tales.tale(number, "train") for number in range(count)]
+    made = [
+        drafted
+        for temperature in (0.0, 0.8)
+        for drafted in tale_drafts(model, encoder, told, random.Random(seed), each=4, temperature=temperature)
     ]
     rows = ({"seed": number, "done": candidate.done, "text": candidate.text} for number, candidate in made)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -617,8 +667,9 @@ def train(
             model = LlamaForCausalLM.from_pretrained(folder / stage.name, dtype=torch.float32)
         else:
             if stage.drafts and not (work / "drafts.jsonl").exists():
-                small = load(work / "small" / SIZES["small"].stages[-1].name, device)
-                write_drafts(small, encoder, work / "drafts.jsonl", DRAFTED, seed)
+                small = load(work / "small" / RECIPES[recipe]["small"].stages[-1].name, device)
+                written = write_tale_drafts if recipe == "tales" else write_drafts
+                written(small, encoder, work / "drafts.jsonl", DRAFTED, seed)
             learner = Learner(model.to(device), encoder.digits).to(device)
             if compiled:
                 model.set_attn_implementation("eager")

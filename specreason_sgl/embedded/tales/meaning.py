@@ -289,7 +289,10 @@ def _parts(equation: str) -> Sequence[str]:
     return re.split(r"([-+x/])", equation.partition("=")[0])
 
 
-_BEFORE_RESULT = r"(?:\b(?:has|have|had|are|is|makes?|gives?|leaves?|gets?|with|costs?|so|total|of|at|to|pays?|holds?|needs?|starts?)|:)"
+_BEFORE_RESULT = (
+    r"(?:\b(?:has|have|had|are|is|makes?|gives?|leaves?|gets?|with|costs?|so|total|of|at|to|pays?|holds?|needs?|"
+    r"starts?)|:)"
+)
 _BEGINS = re.compile(r"\b(?:starts?|started|begins?|began|beginning|first)\b", re.IGNORECASE)
 
 
@@ -297,9 +300,8 @@ def _states(step: Step, said: str) -> bool:
     """Whether the result is stated as what there is, without any arithmetic."""
     if step.kind != "start" and _BEGINS.search(said):
         return False
-    return (
-        re.search(rf"{_BEFORE_RESULT}(?: (?:now|then|only|just|a total of|in all))?:? {step.value}\b", said) is not None
-    )
+    stated = rf"{_BEFORE_RESULT}(?: (?:now|then|only|just|a total of|in all))?:? {step.value}\b"
+    return re.search(stated, said) is not None
 
 
 _VERB = rf"(?:has|had|have|is|was|starts|{'|'.join(sorted(_UP | _DOWN))})"

@@ -54,8 +54,8 @@ ROLES = (
     "barber potter miner clerk waiter coach captain professor mechanic carpenter florist librarian collector tourist"
 ).split()
 PLACES = (
-    "shop school library museum zoo factory club team class market garden farm restaurant bakery bookshop kitchen hotel "
-    "hospital bank company village train ship bus truck warehouse"
+    "shop school library museum zoo factory club team class market garden farm restaurant bakery bookshop kitchen "
+    "hotel hospital bank company village train ship bus truck warehouse"
 ).split()
 CREATURES = (
     "birds ducks children people passengers sheep cows cats dogs fish bees ants frogs students visitors guests players "
@@ -215,8 +215,9 @@ def singular(words: str) -> str:
 
 
 IRREGULAR = {
-    "children": "child", "sheep": "sheep", "geese": "goose", "knives": "knife", "scarves": "scarf", "shelves": "shelf", "fish": "fish", "dice": "die",
-    "people": "person", "boxes": "box", "pairs of": "pair of", "halves": "half", "men": "man", "women": "woman",
+    "children": "child", "sheep": "sheep", "geese": "goose", "knives": "knife", "scarves": "scarf",
+    "shelves": "shelf", "fish": "fish", "dice": "die", "people": "person", "boxes": "box", "pairs of": "pair of",
+    "halves": "half", "men": "man", "women": "woman",
 }  # fmt: skip
 
 
