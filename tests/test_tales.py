@@ -9,7 +9,7 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specreason_sgl.embedded import tales
@@ -31,12 +31,14 @@ def value_of(column: str) -> int:
     return int(eval(left.replace("x", "*").replace("/", "//")) == int(quotient))  # noqa: S307 - digits and signs
 
 
+@settings(deadline=None)
 @given(seeds, splits)
 def test_a_seed_is_a_tale_on_every_machine(seed: int, split: tales.Split) -> None:
     assert tales.tale(seed, split) == tales.tale(seed, split)
     assert tales.tale(seed, "train").question != tales.tale(seed, "test").question
 
 
+@settings(deadline=None)
 @given(seeds, splits)
 def test_answers_agree_with_an_evaluation_of_the_facts(seed: int, split: tales.Split) -> None:
     told = tales.tale(seed, split)
@@ -53,6 +55,7 @@ def test_answers_agree_with_an_evaluation_of_the_facts(seed: int, split: tales.S
     assert told.steps[-1].value == told.answer
 
 
+@settings(deadline=None)
 @given(seeds, splits)
 def test_every_number_is_in_range(seed: int, split: tales.Split) -> None:
     told = tales.tale(seed, split)
@@ -62,6 +65,7 @@ def test_every_number_is_in_range(seed: int, split: tales.Split) -> None:
     assert 1 <= sum(bool(step.operation) for step in told.steps) <= tales.OPERATIONS
 
 
+@settings(deadline=None)
 @given(seeds, splits)
 def test_operands_are_told_in_the_question_or_known_from_a_step(seed: int, split: tales.Split) -> None:
     told = tales.tale(seed, split)
@@ -77,6 +81,7 @@ def test_operands_are_told_in_the_question_or_known_from_a_step(seed: int, split
         assert {step.left, step.right} <= known if step.operation else step.value in known
 
 
+@settings(deadline=None)
 @given(seeds, st.sampled_from(["train", "dev", "test"]))
 def test_splits_share_no_name_and_no_thing(seed: int, split: tales.Split) -> None:
     told = tales.tale(seed, split)
@@ -129,6 +134,7 @@ def test_every_form_occurs_and_no_question_is_told_twice() -> None:
     assert len({one.question for one in told}) == len(told)
 
 
+@settings(deadline=None)
 @given(st.integers(0, MOST), st.sampled_from("+-x/"), st.integers(0, 999))
 def test_arithmetic_is_written_out_rightly(left: int, operation: str, right: int) -> None:
     try:
@@ -143,6 +149,7 @@ def test_arithmetic_is_written_out_rightly(left: int, operation: str, right: int
     assert re.findall(r"\d+", arithmetic.bare(left, operation, right, value))[-1] == str(value)
 
 
+@settings(deadline=None)
 @given(seeds, splits, st.sampled_from(tales.STYLES), st.data())
 def test_every_wording_of_a_right_step_scores_nine(
     seed: int, split: tales.Split, style: tales.Style, data: st.DataObject
@@ -156,6 +163,7 @@ def test_every_wording_of_a_right_step_scores_nine(
         assert tales.grade(told, range(place), f" {text}\n") == meaning.RIGHT
 
 
+@settings(deadline=None)
 @given(seeds, splits, st.sampled_from(tales.STYLES))
 def test_chains_of_both_styles_are_followed_to_the_end(seed: int, split: tales.Split, style: tales.Style) -> None:
     told = tales.tale(seed, split)
@@ -164,6 +172,7 @@ def test_chains_of_both_styles_are_followed_to_the_end(seed: int, split: tales.S
     assert tales.progress(told, spoken.steps) == frozenset(range(len(told.steps)))
 
 
+@settings(deadline=None)
 @given(seeds, splits, st.sampled_from(tales.STYLES), st.data())
 def test_corrupted_steps_score_less_than_seven(
     seed: int, split: tales.Split, style: tales.Style, data: st.DataObject
@@ -175,6 +184,7 @@ def test_corrupted_steps_score_less_than_seven(
     assert tales.grade(told, range(place), text) < 7
 
 
+@settings(deadline=None)
 @given(seeds, splits, st.sampled_from(wrong.MISREADINGS), st.data())
 def test_a_misreading_in_any_wording_is_found(
     seed: int, split: tales.Split, misread: Callable[[Random, Tale, Step], Step | None], data: st.DataObject
@@ -295,6 +305,7 @@ def test_other_texts_by_hand_are_not(told: Tale, done: int, text: str, score: in
     assert tales.grade(told, range(done), text) == score
 
 
+@settings(deadline=None)
 @given(seeds, st.text())
 def test_any_text_has_a_grade(seed: int, text: str) -> None:
     assert 0 <= tales.grade(tales.tale(seed), [], text) <= 9

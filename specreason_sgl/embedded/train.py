@@ -565,6 +565,9 @@ def assemble(work: Path, count: int, device: str, recipe: str) -> dict[str, floa
     for name, folder in finished.items():
         for source in (work / "tokenizer", folder):
             shutil.copytree(source, work / "pair" / name, dirs_exist_ok=True, copy_function=shutil.copyfile)
+        config = work / "pair" / name / "config.json"
+        told = json.loads(config.read_text(encoding="utf-8")) | {"knows": recipe}
+        config.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     tokenizer = PreTrainedTokenizerFast.from_pretrained(work / "tokenizer")
     base, small = load(finished["base"], device), load(finished["small"], device)
     measured = measure_tales if recipe == "tales" else measure

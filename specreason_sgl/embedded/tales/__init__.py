@@ -10,7 +10,7 @@ from random import Random
 
 from specreason_sgl.embedded.tales.facts import Step, Tale
 from specreason_sgl.embedded.tales.forms import FORMS
-from specreason_sgl.embedded.tales.meaning import IDLE, RIGHT, grade, progress
+from specreason_sgl.embedded.tales.meaning import IDLE, RIGHT, grade, made, progress
 from specreason_sgl.embedded.tales.plot import Plot
 from specreason_sgl.embedded.tales.styles import STYLES, Spoken, Style, said, spoken
 from specreason_sgl.embedded.tales.words import Split
@@ -18,7 +18,7 @@ from specreason_sgl.embedded.tales.wrong import corrupt
 
 __all__ = [
     "FORMS", "IDLE", "RIGHT", "STYLES", "Split", "Spoken", "Step", "Style", "Tale", "corrupt", "grade", "invent",
-    "progress", "said", "spoken", "tale",
+    "made", "progress", "said", "spoken", "tale",
 ]  # fmt: skip
 
 OPERATIONS = 8
