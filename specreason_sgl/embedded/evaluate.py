@@ -135,7 +135,7 @@ def in_both(told: Tale, number: int) -> Spoken:
 
 
 def judge(
-    model: LlamaForCausalLM, encoder: Encoder, told: Sequence[Story], made: Sequence[tuple[int, Candidate]]
+    model: LlamaForCausalLM, encoder: Encoder, told: Sequence[Told], made: Sequence[tuple[int, Candidate]]
 ) -> list[float]:
     """The expected score the model gives each candidate."""
     scores: list[float] = []

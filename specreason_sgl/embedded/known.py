@@ -35,8 +35,8 @@ _STORY_WORDS = frozenset(
 )
 _BEYOND = frozenset(
     "percent percentage fraction fractions average mean median probability chance area perimeter volume radius "
-    "triangle circle square root prime factor factors derivative integral equation solve prove angle speed ratio integer "
-    "integers polynomial function matrix vector sequence remainder modulo".split()
+    "triangle circle square root prime factor factors derivative integral equation solve prove angle speed ratio "
+    "integer integers polynomial function matrix vector sequence remainder modulo".split()
 )
 _ASKING = frozenset(
     "what is calculate work out how much compute find the value of evaluate please result do you get for when does "

@@ -74,10 +74,16 @@ def build(folder: Path) -> PreTrainedTokenizerFast:
     return wrapped
 
 
-def widen(source: Path, folder: Path, entries: int = WIDER) -> PreTrainedTokenizerFast:
+def widen(source: Path, folder: Path, entries: int = WIDER, read: int = READ) -> PreTrainedTokenizerFast:
     """Append merges learned from tales to a tokenizer, save it into ``folder`` and return it.
 
     All that was there keeps its number, so a model can go on with what it knows.
+
+    Args:
+        source: the folder of the tokenizer.
+        folder: where the wider one goes.
+        entries: so many it has then.
+        read: from so many tales they are learned.
     """
     from transformers import PreTrainedTokenizerFast
 
@@ -88,7 +94,7 @@ def widen(source: Path, folder: Path, entries: int = WIDER) -> PreTrainedTokeniz
     vocabulary |= {token["content"]: token["id"] for token in made["added_tokens"]}
     by_number = {number: piece for piece, number in vocabulary.items()}
     split = tokenizer.backend_tokenizer.pre_tokenizer
-    counted = Counter(word for text in _tale_texts() for word, _ in split.pre_tokenize_str(text))
+    counted = Counter(word for text in _tale_texts(read) for word, _ in split.pre_tokenize_str(text))
     model = tokenizer.backend_tokenizer.model
     words = {tuple(by_number[piece.id] for piece in model.tokenize(word)): count for word, count in counted.items()}
     for left, right in merges(words, entries - len(vocabulary), taken=vocabulary):
@@ -100,8 +106,8 @@ def widen(source: Path, folder: Path, entries: int = WIDER) -> PreTrainedTokeniz
     return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
-def _tale_texts() -> Iterable[str]:
-    for seed in range(READ):
+def _tale_texts(count: int) -> Iterable[str]:
+    for seed in range(count):
         told = tales.tale(seed, "train")
         yield told.question
         for style in tales.STYLES:
@@ -116,7 +122,7 @@ def merges(words: dict[tuple[str, ...], int], count: int, taken: Iterable[str] =
         count: so many pairs.
         taken: pieces that there are already; no pair makes one of them.
     """
-    known, found = set(taken), []
+    known, found = set(taken), list[tuple[str, str]]()
     spelled = [list(word) for word in words]
     often = list(words.values())
     pairs: Counter[tuple[str, str]] = Counter()

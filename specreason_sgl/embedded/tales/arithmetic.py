@@ -25,7 +25,8 @@ def _digits(n: int) -> list[int]:
 
 def _sum(left: int, right: int) -> list[str]:
     """From the ones up, as far as there is something to add."""
-    first, second, carry, made = _digits(left), _digits(right), 0, []
+    first, second, carry = _digits(left), _digits(right), 0
+    made: list[str] = []
     for place in range(max(len(first), len(second))):
         added = [digits[place] for digits in (first, second) if place < len(digits)] + [1] * carry
         if len(added) == 1:
@@ -37,7 +38,8 @@ def _sum(left: int, right: int) -> list[str]:
 
 def _difference(left: int, right: int) -> list[str]:
     """From the ones up; a digit that is too small is written with the ten that it borrows."""
-    first, second, borrow, made = _digits(left), _digits(right), 0, []
+    first, second, borrow = _digits(left), _digits(right), 0
+    made: list[str] = []
     for place, digit in enumerate(first):
         taken = ([second[place]] if place < len(second) else []) + [1] * borrow
         if not taken:
@@ -52,7 +54,8 @@ def _product(small: int, large: int) -> list[str]:
         tens, ones = small // 10, small % 10
         parts = [(tens * 10, large), (ones, large)] if ones else [(tens, large)]
         return [f"{a}x{b}={a * b}" for a, b in parts]
-    carry, made = 0, []
+    carry = 0
+    made: list[str] = []
     for digit in _digits(large):
         total = small * digit + carry
         made.append(f"{small}x{digit}{f'+{carry}' if carry else ''}={total}")
@@ -64,7 +67,8 @@ def _quotient(left: int, right: int) -> list[str]:
     """Small quotients by what they are multiplied with, others from the first digit down."""
     if left // right <= 9:
         return [f"{right}x{left // right}={left}"]
-    rest, made = 0, []
+    rest = 0
+    made: list[str] = []
     for digit in str(left):
         part = rest * 10 + int(digit)
         rest = part % right

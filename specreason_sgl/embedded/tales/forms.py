@@ -7,9 +7,10 @@ tense, ``{p[have]}`` one in the past, ``{w[have]}`` one in the present; ``{n_thi
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from specreason_sgl.embedded.tales import words
-from specreason_sgl.embedded.tales.facts import Tale, compute
+from specreason_sgl.embedded.tales.facts import Kind, Tale, compute
 from specreason_sgl.embedded.tales.plot import LARGEST, Line, Plot
 from specreason_sgl.embedded.tales.words import Person, Verb
 
@@ -191,7 +192,7 @@ def begin(plot: Plot, count: int) -> Line | None:
     """What the main person has to begin with; the sentence itself where it is told later."""
     plot.start(count)
     late = plot.rng.random() < 0.15
-    fields = {"n": count, "thing": plot.thing, "b": "is" if count == 1 else "are"}
+    fields: dict[str, Any] = {"n": count, "thing": plot.thing, "b": "is" if count == 1 else "are"}
     line = Line(plot.pick(LATE_START if late else START), fields, plot.main)
     if late:
         return line
@@ -248,7 +249,11 @@ def distract(plot: Plot, share: float = 0.3) -> None:
     if plot.rng.random() >= share:
         return
     template = plot.pick(DISTRACTORS)
-    fields = {"n": plot.rng.randint(2, 60), "idle": plot.count_thing(), "money": plot.rng.choice(words.CURRENCIES)[0]}
+    fields: dict[str, Any] = {
+        "n": plot.rng.randint(2, 60),
+        "idle": plot.count_thing(),
+        "money": plot.rng.choice(words.CURRENCIES)[0],
+    }
     if "{other}" in template:
         fields["other"] = plot.meet().name
     who = plot.main if "{who" in template else None
@@ -278,7 +283,7 @@ def change_at_once(plot: Plot) -> Tale:
     """The start and all changes in one sentence."""
     n = plot.upto(LARGEST, 4)
     plot.start(n)
-    fields = {"n": n, "thing": plot.thing}
+    fields: dict[str, Any] = {"n": n, "thing": plot.thing}
     if plot.rng.random() < 0.5:
         plot.tense = "present"
         up = plot.rng.random() < 0.5
@@ -507,8 +512,8 @@ HOW_MANY_MORE = (
 
 def compared(plot: Plot, who: Person, other: Person, theirs: int, at: int) -> int:
     """Somebody has more, fewer, or a multiple of what another has; returns how many."""
-    said = {"who": who.name, "other": other.name}
-    fields = {"thing": plot.thing, "other": other.name}
+    said: dict[str, Any] = {"who": who.name, "other": other.name}
+    fields: dict[str, Any] = {"thing": plot.thing, "other": other.name}
     kinds = ["more"] * (theirs < 5000) + ["fewer"] * (theirs > 2) + ["times"] * (theirs <= 1200)
     kind = plot.rng.choice(kinds + ["half"] * (theirs % 2 == 0 and theirs > 1))
     if kind == "more":
@@ -550,7 +555,7 @@ def comparisons(plot: Plot) -> Tale:
     if asked < 0.8:
         templates = [one for one in HOW_MANY_TOGETHER if len(own) == 2 or "{other}" in one]
         plot.say(templates, who, thing=plot.thing, other=other.name)
-        said = {"who": who.name, "other": other.name}
+        said: dict[str, Any] = {"who": who.name, "other": other.name}
         total = plot.step("total", value, "+", theirs, [at, before], **said)
         return plot.close("comparisons", total, thing=plot.thing)
     if value < theirs:
@@ -635,7 +640,7 @@ def shares(plot: Plot) -> Tale:
     k = plot.rng.randint(2, 12)
     each = max(1, plot.upto(LARGEST // k, 1))
     holder = plot.spelled(plot.rng.choice(words.RECEIVERS))
-    fields = {"n": k * each, "thing": plot.thing, "n2": k, "holder": holder}
+    fields: dict[str, Any] = {"n": k * each, "thing": plot.thing, "n2": k, "holder": holder}
     if kind == "portions":
         fields |= {"holder": plot.holder()}
         one = words.singular(fields["holder"])
@@ -1083,7 +1088,7 @@ def totals(plot: Plot) -> Tale:
     everybody = [plot.main, *(plot.meet() for _ in range(count - 1))]
     own = [plot.upto(LARGEST) for _ in everybody]
     at = [-1] * count
-    have = {"pl": plot.forms("have", plural=True)}
+    have: dict[str, Any] = {"pl": plot.forms("have", plural=True)}
     if count == 2 and plot.rng.random() < 0.4:
         plot.say(HAVE_BOTH, first=everybody[0].name, second=everybody[1].name, n=own[0], n2=own[1],
                  thing=plot.thing, **have)  # fmt: skip
@@ -1098,7 +1103,7 @@ def totals(plot: Plot) -> Tale:
                 up = plot.rng.random() < 0.5
                 n, verb = plot.upto(LARGEST if up else has, 1), plot.rng.choice(words.GAINS if up else words.LOSSES)
                 plot.say(CHANGE, who, n=n, thing=plot.thing, verb=verb, more="", day=plot.rng.choice(DAYS))
-                said = {"who": who.name, "verb": verb.third, "tail": verb.tail}
+                said: dict[str, Any] = {"who": who.name, "verb": verb.third, "tail": verb.tail}
                 own[place] = plot.step("gain" if up else "lose", has, "+" if up else "-", n, **said)
                 at[place] = len(plot.steps) - 1
     distract(plot)
@@ -1111,7 +1116,7 @@ def totals(plot: Plot) -> Tale:
     plot.say(ALL_HAVE, thing=plot.thing)
     total, before = own[0], at[0]
     for place in range(1, count):
-        names = {"who": everybody[0].name, "other": everybody[1].name} if place == 1 else {"who": ""}
+        names: dict[str, Any] = {"who": everybody[0].name, "other": everybody[1].name} if place == 1 else {"who": ""}
         total = plot.step("total", total, "+", own[place], [before, at[place]], **names)
         before = len(plot.steps) - 1
     return plot.close("totals", total, thing=plot.thing)
@@ -1135,8 +1140,11 @@ ASK_VALUE = (
     "What is the result of {sum}?",
     "What do you get when you compute {sum}?",
 )
-SIGNS = ({}, {"x": "*"}, {"x": "*"}, {"x": "×"}, {"x": "×", "/": ":"}, {"x": "*", "/": "÷"}, {"x": "times"},
-         {"+": "plus", "-": "minus", "x": "times", "/": "divided by"})  # fmt: skip
+SIGNS: tuple[dict[str, str], ...] = (
+    {}, {"x": "*"}, {"x": "*"}, {"x": "×"}, {"x": "×", "/": ":"}, {"x": "*", "/": "÷"}, {"x": "times"},
+    {"+": "plus", "-": "minus", "x": "times", "/": "divided by"},
+)  # fmt: skip
+"""How the operations are written."""
 
 
 def expressions(plot: Plot) -> Tale:
@@ -1213,7 +1221,7 @@ def _evaluate(plot: Plot, tree: Expression) -> int:
         if isinstance(part, int):
             return part, -1
         (left, at), (other, before) = visit(part[0], part[1]), visit(part[2], part[1], right=True)
-        kind = "bracket" if bracketed(part[1], above, right=right) else "value"
+        kind: Kind = "bracket" if bracketed(part[1], above, right=right) else "value"
         plot.step(kind, left, part[1], other, [at, before], who="", thing="")
         return plot.steps[-1].value, len(plot.steps) - 1
 

@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 from specreason_sgl.embedded.tales import words
-from specreason_sgl.embedded.tales.facts import Step, Tale, compute
+from specreason_sgl.embedded.tales.facts import Kind, Step, Tale, compute
 from specreason_sgl.embedded.tales.meaning import RIGHT, grade
 from specreason_sgl.embedded.tales.plot import MOST
 from specreason_sgl.embedded.tales.styles import Style, word
@@ -52,9 +53,9 @@ def flip_result(step: Step, style: Style, rng: Random) -> str:
     return word(replace(step, value=step.value + 1), style, rng)
 
 
-def _recomputed(step: Step, **changed: int | str) -> Step | None:
+def _recomputed(step: Step, **changed: Any) -> Step | None:
     """The step with other operands, if they give a legal one."""
-    other = replace(step, **changed)  # type: ignore[arg-type] - its own fields
+    other = replace(step, **changed)
     try:
         value = compute(other.left, other.operation, other.right)
     except ValueError:
@@ -80,11 +81,12 @@ def _other_number(rng: Random, tale: Tale, step: Step) -> Step | None:
 
 def _other_way(rng: Random, _: Tale, step: Step) -> Step | None:
     """A gain taken for a loss, more for fewer, or the other way round."""
-    turned = {"gain": "lose", "lose": "gain", "more": "fewer", "fewer": "more"}.get(step.kind)
+    kinds: dict[Kind, Kind] = {"gain": "lose", "lose": "gain", "more": "fewer", "fewer": "more"}
+    turned = kinds.get(step.kind)
     if not turned:
         return None
     verb = rng.choice(words.GAINS if turned == "gain" else words.LOSSES)
-    changed = {"kind": turned, "operation": "+" if step.operation == "-" else "-"}
+    changed: dict[str, Any] = {"kind": turned, "operation": "+" if step.operation == "-" else "-"}
     said = {"verb": verb.third, "tail": verb.tail} if step.verb else {}
     return _recomputed(step, **changed, **said)
 
