@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specreason_sgl.cli import app
-from specreason_sgl.embedded import stories
+from specreason_sgl.embedded import stories, tales
 from specreason_sgl.errors import UsageError
 from specreason_sgl.evaluation.choice import LETTERS
 from specreason_sgl.evaluation.datasets import (
@@ -27,6 +28,7 @@ from specreason_sgl.evaluation.datasets import (
     step_checker,
     steps_done,
     told_story,
+    truth_of,
 )
 from specreason_sgl.runs.store import Problem
 
@@ -554,3 +556,25 @@ def test_a_job_over_a_field_of_any_length_is_planned(call: Callable[..., tuple[i
     code, told = call("eval", tmp_path / "job.toml", "--dry-run")
 
     assert code == 0, told
+
+
+def test_tales_are_loaded_by_seed_and_their_steps_are_known() -> None:
+    problem, other = load(DatasetSpec(name="tales", limit=2, seed=40))
+    tale = tales.tale(40)
+    steps = tales.said(tale, "small", Random(0))
+    is_right = step_checker(problem)
+    truth = truth_of(problem)
+
+    assert (problem.id, problem.question, problem.answer) == ("tale-40", tale.question, str(tale.answer))
+    assert load(DatasetSpec(name="tales", ids=("tale-41",))) == [other]
+    assert is_right is not None
+    assert truth is not None
+    for done, step in enumerate(steps):
+        last = done + 1 == len(steps)
+        assert is_right(steps[:done], step, last)
+        assert not is_right(steps[:done], step, not last)
+        assert truth(steps[:done], step) is True
+        assert truth(steps[:done], "The answer is 10001.") is False
+    assert truth(["The answer is 10001."], steps[0]) is None
+    assert truth(steps, steps[-1]) is None
+    assert truth_of(Problem(id="tale-40", question="1+1?", answer="2")) is None

@@ -199,7 +199,7 @@ def test_only_some_modes_and_those_they_need() -> None:
         ({"modes": [BASE, BASE]}, "two modes are called `base`"),
         ({"modes": [BASE, {**BASE, "name": "b", "against": "c"}]}, "`c`, which is no mode"),
         ({"modes": [{"kind": "random"}]}, "needs a `specreason` mode"),
-        ({"modes": [{"kind": "oracle"}], "dataset": {"name": "aime24"}}, "only `stories` tells"),
+        ({"modes": [{"kind": "oracle"}], "dataset": {"name": "aime24"}}, "only `stories` and `tales` tell"),
     ],
 )
 def test_a_mistake_is_told_by_its_field(tmp_path: Path, fields: dict[str, Any], complaint: str) -> None:

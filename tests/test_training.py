@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from random import Random
+
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from specreason_sgl.embedded.train import blend, deepen
+from specreason_sgl.embedded import tales
+from specreason_sgl.embedded import train as train_module
+from specreason_sgl.embedded.samples import Encoder, Sample, tale_candidates
+from specreason_sgl.embedded.tokenizer import widen
+from specreason_sgl.embedded.train import Learner, Stage, blend, deepen, run_stage, widened
+from specreason_sgl.embedded.turns import TURNS
+from specreason_sgl.servers.opening import embedded_models
 
 IDS = torch.arange(1, 9)[None]
 
@@ -41,3 +53,102 @@ def test_weights_stop_on_their_way(share: float) -> None:
         torch.testing.assert_close(value, here + share * (there - here))
     if share in (0.0, 1.0):
         torch.testing.assert_close(says(blended), says(ended if share else begun))
+
+
+@pytest.fixture(scope="module")
+def wider(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerFast:
+    return widen(embedded_models()[0], tmp_path_factory.mktemp("wider"), 704, read=300)
+
+
+SHIPPED = PreTrainedTokenizerFast.from_pretrained(embedded_models()[0])
+
+
+def test_a_wider_vocabulary_keeps_every_number_and_loses_no_text(wider: PreTrainedTokenizerFast) -> None:
+    told = tales.tale(3)
+    text = "\n\n".join([told.question, *tales.said(told, "base", Random(0))]) + "\n</think>\n\n<|im_end|>"
+    before, after = SHIPPED.get_vocab(), wider.get_vocab()
+
+    assert {piece: after[piece] for piece in before} == before
+    assert len(wider) == 704
+    assert wider.decode(wider.encode(text)) == SHIPPED.decode(SHIPPED.encode(text)) == text
+    assert len(wider.encode(text)) < len(SHIPPED.encode(text))
+
+
+def test_new_entries_begin_as_the_mean_of_their_pieces(wider: PreTrainedTokenizerFast) -> None:
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2, "vocab_size": len(SHIPPED)}
+    old = LlamaForCausalLM(LlamaConfig(num_hidden_layers=1, tie_word_embeddings=True, **sizes))
+    new = widened(old, SHIPPED, wider)
+    before, after = old.get_input_embeddings().weight, new.get_input_embeddings().weight
+
+    torch.testing.assert_close(after[: len(SHIPPED)], before)
+    piece = wider.convert_ids_to_tokens(700)
+    parts = [part.id for part in SHIPPED.backend_tokenizer.model.tokenize(piece)]
+    assert len(parts) > 1
+    torch.testing.assert_close(after[700], before[parts].mean(0))
+    assert torch.equal(new.lm_head.weight, after)
+
+
+STAGE = Stage("read", 4, 1e-3, layers=1, style="small", operations=2, batch=2, foreign=0.5)
+
+
+def a_learner(encoder: Encoder, entries: int) -> Learner:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "vocab_size": entries}
+    return Learner(LlamaForCausalLM(LlamaConfig(num_hidden_layers=1, **sizes)), encoder.digits)
+
+
+def test_a_stage_that_was_left_off_goes_on_to_the_same_weights(
+    wider: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = Encoder(wider)
+    whole, parts = tmp_path / "whole" / "small", tmp_path / "parts" / "small"
+    whole.mkdir(parents=True)
+    parts.mkdir(parents=True)
+    assert run_stage(a_learner(encoder, len(wider)), STAGE, encoder, whole, "cpu", 0)
+
+    seconds = count()
+    monkeypatch.setattr(train_module.time, "monotonic", lambda: float(next(seconds)))
+    left_off = run_stage(a_learner(encoder, len(wider)), STAGE, encoder, parts, "cpu", 0, until=next(seconds) + 6.0)
+    assert not left_off
+    assert (parts / "read.checkpoint.pt").exists()
+    assert run_stage(a_learner(encoder, len(wider)), STAGE, encoder, parts, "cpu", 0)
+
+    made = [json.loads((folder / "read" / "made.json").read_text()) for folder in (whole, parts)]
+    assert made[0]["became"] == made[1]["became"] != made[0]["began_with"] == made[1]["began_with"]
+
+
+@pytest.mark.parametrize("kind", TURNS, ids=lambda kind: kind.__name__)
+def test_every_turn_of_other_methods_is_a_sample_with_something_to_learn(
+    wider: PreTrainedTokenizerFast, kind: Callable[..., Sample]
+) -> None:
+    encoder = Encoder(wider)
+    sample = kind(encoder, Random(1), tales.tale(5, "train"), "base")
+
+    lists = (sample.ids, sample.positions, sample.branch, sample.targets, sample.off_course, sample.mismatch)
+    assert len({len(each) for each in lists}) == 1
+    learned = encoder.decode([target for target in sample.targets if target >= 0])
+    assert learned.strip()
+    assert sample.branch.count(0) > 0
+
+
+def test_steps_of_tales_are_judged_by_what_they_say(wider: PreTrainedTokenizerFast) -> None:
+    encoder = Encoder(wider)
+    told = tales.tale(5, "train")
+    chosen = tale_candidates(Random(2), told, 4)
+    sample = encoder.solved(tales.spoken(told, "base", Random(1), 0.5), chosen)
+
+    assert [score for _, score in sample.scores] == [each.score for each in chosen]
+    assert all(tales.grade(told, range(each.done), each.text) == each.score for each in chosen)
+    assert all((each.meant == each.text) == (each.score == tales.RIGHT) for each in chosen)
+
+
+def test_steps_of_the_other_style_are_read_and_not_learned(wider: PreTrainedTokenizerFast) -> None:
+    encoder = Encoder(wider)
+    told = tales.tale(5, "train")
+    spoken = tales.spoken(told, "base", Random(3), 0.5)
+    sample = encoder.solved(spoken)
+    learned = encoder.decode([target for target in sample.targets if target >= 0])
+
+    assert 0 < sum(spoken.own) < len(spoken.own)
+    assert all((step in learned) == own for step, own in zip(spoken.steps, spoken.own, strict=True))
+    assert told.answer_text in learned

@@ -22,7 +22,9 @@ def audit(
     mode: Annotated[str | None, typer.Option("--mode", help="Only this mode's verdicts")] = None,
     truth: Annotated[
         str | None,
-        typer.Option("--truth", help="A draft is right by its `steps` (stories) or by the `answers` of its solution"),
+        typer.Option(
+            "--truth", help="A draft is right by its `steps` (stories, tales) or by the `answers` of its solution"
+        ),
     ] = None,
     own: Annotated[
         int,
@@ -85,7 +87,9 @@ def audit(
         from specreason_sgl.servers.opening import open_pair
 
         if flatter and meant != "steps":
-            raise UsageError("which drafts are wrong is not known", hint="`--flatter` needs a run on `stories`")
+            raise UsageError(
+                "which drafts are wrong is not known", hint="`--flatter` needs a run on `stories` or `tales`"
+            )
         settings = Settings.model_validate({})
         alone = _alone(records, own)
         options = PairOptions(pair, base, small, api_key).or_kept_up()

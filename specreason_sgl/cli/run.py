@@ -33,11 +33,6 @@ if TYPE_CHECKING:
 SAMPLE_SEED = 20025
 """The seed of the held-out story that is solved if no question is given."""
 
-ONLY_STORIES = (
-    "the embedded pair only knows quantity stories such as the sample that `specreason run` solves; "
-    "for real questions name real models with `--base URL --small URL`"
-)
-
 METHOD, SAMPLING, OUTPUT = "Method", "Sampling", "Output"
 
 
@@ -212,5 +207,9 @@ def _problem(question: str | None, file: Path | None, answer: str | None, *, emb
     if not question.strip():
         raise UsageError("the question is empty")
     if embedded:
-        note(ONLY_STORIES)
+        from specreason_sgl.embedded.known import hint, known
+        from specreason_sgl.servers.opening import embedded_models
+
+        if line := hint(question, known(embedded_models()[0])):
+            note(line)
     return Problem(id="question", question=question, answer=answer)

@@ -9,16 +9,18 @@ import argparse
 import json
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from specreason_sgl.embedded import stories
+from specreason_sgl.embedded import stories, tales
 from specreason_sgl.embedded.samples import Candidate, Encoder, collate
 from specreason_sgl.embedded.stories import Split, Story
+from specreason_sgl.embedded.tales import Spoken, Tale
 from specreason_sgl.text.prompts import DELIMITER
 
 
@@ -58,8 +60,12 @@ def generate(
     return written
 
 
-def solves(model: LlamaForCausalLM, encoder: Encoder, told: Sequence[Story]) -> list[bool]:
-    """Whether greedy decoding ends with the right answer, for each story."""
+Told = Story | Spoken
+ENDS = (DELIMITER, "</think>")
+
+
+def solves(model: LlamaForCausalLM, encoder: Encoder, told: Sequence[Told]) -> list[bool]:
+    """Whether greedy decoding ends with the right answer, for each problem."""
     prompts = [encoder.prefix(t.question) for t in told]
     written = generate(model, encoder, prompts, 600, [model.config.eos_token_id])
     return [
@@ -71,12 +77,23 @@ def solves(model: LlamaForCausalLM, encoder: Encoder, told: Sequence[Story]) -> 
 def drafts(
     model: LlamaForCausalLM,
     encoder: Encoder,
-    told: Sequence[Story],
+    told: Sequence[Told],
     rng: random.Random,
     each: int,
     temperature: float = 0.0,
+    grade: Callable[[int, int, str], int] | None = None,
 ) -> list[tuple[int, Candidate]]:
-    """Steps the model writes after right ones: (index of the story, candidate with its true score)."""
+    """Steps the model writes after right ones: (index of the problem, candidate with its true score).
+
+    Args:
+        model: Writes them.
+        encoder: Makes tokens.
+        told: Problems with their right steps.
+        rng: Decides after which steps.
+        each: So many steps of each problem.
+        temperature: Of the model.
+        grade: The score of a text as a problem's next step; a story's own if not given.
+    """
     places = [
         (i, done) for i, t in enumerate(told) for done in rng.sample(range(len(t.steps)), min(each, len(t.steps)))
     ]
@@ -84,17 +101,41 @@ def drafts(
         encoder.prefix(told[i].question) + "".join(step + DELIMITER for step in told[i].steps[:done])
         for i, done in places
     ]
-    ends = [encoder.encode(DELIMITER)[0], encoder.encode("</think>")[0], model.config.eos_token_id]
+    ends = [*(encoder.encode(end)[0] for end in ENDS), model.config.eos_token_id]
     written = generate(model, encoder, prompts, 80, ends, temperature)
     made = []
     for (i, done), ids in zip(places, written, strict=True):
         text = encoder.decode(ids[:-1] if ids and ids[-1] in ends else ids).strip()
-        made.append((i, Candidate(done, text, stories.grade_step(told[i], done, text))))
+        one = told[i]
+        score = grade(i, done, text) if grade else stories.grade_step(one, done, text) if isinstance(one, Story) else 0
+        made.append((i, Candidate(done, text, score)))
     return made
 
 
+def tale_drafts(
+    model: LlamaForCausalLM,
+    encoder: Encoder,
+    told: Sequence[Tale],
+    rng: random.Random,
+    each: int,
+    temperature: float = 0.0,
+) -> list[tuple[int, Candidate]]:
+    """Steps of tales that the small model writes behind chains of both styles."""
+    said = [in_both(one, number) for number, one in enumerate(told)]
+
+    def grade(place: int, done: int, text: str) -> int:
+        return tales.grade(told[place], range(done), text)
+
+    return drafts(model, encoder, said, rng, each, temperature, grade)
+
+
+def in_both(told: Tale, number: int) -> Spoken:
+    """A tale's solution with steps of both styles, as a chain of both models has them."""
+    return tales.spoken(told, "small", random.Random(f"both:{number}"), foreign=0.4)
+
+
 def judge(
-    model: LlamaForCausalLM, encoder: Encoder, told: Sequence[Story], made: Sequence[tuple[int, Candidate]]
+    model: LlamaForCausalLM, encoder: Encoder, told: Sequence[Told], made: Sequence[tuple[int, Candidate]]
 ) -> list[float]:
     """The expected score the model gives each candidate."""
     scores: list[float] = []
@@ -147,6 +188,54 @@ def measure(
     return figures
 
 
+def agreement(
+    base: LlamaForCausalLM, encoder: Encoder, told: Sequence[Told], made: Sequence[tuple[int, Candidate]]
+) -> float:
+    """The share of the drafted tokens that are the base model's own choice there."""
+    same = count = 0
+    for i, candidate in made:
+        before = encoder.encode(
+            encoder.prefix(told[i].question) + "".join(step + DELIMITER for step in told[i].steps[: candidate.done])
+        )
+        ids = encoder.encode(candidate.text + DELIMITER)
+        with torch.inference_mode(), torch.autocast(base.device.type, torch.bfloat16):
+            logits = base(input_ids=torch.tensor([before + ids], device=base.device), use_cache=False).logits[0]
+        chosen = logits[len(before) - 1 : -1].argmax(-1).tolist()
+        same += sum(a == b for a, b in zip(chosen, ids, strict=True))
+        count += len(ids)
+    return same / max(1, count)
+
+
+def measure_tales(
+    base: LlamaForCausalLM | None, small: LlamaForCausalLM, encoder: Encoder, split: Split, count: int
+) -> dict[str, float]:
+    """All figures of a pair over ``count`` fresh tales, what each solves by form among them."""
+    told = [tales.tale(seed, split) for seed in range(count)]
+    said = [in_both(one, number) for number, one in enumerate(told)]
+    made = tale_drafts(small, encoder, told, random.Random(0), each=3)
+    right = [candidate.score == stories.RIGHT for _, candidate in made]
+    figures = {"small_steps_right": sum(right) / len(right)}
+    solved = {"small": solves(small, encoder, said)}
+    if base:
+        judged = [(i, replace(c, meant=c.text)) for i, c in made]
+        scores = judge(base, encoder, said, judged)
+        accepted = [score >= 7 for score in scores]
+        figures |= {
+            "agreement": agreement(base, encoder, said, made[:200]),
+            "judge_auroc": auroc(scores, right),
+            "accepts_right_at_7": sum(a for a, r in zip(accepted, right, strict=True) if r) / max(1, sum(right)),
+            "accepts_wrong_at_7": sum(a for a, r in zip(accepted, right, strict=True) if not r)
+            / max(1, right.count(False)),
+        }
+        solved["base"] = solves(base, encoder, said)
+    for name, done in solved.items():
+        figures[f"{name}_solves"] = sum(done) / count
+        for form in tales.FORMS:
+            own = [each for each, one in zip(done, told, strict=True) if one.form == form]
+            figures[f"{name}_solves_{form}"] = sum(own) / max(1, len(own))
+    return figures
+
+
 def load(folder: Path, device: str = "cpu") -> LlamaForCausalLM:
     """A model from a folder, ready to be asked."""
     return LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device).eval()
@@ -159,13 +248,17 @@ def main() -> None:
     parser.add_argument("--base", type=Path, default=here / "base")
     parser.add_argument("--small", type=Path, default=here / "small")
     parser.add_argument("--tokenizer", type=Path, default=here / "base")
-    parser.add_argument("--count", type=int, default=300, help="fresh stories")
+    parser.add_argument("--count", type=int, default=300, help="fresh problems")
+    parser.add_argument("--dataset", choices=("stories", "tales"), default="stories")
     parser.add_argument("--split", choices=("dev", "test"), default="test")
     arguments = parser.parse_args()
     tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(arguments.tokenizer)
     base = load(arguments.base) if arguments.base.exists() else None
-    figures = measure(base, load(arguments.small), Encoder(tokenizer), arguments.split, arguments.count)
-    json.dump({"stories": arguments.count, **{k: round(v, 4) for k, v in figures.items()}}, sys.stdout, indent=2)
+    measured = measure_tales if arguments.dataset == "tales" else measure
+    figures = measured(base, load(arguments.small), Encoder(tokenizer), arguments.split, arguments.count)
+    json.dump(
+        {arguments.dataset: arguments.count, **{k: round(v, 4) for k, v in figures.items()}}, sys.stdout, indent=2
+    )
     print()
 
 

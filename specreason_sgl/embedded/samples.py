@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from specreason_sgl.embedded import stories
-from specreason_sgl.embedded.stories import Story
-from specreason_sgl.embedded.tokenizer import TURN_END, TURN_START
+from specreason_sgl.embedded.stories import RIGHT, Story
+from specreason_sgl.embedded.tales import STYLES, Spoken, Style, Tale, corrupt, grade
+from specreason_sgl.embedded.tales.styles import word, wordings
+from specreason_sgl.embedded.tokenizer import PAD, TURN_END, TURN_START
 from specreason_sgl.text.prompts import DELIMITER, EMBEDDED, JUDGE_PREFILL, THINK_CLOSE
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ class Candidate:
     done: int
     text: str
     score: int
+    meant: str = ""
+    """The right wording that is nearest to the text; the solution's own if empty."""
 
 
 @dataclass
@@ -93,9 +97,10 @@ class Encoder:
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         """Keep the pieces that never change."""
         self._tokenizer = tokenizer
-        self._delimiter = self.encode(DELIMITER)
+        self.delimiter = self.encode(DELIMITER)
         self._judge_turn = self.encode(JUDGE_TURN)
         self._end = self.encode(f"\n{THINK_CLOSE}{DELIMITER}")
+        self.pad = self.encode(PAD)[0]
         self.digits = [self.encode(str(digit))[0] for digit in range(10)]
 
     def encode(self, text: str) -> list[int]:
@@ -112,31 +117,37 @@ class Encoder:
         messages = [{"role": "user", "content": EMBEDDED.user_content(question)}]
         return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
-    def solved(self, told: Story, candidates: Sequence[Candidate] = ()) -> Sample:
-        """A story with its solution and a judgement of each candidate."""
+    def solved(self, told: Story | Spoken, candidates: Sequence[Candidate] = ()) -> Sample:
+        """A story or tale with its solution and a judgement of each candidate; steps of another style are only read."""
+        own = told.own if isinstance(told, Spoken) else (True,) * len(told.steps)
         sample = Sample()
         sample.append(self.encode(self.prefix(told.question)), learn=False)
         steps = [self.encode(step) for step in told.steps]
         ends = [len(sample.ids)]
-        for step in steps[:-1]:
-            sample.append([*step, *self._delimiter], learn=True)
+        for step, mine in zip(steps[:-1], own, strict=False):
+            sample.append([*step, *self.delimiter], learn=mine)
             ends.append(len(sample.ids))
-        sample.append([*steps[-1], *self._end, *self.encode(told.answer_text + TURN_END)], learn=True)
+        sample.append([*steps[-1], *self._end], learn=own[-1])
+        sample.append(self.encode(told.answer_text + TURN_END), learn=True)
         for number, candidate in enumerate(candidates, start=1):
-            self._judge(sample, number, candidate, steps[candidate.done], ends)
+            right = self.encode(candidate.meant) if candidate.meant else steps[candidate.done]
+            told_so = candidate.score == RIGHT and (not candidate.meant or candidate.text == told.steps[candidate.done])
+            self._judge(sample, number, candidate, right, ends, in_trunk=told_so)
         return sample
 
-    def _judge(self, sample: Sample, number: int, candidate: Candidate, right: list[int], ends: list[int]) -> None:
-        if candidate.score == stories.RIGHT and candidate.done + 1 < len(ends):
+    def _judge(
+        self, sample: Sample, number: int, candidate: Candidate, right: list[int], ends: list[int], *, in_trunk: bool
+    ) -> None:
+        if in_trunk and candidate.done + 1 < len(ends):
             sample.roots.append(ends[candidate.done + 1])  # the trunk already holds it
         else:
             sample.roots.append(ends[candidate.done])
-            ids = [*self.encode(candidate.text), *self._delimiter]
-            wanted = [*right, *self._delimiter]
+            ids = [*self.encode(candidate.text), *self.delimiter]
+            wanted = [*right, *self.delimiter]
             same = [0 if ids[: i + 1] == wanted[: i + 1] else 1 for i in range(len(ids))]
             sample.append(ids, learn=False, branch=number, off_course=same, mismatch=first_difference(same))
         # Every token of the judge's turn has to know the verdict, so that the digit at its end is not a lone signal.
-        verdict = [int(candidate.score != stories.RIGHT)] * len(self._judge_turn)
+        verdict = [int(candidate.score != RIGHT)] * len(self._judge_turn)
         sample.append(self._judge_turn, learn=False, branch=number, off_course=verdict)
         sample.scores.append((len(sample.ids) - 1, candidate.score))
 
@@ -150,8 +161,8 @@ class Encoder:
         for step in told.steps:
             inner, so, result = step.rpartition(", ")
             wrong = stories.flip_digit(rng, inner) + so + result if any(map(str.isdigit, inner)) else step
-            right = [*self.encode(step), *self._delimiter]
-            shown = [*self.encode(wrong), *self._delimiter] if rng.random() < NOISED else right
+            right = [*self.encode(step), *self.delimiter]
+            shown = [*self.encode(wrong), *self.delimiter] if rng.random() < NOISED else right
             differs = [int(a != b) for a, b in zip(shown, right, strict=True)]
             sample.append(shown, learn=False, mismatch=first_difference(differs))
         return sample
@@ -206,6 +217,45 @@ def candidates(rng: Random, told: Story, count: int, drafts: Sequence[tuple[int,
         text = told.steps[done] if rng.random() < 0.5 else wrong
         chosen.append(Candidate(done, text, stories.grade_step(told, done, text)))
     return chosen
+
+
+def tale_candidates(
+    rng: Random, told: Tale, count: int, style: Style = "small", drafts: Sequence[tuple[int, str]] = ()
+) -> list[Candidate]:
+    """Steps of a tale to judge: half right, the others drafted or corrupted; most in the style that drafts are in.
+
+    Args:
+        rng: Decides where and what.
+        told: The tale.
+        count: How many at most, each after another number of steps.
+        style: The style of most of them.
+        drafts: Drafts: after how many steps, and the text. Those places come first.
+    """
+    drafted_at = sorted({done for done, _ in drafts})
+    free = [done for done in range(len(told.steps)) if done not in drafted_at]
+    places = [*rng.sample(drafted_at, len(drafted_at)), *rng.sample(free, len(free))][:count]
+    chosen = []
+    for done in places:
+        own = style if rng.random() < 0.8 else rng.choice(STYLES)
+        drafted = [text for at, text in drafts if at == done]
+        if rng.random() < 0.5:
+            text = word(told.steps[done], own, rng)
+        else:
+            text = rng.choice(drafted) if drafted else corrupt(rng, told, frozenset(range(done)), done, own)
+        score = grade(told, range(done), text)
+        chosen.append(Candidate(done, text, score, text if score == RIGHT else nearest(told, done, text)))
+    return chosen
+
+
+def nearest(told: Tale, done: int, text: str) -> str:
+    """The right wording of a step that begins most like a text."""
+    every = [each for style in STYLES for each in wordings(told.steps[done], style)]
+    return max(every, key=lambda each: _alike(each, text))
+
+
+def _alike(one: str, other: str) -> int:
+    """How many characters two texts begin with in common."""
+    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def soft_label(score: int) -> list[float]:

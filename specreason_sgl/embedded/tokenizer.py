@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING
 
+from specreason_sgl.embedded import tales
 from specreason_sgl.embedded.stories import story
 from specreason_sgl.text.prompts import EMBEDDED, THINK_CLOSE, THINK_OPEN, VERDICT
 
@@ -12,6 +18,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 VOCABULARY = 640
+WIDER = 1536
+"""Entries after the vocabulary is widened for tales."""
+READ = 6000
+"""Tales whose words the wider vocabulary is learned from."""
 PAD, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
 # A run of newlines is one piece, so the delimiter is one token whatever stands around it and a prefix that
@@ -62,3 +72,90 @@ def build(folder: Path) -> PreTrainedTokenizerFast:
     wrapped.chat_template = CHAT_TEMPLATE
     wrapped.save_pretrained(folder)
     return wrapped
+
+
+def widen(source: Path, folder: Path, entries: int = WIDER, read: int = READ) -> PreTrainedTokenizerFast:
+    """Append merges learned from tales to a tokenizer, save it into ``folder`` and return it.
+
+    All that was there keeps its number, so a model can go on with what it knows.
+
+    Args:
+        source: the folder of the tokenizer.
+        folder: where the wider one goes.
+        entries: so many it has then.
+        read: from so many tales they are learned.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(source)
+    made = json.loads(tokenizer.backend_tokenizer.to_str())
+    vocabulary: dict[str, int] = made["model"]["vocab"]
+    # The thinking's marks are numbered last and stand beside the vocabulary; inside it they keep their numbers.
+    vocabulary |= {token["content"]: token["id"] for token in made["added_tokens"]}
+    by_number = {number: piece for piece, number in vocabulary.items()}
+    split = tokenizer.backend_tokenizer.pre_tokenizer
+    counted = Counter(word for text in _tale_texts(read) for word, _ in split.pre_tokenize_str(text))
+    model = tokenizer.backend_tokenizer.model
+    words = {tuple(by_number[piece.id] for piece in model.tokenize(word)): count for word, count in counted.items()}
+    for left, right in merges(words, entries - len(vocabulary), taken=vocabulary):
+        vocabulary[left + right] = len(vocabulary)
+        made["model"]["merges"].append([left, right])
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(folder)
+    (folder / "tokenizer.json").write_text(json.dumps(made, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return PreTrainedTokenizerFast.from_pretrained(folder)
+
+
+def _tale_texts(count: int) -> Iterable[str]:
+    for seed in range(count):
+        told = tales.tale(seed, "train")
+        yield told.question
+        for style in tales.STYLES:
+            yield from tales.said(told, style, Random(seed))
+
+
+def merges(words: dict[tuple[str, ...], int], count: int, taken: Iterable[str] = ()) -> list[tuple[str, str]]:
+    """The most frequent pairs of pieces, each merged before the next is sought.
+
+    Args:
+        words: how often each word occurs, in pieces.
+        count: so many pairs.
+        taken: pieces that there are already; no pair makes one of them.
+    """
+    known, found = set(taken), list[tuple[str, str]]()
+    spelled = [list(word) for word in words]
+    often = list(words.values())
+    pairs: Counter[tuple[str, str]] = Counter()
+    where: dict[tuple[str, str], set[int]] = {}
+    for place, word in enumerate(spelled):
+        for pair in itertools.pairwise(word):
+            pairs[pair] += often[place]
+            where.setdefault(pair, set()).add(place)
+    while pairs and len(found) < count:
+        best = max(pairs, key=lambda pair: (pairs[pair], pair))
+        if pairs[best] <= 0:
+            break
+        if best[0] + best[1] in known:
+            del pairs[best]
+            continue
+        found.append(best)
+        known.add(best[0] + best[1])
+        for place in sorted(where.pop(best)):
+            for pair in zip(spelled[place], spelled[place][1:], strict=False):
+                pairs[pair] -= often[place]
+            spelled[place] = _merged(spelled[place], best)
+            for pair in zip(spelled[place], spelled[place][1:], strict=False):
+                pairs[pair] += often[place]
+                where.setdefault(pair, set()).add(place)
+        pairs.pop(best, None)
+    return found
+
+
+def _merged(word: Sequence[str], pair: tuple[str, str]) -> list[str]:
+    merged: list[str] = []
+    for piece in word:
+        if merged and (merged[-1], piece) == pair:
+            merged[-1] += piece
+        else:
+            merged.append(piece)
+    return merged

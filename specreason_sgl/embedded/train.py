@@ -1,24 +1,32 @@
-"""Train the embedded pair from scratch: ``python -m specreason_sgl.embedded.train``.
+"""Train the embedded pair: ``python -m specreason_sgl.embedded.train``.
+
+Two recipes: `stories` makes a pair from scratch, `tales` goes on from the weights that are there.
 
 The small model only learns to solve. The base model goes through stages: solving, with checking drills beside
 it; judging steps in their chain, corrupted ones first and the small model's own drafts later; then it is made
 deep by inserting layers that start as the identity, so that nothing learned is lost, and trained on.
+On tales both go on, each in its own style: reading first, then judging steps of both and the other turns.
 Everything is seeded. A stage that was finished is not run again, one that was interrupted goes on from its
-last checkpoint.
+last checkpoint. Beside the weights of each stage stands what made them.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import random
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from rich.console import Console
@@ -27,16 +35,20 @@ from torch import nn
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from specreason_sgl.embedded import stories
-from specreason_sgl.embedded.evaluate import drafts, load, measure
-from specreason_sgl.embedded.samples import Batch, Encoder, Sample, candidates, collate
-from specreason_sgl.embedded.tokenizer import build
+from specreason_sgl.embedded import stories, tales
+from specreason_sgl.embedded.evaluate import drafts, load, measure, measure_tales, tale_drafts
+from specreason_sgl.embedded.samples import Batch, Encoder, Sample, candidates, collate, tale_candidates
+from specreason_sgl.embedded.tales import Style
+from specreason_sgl.embedded.tokenizer import WIDER, build, widen
+from specreason_sgl.embedded.turns import turned
 
 BATCH = 24
 DRAFTED = 4000
 """Training stories of which the small model drafts steps."""
 MEASURED = 300
 """Fresh stories that the finished pair is measured on."""
+KEPT_EVERY_S = 600
+"""Seconds between two checkpoints."""
 SORTED_OVER = 8
 """Batches are cut from this many batches' worth of samples sorted by length, so that little is padding."""
 
@@ -78,6 +90,17 @@ class Stage:
     blended: float = 1.0
     """How far the weights go from where the stage began to where it ended: on the way what the stage taught is already
     there, and what it disturbed is still there (arXiv 2109.01903)."""
+    style: Style | None = None
+    """Whether the problems are tales, and in which style they are solved."""
+    forms: tuple[str, ...] = tuple(tales.FORMS)
+    """The forms of the tales."""
+    operations: int = tales.OPERATIONS
+    """Tales with more operations are left out."""
+    foreign: float = 0.0
+    """Share of a tale's steps that are in the other style, to be read and gone on from."""
+    turned: float = 0.0
+    """Share of the tales with one of the turns or hints that other methods use."""
+    batch: int = BATCH
 
 
 @dataclass(frozen=True)
@@ -136,6 +159,52 @@ SIZES = {
         ),
     ),
 }
+TALES = {
+    "small": ModelSize(
+        96,
+        2,
+        256,
+        (
+            Stage("read", 1500, 3e-3, layers=2, style="small", operations=4, foreign=0.3, batch=48, final=0.5),
+            Stage("settle", 1500, 2e-3, layers=2, style="small", foreign=0.4, batch=48, final=0.02),
+        ),
+    ),
+    "base": ModelSize(
+        192,
+        4,
+        512,
+        (
+            Stage("read", 600, 1e-3, layers=24, style="base", operations=4, foreign=0.3, final=0.7),
+            Stage("lengthen", 600, 1e-3, layers=24, style="base", foreign=0.4, final=0.5),
+            Stage(
+                "judge",
+                600,
+                7e-4,
+                layers=24,
+                style="base",
+                foreign=0.5,
+                judgements=4,
+                judged=0.7,
+                operations=5,
+                final=0.5,
+            ),
+            Stage(
+                "discern",
+                500,
+                7e-4,
+                layers=24,
+                style="base",
+                foreign=0.5,
+                judgements=4,
+                judged=0.6,
+                turned=0.25,
+                drafts=True,
+                final=0.02,
+            ),
+        ),
+    ),
+}
+RECIPES = {"stories": SIZES, "tales": TALES}
 
 
 def configure(size: ModelSize, layers: int, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
@@ -253,22 +322,44 @@ def rate_at(stage: Stage, step: int) -> float:
     return stage.rate * warm * (stage.final + (1 - stage.final) * fall)
 
 
-def batches(encoder: Encoder, stage: Stage, first: int, seed: int, drafted: Drafted) -> Iterator[Batch]:
+def batches(
+    encoder: Encoder, stage: Stage, first: int, seed: int, drafted: Drafted, workers: int = 0
+) -> Iterator[Batch]:
     """Batches for a stage from step ``first``; a resumed stage sees the same data, as chunks have their own seeds."""
-    pad = encoder.encode("<|endoftext|>")[0]
-    for chunk in range(first // SORTED_OVER, math.ceil(stage.steps / SORTED_OVER)):
-        rng = random.Random(f"{stage.name}:{seed}:{chunk}")
-        samples = [_sample(encoder, stage, rng, drafted) for _ in range(BATCH * SORTED_OVER)]
-        # Plain sequences apart: a batch without branches needs no mask.
-        samples.sort(key=lambda sample: (len(sample.roots) > 1, len(sample.ids)))
-        cut = [samples[at : at + BATCH] for at in range(0, len(samples), BATCH)]
-        rng.shuffle(cut)
-        for number, group in enumerate(cut):
-            if first <= chunk * SORTED_OVER + number < stage.steps:
-                yield collate(group, pad)
+    chunks = range(first // SORTED_OVER, math.ceil(stage.steps / SORTED_OVER))
+    made = partial(_chunk, encoder, stage, seed, drafted)
+    with ProcessPoolExecutor(workers) if workers else nullcontext() as pool:
+        for chunk, cut in zip(chunks, _ahead(pool, made, chunks, workers) if pool else map(made, chunks), strict=True):
+            for number, group in enumerate(cut):
+                if first <= chunk * SORTED_OVER + number < stage.steps:
+                    yield collate(group, encoder.pad)
+
+
+def _ahead(
+    pool: ProcessPoolExecutor, made: Callable[[int], list[list[Sample]]], chunks: Sequence[int], workers: int
+) -> Iterator[list[list[Sample]]]:
+    """The chunks in order, a few of them always under way."""
+    waiting = deque(pool.submit(made, chunk) for chunk in chunks[: 2 * workers])
+    for at in range(len(chunks)):
+        if at + 2 * workers < len(chunks):
+            waiting.append(pool.submit(made, chunks[at + 2 * workers]))
+        yield waiting.popleft().result()
+
+
+def _chunk(encoder: Encoder, stage: Stage, seed: int, drafted: Drafted, chunk: int) -> list[list[Sample]]:
+    """The samples of a few batches."""
+    rng = random.Random(f"{stage.name}:{seed}:{chunk}")
+    samples = [_sample(encoder, stage, rng, drafted) for _ in range(stage.batch * SORTED_OVER)]
+    # Plain sequences apart: a batch without branches needs no mask.
+    samples.sort(key=lambda sample: (len(sample.roots) > 1, len(sample.ids)))
+    cut = [samples[at : at + stage.batch] for at in range(0, len(samples), stage.batch)]
+    rng.shuffle(cut)
+    return cut
 
 
 def _sample(encoder: Encoder, stage: Stage, rng: random.Random, drafted: Drafted) -> Sample:
+    if stage.style:
+        return _told(encoder, stage, stage.style, rng, drafted)
     if rng.random() < stage.drilled:
         return encoder.drill(rng)
     if rng.random() >= stage.judged:
@@ -286,65 +377,165 @@ def _sample(encoder: Encoder, stage: Stage, rng: random.Random, drafted: Drafted
     return encoder.solved(told, candidates(rng, told, stage.judgements))
 
 
+def _told(encoder: Encoder, stage: Stage, style: Style, rng: random.Random, drafted: Drafted) -> Sample:
+    told = tales.invent(rng, "train", stage.forms, stage.operations)
+    if rng.random() < stage.turned:
+        return turned(encoder, rng, told, style)
+    if rng.random() >= stage.judged or not stage.judgements:
+        return encoder.solved(tales.spoken(told, style, rng, stage.foreign))
+    own: Sequence[tuple[int, str]] = ()
+    if drafted and rng.random() < stage.drafted:
+        seed = rng.choice(list(drafted))
+        told, own = tales.tale(seed, "train"), drafted[seed]
+    spoken = tales.spoken(told, style, rng, stage.foreign)
+    return encoder.solved(spoken, tale_candidates(rng, told, stage.judgements, drafts=own))
+
+
 def _invented(stage: Stage, rng: random.Random) -> stories.Story:
     families = stories.HARD if rng.random() < stage.hard else stories.FAMILIES
     shortest = stories.LONG if rng.random() < stage.long else stories.SHORTEST
     return stories.invent(rng, stage.longest, families, shortest)
 
 
-def run_stage(learner: Learner, stage: Stage, encoder: Encoder, folder: Path, device: str, seed: int) -> None:
-    """Train one stage, from its checkpoint if there is one, and save the result beside it."""
+class _Report:
+    """What is told while a stage is trained: rows of a file, and a bar."""
+
+    def __init__(self, folder: Path, stage: Stage, step: int) -> None:
+        console = Console(stderr=True)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"),
+        )
+        self._log = (folder / "log.jsonl").open("a", encoding="utf-8")
+        self._bar = Progress(*columns, console=console, refresh_per_second=1, disable=not console.is_terminal)
+        self._task = self._bar.add_task(f"{folder.name}/{stage.name}", total=stage.steps, completed=step, figures="")
+        self._stage, self._started, self._tokens = stage.name, time.monotonic(), 0
+        self._mean: dict[str, float] = {}
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+        self._log.close()
+
+    def tell(self, step: int, tokens: int, parts: Mapping[str, float]) -> None:
+        """One step more."""
+        self._tokens += tokens
+        for name, value in parts.items():
+            self._mean[name] = 0.95 * self._mean.get(name, value) + 0.05 * value
+        if step % 25 == 0:
+            rate = self._tokens / (time.monotonic() - self._started)
+            row = {"stage": self._stage, "step": step, "rate": rate, **self._mean}
+            self._log.write(json.dumps({k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}) + "\n")
+            self._log.flush()
+            figures = " ".join(f"{k} {v:.4f}" for k, v in self._mean.items())
+            self._bar.update(self._task, completed=step, figures=figures)
+
+
+def _improve(
+    learner: Learner, batch: Batch, tools: Sequence[torch.optim.Optimizer], rate: float, device: str
+) -> dict[str, float]:
+    for tool in tools:
+        for group in tool.param_groups:
+            group["lr"] = rate
+    with torch.autocast(device, torch.bfloat16):
+        loss, parts = learner(batch)
+    loss.backward()
+    nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
+    for tool in tools:
+        tool.step()
+        tool.zero_grad(set_to_none=True)
+    return dict(parts)
+
+
+def run_stage(
+    learner: Learner,
+    stage: Stage,
+    encoder: Encoder,
+    folder: Path,
+    device: str,
+    seed: int,
+    *,
+    until: float = math.inf,
+    workers: int = 0,
+) -> bool:
+    """Train one stage, from its checkpoint if there is one, and save the result beside it.
+
+    Args:
+        learner: the model.
+        stage: the stage.
+        encoder: makes the samples.
+        folder: of the model's checkpoints and results.
+        device: where to compute.
+        seed: of the samples.
+        until: when to leave off, on the monotonic clock; the checkpoint says where to go on.
+        workers: so many processes make the samples; this one if 0.
+
+    Returns:
+        Whether the stage was finished.
+    """
     checkpoint = folder / f"{stage.name}.checkpoint.pt"
     tools = optimisers(learner, stage)
     begun = {name: value.clone() for name, value in learner.model.state_dict().items()}
-    step = 0
+    began_with = digest(begun)
+    step, spent = 0, 0.0
     if checkpoint.exists():
         saved: dict[str, Any] = torch.load(checkpoint, map_location=device, weights_only=True)
         learner.load_state_dict(saved["learner"])
         for tool, state in zip(tools, saved["tools"], strict=True):
             tool.load_state_dict(state)
-        step = saved["step"]
+        step, spent = saved["step"], saved["seconds"]
     drafted = _read_drafts(folder.parent / "drafts.jsonl") if stage.drafts else {}
-    log = (folder / "log.jsonl").open("a", encoding="utf-8")
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[figures]}"),
-    )
-    started, tokens = time.monotonic(), 0
-    mean: dict[str, float] = {}
-    with log, Progress(*columns, console=console, refresh_per_second=1, disable=not console.is_terminal) as bar:
-        task = bar.add_task(f"{folder.name}/{stage.name}", total=stage.steps, completed=step, figures="")
-        for batch in batches(encoder, stage, step, seed, drafted):
-            for tool in tools:
-                for group in tool.param_groups:
-                    group["lr"] = rate_at(stage, step)
-            with torch.autocast(device, torch.bfloat16):
-                loss, parts = learner(batch.to(device))
-            loss.backward()
-            nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
-            for tool in tools:
-                tool.step()
-                tool.zero_grad(set_to_none=True)
+    started = kept = time.monotonic()
+
+    def keep() -> None:
+        state = {
+            "learner": learner.state_dict(),
+            "tools": [tool.state_dict() for tool in tools],
+            "step": step,
+            "seconds": spent + time.monotonic() - started,
+        }
+        torch.save(state, checkpoint.with_suffix(".new"))
+        checkpoint.with_suffix(".new").replace(checkpoint)
+
+    with _Report(folder, stage, step) as report:
+        for batch in batches(encoder, stage, step, seed, drafted, workers):
+            parts = _improve(learner, batch.to(device), tools, rate_at(stage, step), device)
             step += 1
-            tokens += batch.ids.numel()
-            for name, value in parts.items():
-                mean[name] = 0.95 * mean.get(name, value) + 0.05 * value
-            if step % 25 == 0:
-                row = {"stage": stage.name, "step": step, "rate": tokens / (time.monotonic() - started), **mean}
-                log.write(json.dumps({k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}) + "\n")
-                log.flush()
-                bar.update(task, completed=step, figures=" ".join(f"{k} {v:.4f}" for k, v in mean.items()))
-            if step % 50 == 0:
-                state = {"learner": learner.state_dict(), "tools": [tool.state_dict() for tool in tools], "step": step}
-                torch.save(state, checkpoint.with_suffix(".new"))
-                checkpoint.with_suffix(".new").replace(checkpoint)
+            report.tell(step, batch.ids.numel(), parts)
+            now = time.monotonic()
+            if now - kept >= KEPT_EVERY_S or now >= until:
+                keep()
+                kept = now
+            if now >= until and step < stage.steps:
+                return False
+    keep()
     blend(learner.model, begun, stage.blended)
     save(learner.model, folder / stage.name)
-    checkpoint.unlink(missing_ok=True)
+    made = {
+        "stage": asdict(stage),
+        "seed": seed,
+        "began_with": began_with,
+        "became": digest(learner.model.state_dict()),
+        "seconds": round(spent + time.monotonic() - started),
+        "device": device,
+    }
+    (folder / stage.name / "made.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+    return True
+
+
+def digest(weights: Mapping[str, torch.Tensor]) -> str:
+    """A hash of weights as they are written."""
+    found = hashlib.sha256()
+    for name in sorted(weights):
+        found.update(name.encode())
+        found.update(weights[name].detach().to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes())
+    return found.hexdigest()
 
 
 def blend(model: LlamaForCausalLM, begun: Mapping[str, torch.Tensor], share: float) -> None:
@@ -368,15 +559,19 @@ def save(model: LlamaForCausalLM, folder: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"dtype": "bfloat16"}, indent=2) + "\n", encoding="utf-8")
 
 
-def assemble(work: Path, count: int, device: str) -> dict[str, float]:
+def assemble(work: Path, count: int, device: str, recipe: str) -> dict[str, float]:
     """Put the finished pair together in ``work/pair``, each model with the tokenizer, and measure it."""
-    finished = {name: work / name / size.stages[-1].name for name, size in SIZES.items()}
+    finished = {name: work / name / size.stages[-1].name for name, size in RECIPES[recipe].items()}
     for name, folder in finished.items():
         for source in (work / "tokenizer", folder):
             shutil.copytree(source, work / "pair" / name, dirs_exist_ok=True, copy_function=shutil.copyfile)
+        config = work / "pair" / name / "config.json"
+        told = json.loads(config.read_text(encoding="utf-8")) | {"knows": recipe}
+        config.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     tokenizer = PreTrainedTokenizerFast.from_pretrained(work / "tokenizer")
     base, small = load(finished["base"], device), load(finished["small"], device)
-    figures = measure(base, small, Encoder(tokenizer), "test", count)
+    measured = measure_tales if recipe == "tales" else measure
+    figures = measured(base, small, Encoder(tokenizer), "test", count)
     text = json.dumps({"stories": count, **{name: round(value, 4) for name, value in figures.items()}}, indent=2)
     (work / "pair" / "figures.json").write_text(text + "\n", encoding="utf-8")
     return figures
@@ -404,50 +599,126 @@ def write_drafts(model: LlamaForCausalLM, encoder: Encoder, path: Path, count: i
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def train(name: str, work: Path, device: str, seed: int, *, last: str | None = None, compiled: bool = False) -> None:
-    """Run a model's stages in order, up to the one named ``last``."""
-    size = SIZES[name]
+def write_tale_drafts(model: LlamaForCausalLM, encoder: Encoder, path: Path, count: int, seed: int) -> None:
+    """Let the small model draft steps of training tales behind chains of both styles, and keep all of them."""
+    told = [tales.tale(number, "train") for number in range(count)]
+    made = [
+        drafted
+        for temperature in (0.0, 0.8)
+        for drafted in tale_drafts(model, encoder, told, random.Random(seed), each=4, temperature=temperature)
+    ]
+    rows = ({"seed": number, "done": candidate.done, "text": candidate.text} for number, candidate in made)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def widened(model: LlamaForCausalLM, old: PreTrainedTokenizerFast, new: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """The model with a wider vocabulary: an entry that is new begins as the mean of the pieces that it was before."""
+    before = model.get_input_embeddings().weight.detach()
+    wider = LlamaForCausalLM(LlamaConfig(**{**model.config.to_dict(), "vocab_size": -(-len(new) // 64) * 64}))
+    weights = model.state_dict()
+    after = torch.zeros(wider.config.vocab_size, before.shape[1])
+    after[: len(before)] = before
+    split = old.backend_tokenizer.model
+    for piece, number in new.backend_tokenizer.get_vocab(with_added_tokens=False).items():
+        if number >= len(old):
+            after[number] = before[[part.id for part in split.tokenize(piece)]].mean(0)
+    wider.load_state_dict({**weights, "model.embed_tokens.weight": after, "lm_head.weight": after})
+    wider.tie_weights()
+    return wider
+
+
+def begin(recipe: str, name: str, work: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """The model that the first stage of a recipe begins with, and its tokenizer."""
+    if recipe == "stories":
+        tokenizer = build(work / "tokenizer")
+        size = SIZES[name]
+        return LlamaForCausalLM(configure(size, size.stages[0].layers, tokenizer)), tokenizer
+    shipped = Path(__file__).parent / name
+    old = PreTrainedTokenizerFast.from_pretrained(shipped)
+    model = LlamaForCausalLM.from_pretrained(shipped, dtype=torch.float32)
+    if len(old) >= WIDER:
+        return model, old
+    if not (work / "tokenizer" / "tokenizer.json").exists():
+        widen(shipped, work / "tokenizer")
+    new = PreTrainedTokenizerFast.from_pretrained(work / "tokenizer")
+    return widened(model, old, new), new
+
+
+def train(
+    name: str,
+    work: Path,
+    device: str,
+    seed: int,
+    *,
+    recipe: str = "stories",
+    last: str | None = None,
+    compiled: bool = False,
+    until: float = math.inf,
+    workers: int = 0,
+) -> bool:
+    """Run a model's stages in order, up to the one named ``last``; returns whether there was time for all of them."""
+    stages = RECIPES[recipe][name].stages
     folder = work / name
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = build(work / "tokenizer")
-    encoder = Encoder(tokenizer)
     torch.manual_seed(seed)
-    model = LlamaForCausalLM(configure(size, size.stages[0].layers, tokenizer))
-    for stage in size.stages:
+    model, tokenizer = begin(recipe, name, work)
+    encoder = Encoder(tokenizer)
+    for stage in stages:
         if stage.layers != model.config.num_hidden_layers:
             model = deepen(model, stage.layers)
         if (folder / stage.name / "model.safetensors").exists():
             model = LlamaForCausalLM.from_pretrained(folder / stage.name, dtype=torch.float32)
         else:
             if stage.drafts and not (work / "drafts.jsonl").exists():
-                small = load(work / "small" / SIZES["small"].stages[-1].name, device)
-                write_drafts(small, encoder, work / "drafts.jsonl", DRAFTED, seed)
+                small = load(work / "small" / RECIPES[recipe]["small"].stages[-1].name, device)
+                written = write_tale_drafts if recipe == "tales" else write_drafts
+                written(small, encoder, work / "drafts.jsonl", DRAFTED, seed)
             learner = Learner(model.to(device), encoder.digits).to(device)
             if compiled:
                 model.set_attn_implementation("eager")
                 for layer in model.model.layers:
                     layer.compile(dynamic=True)
-            run_stage(learner, stage, encoder, folder, device, seed)
+            if not run_stage(learner, stage, encoder, folder, device, seed, until=until, workers=workers):
+                return False
         if stage.name == last:
             break
+    return True
 
 
 def main() -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("models", nargs="*", default=["small", "base"], help="which to train (default: both)")
+    parser.add_argument("--recipe", choices=tuple(RECIPES), default="tales", help="(default: tales)")
     parser.add_argument("--work", type=Path, default=Path("pair-training"), help="checkpoints and results")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stage", help="stop after this stage")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="leave off after so long, to be gone on with")
+    parser.add_argument("--workers", type=int, default=0, help="processes that make samples; needed beside a GPU")
     parser.add_argument(
         "--compile", action="store_true", help="compile the layers: 1.4 times faster on a CPU, needs a C++ compiler"
     )
     arguments = parser.parse_args()
+    until = time.monotonic() + 60 * arguments.minutes
+    sizes = RECIPES[arguments.recipe]
     for name in arguments.models:
-        train(name, arguments.work, arguments.device, arguments.seed, last=arguments.stage, compiled=arguments.compile)
-    if not arguments.stage and all((arguments.work / name / s.stages[-1].name).exists() for name, s in SIZES.items()):
-        for name, value in assemble(arguments.work, MEASURED, arguments.device).items():
+        finished = train(
+            name,
+            arguments.work,
+            arguments.device,
+            arguments.seed,
+            recipe=arguments.recipe,
+            last=arguments.stage,
+            compiled=arguments.compile,
+            until=until,
+            workers=arguments.workers,
+        )
+        if not finished:
+            print("time is up; the same command goes on from the checkpoint")
+            return
+    if not arguments.stage and all((arguments.work / name / s.stages[-1].name).exists() for name, s in sizes.items()):
+        for name, value in assemble(arguments.work, MEASURED, arguments.device, arguments.recipe).items():
             print(f"{name} {value:.4f}")
 
 

@@ -1,8 +1,8 @@
 """How good the judge is: its scores of drafts that are known to be right or wrong, and of the base model's own steps.
 
-On stories it is known exactly whether a draft is right, as long as the reasoning before it is right; drafts after a
-wrong step are left out. On other data a draft counts as right if its solve ends with the right answer, which is weaker
-evidence. Everything but the scores of the base model's own steps comes from stored runs, without a server.
+On stories and tales it is known exactly whether a draft is right, as long as the reasoning before it is right; drafts
+after a wrong step are left out. On other data a draft counts as right if its solve ends with the right answer, which
+is weaker evidence. Everything but the scores of the base model's own steps comes from stored runs, without a server.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 from scipy import stats
 
-from specreason_sgl.embedded import stories
-from specreason_sgl.evaluation.datasets import steps_done, told_story
+from specreason_sgl.evaluation.datasets import truth_of
 from specreason_sgl.evaluation.grading import outcome
 from specreason_sgl.evaluation.statistics import Estimate, share
 from specreason_sgl.events import (
@@ -251,11 +250,11 @@ def collect(records: Iterable[SolveRecord], truth: Truth | None = None) -> tuple
 
     Args:
         records: solves of any modes; only scores of a real judge count.
-        truth: how drafts are known to be right; if not given, by their steps where all problems are stories.
+        truth: how drafts are known to be right; if not given, by their steps where all problems are stories or tales.
     """
     judging = [record for record in records if _has_judge(record)]
     if truth is None:
-        truth = "steps" if judging and all(told_story(record.problem) for record in judging) else "answers"
+        truth = "steps" if judging and all(truth_of(record.problem) for record in judging) else "answers"
     judged: list[Judged] = []
     seen = 0
     for record in judging:
@@ -300,7 +299,7 @@ def flatter(
     """Have the judge score wrong drafts, unchanged and with praise after them; this calls the base server.
 
     Args:
-        records: solves of stories, where wrong drafts are known; if there are none, the result is None.
+        records: solves of stories or tales, where wrong drafts are known; if there are none, the result is None.
         most: the most drafts to judge.
         base: the base model's server.
         settings: the judge's question.
@@ -344,16 +343,17 @@ def _by_steps(record: SolveRecord) -> Iterator[Judged]:
 
 def _known_drafts(record: SolveRecord) -> Iterator[tuple[list[str], str, StepScored, bool]]:
     """Judged drafts whose truth is known: the steps before, the draft, its score, and whether it is right."""
-    told = told_story(record.problem)
-    if told is None:
+    truth = truth_of(record.problem)
+    if truth is None:
         return
     drafts: dict[tuple[int, int], str] = {}
     for event, taken in behind(record.events):
         if isinstance(event, StepDrafted):
             drafts[event.chain, event.attempt] = event.text
-        elif isinstance(event, StepScored) and (done := len(taken)) == steps_done(told, taken) < len(told.steps):
+        elif isinstance(event, StepScored):
             draft = drafts.get((event.chain, event.attempt), "")
-            yield taken, draft, event, stories.grade_step(told, done, draft) == stories.RIGHT
+            if (right := truth(taken, draft)) is not None:
+                yield taken, draft, event, right
 
 
 def behind(events: Iterable[Event]) -> Iterator[tuple[Event, list[str]]]:

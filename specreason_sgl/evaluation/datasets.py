@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, Literal, get_args
@@ -24,18 +25,20 @@ from urllib.request import getproxies
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from specreason_sgl.embedded import stories
+from specreason_sgl.embedded import stories, tales
 from specreason_sgl.errors import UsageError
 from specreason_sgl.evaluation.choice import LETTERS, option
 from specreason_sgl.files import decode, read_bytes
 from specreason_sgl.runs.store import Problem
 
-Name = Literal["aime24", "aime25", "math500", "gpqa-diamond", "gsm8k", "stories", "file"]
+Name = Literal["aime24", "aime25", "math500", "gpqa-diamond", "gsm8k", "stories", "tales", "file"]
 Grading = Literal["math", "choice", "exact"]
 NAMES: tuple[Name, ...] = get_args(Name)
 
 HUB = "huggingface.co"
-_STORY = "story-"
+_STORY, _TALE = "story-", "tale-"
+GENERATED: tuple[Name, ...] = ("stories", "tales")
+"""Datasets whose problems are made from seeds, and whose right steps are known."""
 
 IsRight = Callable[[Sequence[str], str, bool], bool]
 """Whether a draft is exactly the right next step: the steps so far, the draft, whether it ends the thinking."""
@@ -54,7 +57,8 @@ class DatasetSpec(BaseModel):
     ids: tuple[str, ...] = ()
     """The ids of the problems to use; all if empty."""
     seed: int = 0
-    """The seed of the order of options in multiple-choice questions; for ``stories`` the first held-out seed."""
+    """The seed of the order of options in multiple-choice questions; for ``stories`` and ``tales`` the first held-out
+    seed."""
     question: str | None = None
     """The column of the question; the usual names are tried if not given."""
     answer: str | None = None
@@ -65,7 +69,7 @@ class DatasetSpec(BaseModel):
     @property
     def graded(self) -> Grading:
         """How answers are compared."""
-        return self.grading or ("exact" if self.name == "stories" else _source(self.name).grading)
+        return self.grading or ("exact" if self.name in GENERATED else _source(self.name).grading)
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ def load(spec: DatasetSpec) -> list[Problem]:
     Raises:
         UsageError: the data are not on this machine and cannot be downloaded, or do not have the expected form.
     """
-    problems = _stories(spec) if spec.name == "stories" else _read(spec)
+    problems = _generated(spec) if spec.name in GENERATED else _read(spec)
     if spec.ids:
         known = {problem.id: problem for problem in problems}
         missing = [wanted for wanted in spec.ids if wanted not in known]
@@ -125,7 +129,10 @@ def load(spec: DatasetSpec) -> list[Problem]:
 
 
 def step_checker(problem: Problem) -> IsRight | None:
-    """A function that checks the steps of a problem; None unless the problem is a story."""
+    """A function that checks the steps of a problem; None unless the problem is a story or a tale."""
+    tale = told_tale(problem)
+    if tale is not None:
+        return partial(_tells, tale)
     told = told_story(problem)
     if told is None:
         return None
@@ -138,6 +145,37 @@ def step_checker(problem: Problem) -> IsRight | None:
     return is_right
 
 
+def _tells(tale: tales.Tale, steps: Sequence[str], draft: str, closes: bool) -> bool:
+    """Whether a draft makes an open step of a tale, and ends the thinking with the last one alone."""
+    done = tales.progress(tale, steps)
+    place = None if done is None else tales.made(tale, done, draft)
+    return place is not None and closes == (place + 1 == len(tale.steps))
+
+
+Truth = Callable[[Sequence[str], str], bool | None]
+"""Whether a draft is right behind these steps; None where they are not all right ones, or nothing is left to do."""
+
+
+def truth_of(problem: Problem) -> Truth | None:
+    """What is known about the drafts of a problem; None unless it is a story or a tale."""
+    tale = told_tale(problem)
+    told = told_story(problem)
+
+    def of_tale(steps: Sequence[str], draft: str) -> bool | None:
+        done = tales.progress(tale, steps) if tale else None
+        if not tale or done is None or len(done) == len(tale.steps):
+            return None
+        return tales.grade(tale, done, draft) == tales.RIGHT
+
+    def of_story(steps: Sequence[str], draft: str) -> bool | None:
+        done = len(steps)
+        if not told or not done == steps_done(told, steps) < len(told.steps):
+            return None
+        return stories.grade_step(told, done, draft) == stories.RIGHT
+
+    return of_tale if tale else of_story if told else None
+
+
 def told_story(problem: Problem) -> stories.Story | None:
     """The story that a problem was made of, with all its right steps; None if the problem is no story."""
     number = problem.id.removeprefix(_STORY)
@@ -145,6 +183,15 @@ def told_story(problem: Problem) -> stories.Story | None:
         return None
     told = stories.story(int(number))
     return told if told.question == problem.question else None
+
+
+def told_tale(problem: Problem) -> tales.Tale | None:
+    """The tale that a problem was made of; None if the problem is no tale."""
+    number = problem.id.removeprefix(_TALE)
+    if number == problem.id or not number.isdecimal():
+        return None
+    tale = tales.tale(int(number))
+    return tale if tale.question == problem.question else None
 
 
 def steps_done(told: stories.Story, steps: Sequence[str]) -> int:
@@ -156,11 +203,13 @@ def steps_done(told: stories.Story, steps: Sequence[str]) -> int:
     return done
 
 
-def _stories(spec: DatasetSpec) -> list[Problem]:
+def _generated(spec: DatasetSpec) -> list[Problem]:
+    prefix = _TALE if spec.name == "tales" else _STORY
+    make: Callable[[int], stories.Story | tales.Tale] = tales.tale if spec.name == "tales" else stories.story
     count = spec.limit or 200
-    numbers = [i.removeprefix(_STORY) for i in spec.ids] or [str(spec.seed + i) for i in range(count)]
-    told = {number: stories.story(int(number)) for number in numbers if number.isdecimal()}
-    return [Problem(id=_STORY + n, question=s.question, answer=str(s.answer)) for n, s in told.items()]
+    numbers = [i.removeprefix(prefix) for i in spec.ids] or [str(spec.seed + i) for i in range(count)]
+    told = {number: make(int(number)) for number in numbers if number.isdecimal()}
+    return [Problem(id=prefix + n, question=one.question, answer=str(one.answer)) for n, one in told.items()]
 
 
 def _source(name: str) -> _Source:

@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from specreason_sgl.engine.transport import Transport
 from specreason_sgl.engine.watch import WAIT_S
 from specreason_sgl.errors import UsageError
-from specreason_sgl.evaluation.datasets import DatasetSpec
+from specreason_sgl.evaluation.datasets import GENERATED, DatasetSpec
 from specreason_sgl.files import read_toml
 from specreason_sgl.lang.knobs import as_json, set_knobs
 from specreason_sgl.settings import Settings
@@ -182,8 +182,9 @@ class Job(BaseModel):
                     raise ValueError(f"mode `{mode.name}` names `{reference}`, which is no mode of the job")
             if mode.kind == "random" and mode.of is None and "rate" not in mode.parameters:
                 raise ValueError(f"mode `{mode.name}` needs a `specreason` mode, or a `rate` among its parameters")
-            if mode.kind == "oracle" and self.dataset.name != "stories":
-                raise ValueError(f"mode `{mode.name}` needs to know which steps are right; only `stories` tells")
+            if mode.kind == "oracle" and self.dataset.name not in GENERATED:
+                known = " and ".join(f"`{name}`" for name in GENERATED)
+                raise ValueError(f"mode `{mode.name}` needs to know which steps are right; only {known} tell")
         return self
 
     @property

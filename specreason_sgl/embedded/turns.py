@@ -1,0 +1,171 @@
+"""Training samples of the turns that other methods ask of a model, beside drafting, judging and answering.
+
+A turn is a branch behind the reasoning so far, like the judge's; a hint or a tool's line is part of the reasoning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+
+from specreason_sgl.embedded.samples import Encoder, Sample, tale_candidates
+from specreason_sgl.embedded.tales import Spoken, Style, Tale, corrupt, spoken
+from specreason_sgl.embedded.tales.meaning import RIGHT
+from specreason_sgl.embedded.tales.styles import check, word
+from specreason_sgl.embedded.tokenizer import TURN_END, TURN_START
+from specreason_sgl.text.prompts import THINK_CLOSE
+
+AGREE = "Do the last two answers above agree?"
+STATES = "Does the last part state an answer?"
+CORRECT = "Is the last step correct? (A) correct (B) wrong"
+BEST = "Which of these is the best next step? Answer 0 if none is."
+BRIEF, CALCULATE, RECHECK = (
+    "(Keep the rest short.)",
+    "(Maybe compute this with calc.)",
+    "(Let me check the result once more.)",
+)
+ANSWERED, LETTERED = "Answer: ", "("
+"""How the replies begin."""
+
+
+def turn(question: str, begun: str) -> str:
+    """A user's turn behind the reasoning, and how the reply begins."""
+    return f"{TURN_END}\n{TURN_START}user\n{question}{TURN_END}\n{TURN_START}assistant\n{begun}"
+
+
+def turned(encoder: Encoder, rng: Random, told: Tale, style: Style) -> Sample:
+    """A tale with one of the turns or hints."""
+    return rng.choice(TURNS)(encoder, rng, told, style)
+
+
+def _asked(encoder: Encoder, told: Spoken, asked: Sequence[tuple[int, str, str, str]]) -> Sample:
+    """A solution that is read, with questions behind it.
+
+    Args:
+        encoder: Makes tokens.
+        told: The solution.
+        asked: After how many steps, what reasoning follows there, the turn, and the reply.
+    """
+    sample, ends = Sample(), []
+    sample.append(encoder.encode(encoder.prefix(told.question)), learn=False)
+    for step in told.steps:
+        ends.append(len(sample.ids))
+        sample.append([*encoder.encode(step), *encoder.delimiter], learn=False)
+    ends.append(len(sample.ids))
+    for branch, (done, more, question, reply) in enumerate(asked, start=1):
+        sample.roots.append(ends[done])
+        text = encoder.encode(more) + encoder.delimiter if more else []
+        sample.append([*text, *encoder.encode(question)], learn=False, branch=branch)
+        sample.append(encoder.encode(reply), learn=True, branch=branch)
+    return sample
+
+
+def verify(encoder: Encoder, rng: Random, told: Tale, style: Style) -> Sample:
+    """Do two answers agree, and does a part state one?"""
+    said = spoken(told, style, rng, 0.5)
+    asked = []
+    for _ in range(3):
+        first = told.answer if rng.random() < 0.7 else rng.choice(told.steps).value
+        second = (
+            first if rng.random() < 0.5 else rng.choice([each.value for each in told.steps] + [first + 1, first + 10])
+        )
+        quoted = f'{AGREE}\n"The answer is {first}."\n"{rng.choice(("The answer is", "So it is"))} {second}."'
+        asked.append((len(said.steps), "", turn(quoted, ANSWERED), "yes" if first == second else "no"))
+    last = len(said.steps) - 1
+    stated = [
+        (done + 1, "", turn(STATES, ANSWERED), "yes" if done == last else "no") for done in (last, rng.randint(0, last))
+    ]
+    return _asked(encoder, said, asked + stated)
+
+
+def evaluate_itself(encoder: Encoder, rng: Random, told: Tale, style: Style) -> Sample:
+    """Is the last step correct?"""
+    said = spoken(told, style, rng, 0.5)
+    every = tale_candidates(rng, told, 4, style)
+    return _asked(
+        encoder,
+        said,
+        [(each.done, each.text, turn(CORRECT, LETTERED), "A" if each.score == RIGHT else "B") for each in every],
+    )
+
+
+def select(encoder: Encoder, rng: Random, told: Tale, style: Style) -> Sample:
+    """Which of several drafts is the best?"""
+    said = spoken(told, style, rng, 0.5)
+    asked = []
+    for done in rng.sample(range(len(told.steps)), min(2, len(told.steps))):
+        count = rng.randint(2, 4)
+        best = rng.randint(0, count)
+        drafts = [
+            word(told.steps[done], "small", rng)
+            if number == best
+            else corrupt(rng, told, frozenset(range(done)), done, "small")
+            for number in range(1, count + 1)
+        ]
+        listed = "\n".join(f"{number}. {draft}" for number, draft in enumerate(drafts, start=1))
+        asked.append((done, "", turn(f"{listed}\n{BEST}", ""), str(best)))
+    return _asked(encoder, said, asked)
+
+
+def _chain(encoder: Encoder, told: Tale, pieces: Sequence[tuple[str, bool]]) -> Sample:
+    """Reasoning in pieces, each learned or only read, and the answer."""
+    sample = Sample()
+    sample.append(encoder.encode(encoder.prefix(told.question)), learn=False)
+    for text, learn in pieces:
+        sample.append(encoder.encode(text), learn=learn)
+    sample.append(encoder.encode(told.answer_text + TURN_END), learn=True)
+    return sample
+
+
+def brief(encoder: Encoder, rng: Random, told: Tale, style: Style) -> Sample:
+    """After the hint every calculation is one line without words."""
+    said = spoken(told, style, rng, 0.5)
+    hinted = rng.randint(0, len(said.steps) - 1)
+    pieces = [(f"{step}\n\n", own) for step, own in zip(said.steps[:hinted], said.own, strict=False)]
+    pieces.append((f"{BRIEF}\n\n", False))
+    rest = [step for step in told.steps[hinted:] if step.operation]
+    pieces += [(f"{step.left}{step.operation}{step.right}={step.value}.\n\n", True) for step in rest]
+    return _chain(encoder, told, [*pieces, (f"The answer is {told.answer}.\n{THINK_CLOSE}\n\n", True)])
+
+
+def calculated(encoder: Encoder, rng: Random, told: Tale, style: Style) -> Sample:
+    """After the hint a step ends in a call of the calculator, whose line is read."""
+    said = spoken(told, style, rng, 0.3)
+    hinted = rng.random() < 0.8
+    pieces: list[tuple[str, bool]] = []
+    for step, text, own in zip(told.steps, said.steps, said.own, strict=True):
+        end = f"\n{THINK_CLOSE}\n\n" if step.kind == "answer" else "\n\n"
+        if hinted and step.operation and rng.random() < 0.7:
+            pieces += [
+                (f"{CALCULATE}\n\n", False),
+                (f"calc({step.left}{step.operation}{step.right})", True),
+                (f"\n= {step.value}\n\n", False),
+            ]
+        else:
+            pieces.append((text + end, own))
+    return _chain(encoder, told, pieces)
+
+
+def rechecked(encoder: Encoder, rng: Random, told: Tale, style: Style) -> Sample:
+    """After the hint the result before it is checked the other way round, and the chain goes on."""
+    said = spoken(told, style, rng, 0.3)
+    pieces: list[tuple[str, bool]] = []
+    for step, text, own in zip(told.steps, said.steps, said.own, strict=True):
+        end = f"\n{THINK_CLOSE}\n\n" if step.kind == "answer" else "\n\n"
+        pieces.append((text + end, own))
+        if step.operation and (step.right or step.operation in "+-") and rng.random() < 0.5:
+            pieces += [(f"{RECHECK}\n\n", False), (f"{check(step)}\n\n", True)]
+    return _chain(encoder, told, pieces)
+
+
+def cut(encoder: Encoder, rng: Random, told: Tale, style: Style) -> Sample:
+    """The thinking is closed anywhere, and the answer is given all the same."""
+    said = spoken(told, style, rng, 0.5)
+    at = rng.randint(max(0, len(said.steps) - 3), len(said.steps) - 1)
+    pieces = [(f"{step}\n\n", own) for step, own in zip(said.steps[:at], said.own, strict=False)]
+    return _chain(encoder, told, [*pieces, (f"{THINK_CLOSE}\n\n", False)])
+
+
+TURNS: tuple[Callable[[Encoder, Random, Tale, Style], Sample], ...] = (
+    verify, evaluate_itself, select, brief, calculated, rechecked, cut,
+)  # fmt: skip
