@@ -135,7 +135,7 @@ def up(
     if pair == EMBEDDED or (pair is None and not {*overrides} - {"decode"}):
         others = [name for name in overrides if name != "decode"]
         others += [*(["gpus"] if gpus else []), *(["dry-run"] if dry_run else [])]
-        wanted = _embedded(replicas, decode or "off", others)
+        wanted = _embedded(replicas, "off" if decode is None else decode, others)
     else:
         launch = _launch(pair, overrides, gpus, replicas, port, trust=trust)
         if dry_run:
