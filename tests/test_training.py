@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -14,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from specreason_sgl.embedded import tales
 from specreason_sgl.embedded.samples import Encoder, Sample, tale_candidates
 from specreason_sgl.embedded.tokenizer import widen
-from specreason_sgl.embedded.train import Learner, Stage, blend, deepen, run_stage, widened
+from specreason_sgl.embedded.train import Learner, Stage, batches, blend, deepen, run_stage, widened
 from specreason_sgl.embedded.turns import TURNS
 from specreason_sgl.servers.opening import embedded_models
 
@@ -109,6 +110,15 @@ def test_a_stage_that_was_left_off_goes_on_to_the_same_weights(wider: PreTrained
 
     made = [json.loads((folder / "read" / "made.json").read_text()) for folder in (whole, parts)]
     assert made[0]["became"] == made[1]["became"] != made[0]["began_with"] == made[1]["began_with"]
+
+
+def test_samples_are_the_same_however_many_processes_make_them(wider: PreTrainedTokenizerFast) -> None:
+    encoder = Encoder(wider)
+    stage = replace(STAGE, steps=20)
+    alone, together = (list(batches(encoder, stage, 3, 0, {}, workers)) for workers in (0, 1))
+
+    assert len(alone) == len(together) == 17
+    assert all(torch.equal(one.ids, other.ids) for one, other in zip(alone, together, strict=True))
 
 
 @pytest.mark.parametrize("kind", TURNS, ids=lambda kind: kind.__name__)
