@@ -74,6 +74,8 @@ def test_operands_are_told_in_the_question_or_known_from_a_step(seed: int, split
     given_numbers |= {n for n, word in enumerate(words.NUMBER_WORDS) if re.search(rf"\b{word}\b", question)}
     given_numbers |= {n for n, word in words.MULTIPLES.items() if word in question}
     given_numbers |= {2, 7, 12, 24, 60}  # halves and units
+    if re.search(r" and \w+ other ", question):
+        given_numbers |= {number + 1 for number in given_numbers}  # who shares with so many others
     given_numbers |= {1} if re.search(r"\b(?:a|an|one)\b", question) else set()
 
     for step in told.steps:

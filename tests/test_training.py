@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from itertools import count
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -13,10 +13,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from specreason_sgl.embedded import tales
-from specreason_sgl.embedded import train as train_module
 from specreason_sgl.embedded.samples import Encoder, Sample, tale_candidates
 from specreason_sgl.embedded.tokenizer import widen
-from specreason_sgl.embedded.train import Learner, Stage, blend, deepen, run_stage, widened
+from specreason_sgl.embedded.train import Learner, Stage, batches, blend, deepen, run_stage, widened
 from specreason_sgl.embedded.turns import TURNS
 from specreason_sgl.servers.opening import embedded_models
 
@@ -97,24 +96,29 @@ def a_learner(encoder: Encoder, entries: int) -> Learner:
     return Learner(LlamaForCausalLM(LlamaConfig(num_hidden_layers=1, **sizes)), encoder.digits)
 
 
-def test_a_stage_that_was_left_off_goes_on_to_the_same_weights(
-    wider: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stage_that_was_left_off_goes_on_to_the_same_weights(wider: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     encoder = Encoder(wider)
     whole, parts = tmp_path / "whole" / "small", tmp_path / "parts" / "small"
     whole.mkdir(parents=True)
     parts.mkdir(parents=True)
     assert run_stage(a_learner(encoder, len(wider)), STAGE, encoder, whole, "cpu", 0)
 
-    seconds = count()
-    monkeypatch.setattr(train_module.time, "monotonic", lambda: float(next(seconds)))
-    left_off = run_stage(a_learner(encoder, len(wider)), STAGE, encoder, parts, "cpu", 0, until=next(seconds) + 6.0)
-    assert not left_off
+    for _ in range(2):
+        assert not run_stage(a_learner(encoder, len(wider)), STAGE, encoder, parts, "cpu", 0, until=0.0)
     assert (parts / "read.checkpoint.pt").exists()
     assert run_stage(a_learner(encoder, len(wider)), STAGE, encoder, parts, "cpu", 0)
 
     made = [json.loads((folder / "read" / "made.json").read_text()) for folder in (whole, parts)]
     assert made[0]["became"] == made[1]["became"] != made[0]["began_with"] == made[1]["began_with"]
+
+
+def test_samples_are_the_same_however_many_processes_make_them(wider: PreTrainedTokenizerFast) -> None:
+    encoder = Encoder(wider)
+    stage = replace(STAGE, steps=20)
+    alone, together = (list(batches(encoder, stage, 3, 0, {}, workers)) for workers in (0, 1))
+
+    assert len(alone) == len(together) == 17
+    assert all(torch.equal(one.ids, other.ids) for one, other in zip(alone, together, strict=True))
 
 
 @pytest.mark.parametrize("kind", TURNS, ids=lambda kind: kind.__name__)

@@ -25,6 +25,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Self
 
@@ -328,7 +329,8 @@ def batches(
     """Batches for a stage from step ``first``; a resumed stage sees the same data, as chunks have their own seeds."""
     chunks = range(first // SORTED_OVER, math.ceil(stage.steps / SORTED_OVER))
     made = partial(_chunk, encoder, stage, seed, drafted)
-    with ProcessPoolExecutor(workers) if workers else nullcontext() as pool:
+    spawned = get_context("spawn")  # a fork beside a GPU's threads may hang
+    with ProcessPoolExecutor(workers, spawned) if workers else nullcontext() as pool:
         for chunk, cut in zip(chunks, _ahead(pool, made, chunks, workers) if pool else map(made, chunks), strict=True):
             for number, group in enumerate(cut):
                 if first <= chunk * SORTED_OVER + number < stage.steps:
