@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import sys
 import warnings
 from dataclasses import dataclass, field
@@ -53,6 +54,10 @@ class Batch:
     width: int = 16
     dtype: torch.dtype = torch.float32
     decodes: bool = False
+    drafted: bool = False
+    """Whether the new tokens are drafted ones that the base model reads; all sequences have as many."""
+    tree: torch.Tensor | None = None
+    """Which of them each sees, if they are no chain."""
     sliding_window: int = -1
     seed: int = 0
     caches: list[torch.Tensor] = field(init=False)
@@ -84,13 +89,20 @@ class Batch:
             is_decode_or_idle=lambda: self.decodes,
             is_idle=lambda: False,
             is_mixed=lambda: False,
+            is_target_verify=lambda: self.drafted,
         )
+        untold = self.decodes or self.drafted
         self.forward_batch = SimpleNamespace(
             forward_mode=mode,
             req_pool_indices=requests,
-            seq_lens=torch.tensor(lengths),
-            extend_prefix_lens=None if self.decodes else torch.tensor(self.cached, dtype=torch.int32),
-            extend_seq_lens=None if self.decodes else torch.tensor(self.fresh, dtype=torch.int32),
+            seq_lens=torch.tensor(self.cached if self.drafted else lengths),
+            extend_prefix_lens=None if untold else torch.tensor(self.cached, dtype=torch.int32),
+            extend_seq_lens=None if untold else torch.tensor(self.fresh, dtype=torch.int32),
+            spec_info=SimpleNamespace(
+                draft_token_num=self.fresh[0],
+                tree_topk=1 if self.tree is None else -1,
+                custom_mask=None if self.tree is None else self.tree.flatten(),
+            ),
             out_cache_loc=torch.cat(written).long(),
             encoder_lens=None,
         )
@@ -123,7 +135,10 @@ class Batch:
             sliding_window_size=self.sliding_window,
         )
         runner = SimpleNamespace(
-            device="cpu", req_to_token_pool=SimpleNamespace(req_to_token=self.table), token_to_kv_pool=pool
+            device="cpu",
+            req_to_token_pool=SimpleNamespace(req_to_token=self.table),
+            token_to_kv_pool=pool,
+            spec_algorithm=SimpleNamespace(is_none=lambda: True),
         )
         made = backend(runner)
         made.init_forward_metadata(self.forward_batch)
@@ -185,6 +200,83 @@ def test_decoded_sequences_come_out_as_from_torch_native(cached: list[int], shap
 )
 def test_blocks_and_groups_leave_no_trace(cached: list[int], fresh: list[int]) -> None:
     assert_same(Batch(cached, fresh))
+
+
+@settings(deadline=None, max_examples=60)
+@given(cached=st.lists(st.integers(0, 300), min_size=1, max_size=6), count=st.integers(1, 12), shape=shapes)
+def test_a_drafted_chain_is_read_as_if_it_were_a_prompt(cached: list[int], count: int, shape: dict[str, Any]) -> None:
+    fresh = [count] * len(cached)
+    found = Batch(cached, fresh, drafted=True, **shape).through(ours())
+
+    assert torch.equal(found, Batch(cached, fresh, **shape).through(ours()))
+
+
+@st.composite
+def trees(draw: st.DrawFn) -> torch.Tensor:
+    """Which nodes each node of some trees of one size sees: itself and those above it."""
+    count, nodes = draw(st.integers(1, 4)), draw(st.integers(1, 8))
+    seen = torch.zeros(count, nodes, nodes, dtype=torch.bool)
+    for tree in seen:
+        tree[0, 0] = True
+        for node in range(1, nodes):
+            tree[node] = tree[draw(st.integers(0, node - 1))]
+            tree[node, node] = True
+    return seen
+
+
+@settings(deadline=None, max_examples=25)
+@given(tree=trees(), cached=st.lists(st.integers(0, 300), min_size=4, max_size=4), shape=shapes)
+def test_a_drafted_token_sees_only_those_that_it_follows(
+    tree: torch.Tensor, cached: list[int], shape: dict[str, Any]
+) -> None:
+    count, nodes = tree.shape[:2]
+    batch = Batch(cached[:count], [nodes] * count, drafted=True, tree=tree, **shape)
+    found = batch.through(ours()).view(count, nodes, -1)
+
+    for sequence, node in itertools.product(range(count), range(nodes)):
+        way, length = torch.nonzero(tree[sequence, node]).flatten(), cached[sequence]
+        alone = Batch([length], [len(way)], **shape)
+        alone.caches = batch.caches
+        for name in ("query", "key", "value"):
+            rows = getattr(batch, name)
+            setattr(alone, name, rows.view(count, nodes, *rows.shape[1:])[sequence, way])
+        slots = batch.forward_batch.out_cache_loc.view(count, nodes)[sequence, way]
+        alone.forward_batch.out_cache_loc = slots
+        (mine,), theirs = alone.forward_batch.req_pool_indices, batch.forward_batch.req_pool_indices[sequence]
+        alone.table[mine, : length + len(way)] = torch.cat([batch.table[theirs, :length], slots.int()])
+
+        expected = alone.through(ours())[-1]
+        tolerance = TOLERANCE[batch.dtype]
+        torch.testing.assert_close(found[sequence, node], expected, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("step", [0, 1, 4])
+def test_each_drafted_token_sees_all_before_it(step: int) -> None:
+    from specreason_sgl.servers.cpu.attention import DraftAttention
+
+    cached = [3, 90, 17]
+    batch = Batch([length + step for length in cached], [1, 1, 1], decodes=True)
+    expected = batch.through(ours())
+    batch.forward_batch.seq_lens = torch.tensor(cached)  # what is certain
+
+    def drafting(runner: Any) -> Any:
+        backend = DraftAttention(runner, 1, 6)
+        backend.init_forward_metadata(batch.forward_batch)
+        made = backend.attn_backends[step]
+        return SimpleNamespace(init_forward_metadata=lambda _: None, forward=made.forward)
+
+    assert torch.equal(batch.through(drafting), expected)
+
+
+def test_what_is_not_supported_when_drafting_is_named() -> None:
+    from specreason_sgl.servers.cpu.attention import DraftAttention
+
+    with pytest.raises(NotImplementedError, match="--speculative-eagle-topk 1"):
+        DraftAttention(SimpleNamespace(), 2, 4)
+    with pytest.raises(NotImplementedError, match="attention over the whole sequence only"):
+        Batch([20], [3], drafted=True, sliding_window=6).through(ours())
+    with pytest.raises(NotImplementedError, match="at most 128 tokens can be drafted"):
+        Batch([20], [129], drafted=True, tree=torch.ones(1, 129, 129, dtype=torch.bool)).through(ours())
 
 
 def test_a_sliding_window_is_kept() -> None:

@@ -27,6 +27,7 @@ QWEN, QWEN_SMALL = find("Qwen/Qwen3-32B"), find("Qwen/Qwen3-1.7B")
         ("auto", QWEN, QWEN_SMALL, "some/head", "EAGLE3"),
         ("auto", QWQ, R1_SMALL, None, "NGRAM"),
         ("auto", QWEN, R1_SMALL, None, "NGRAM"),
+        ("small", QWEN, QWEN_SMALL, None, "STANDALONE"),
         ("standalone", QWEN, QWEN_SMALL, None, "STANDALONE"),
         ("eagle3", QWQ, R1_SMALL, "some/head", "EAGLE3"),
         ("ngram", QWEN, QWEN_SMALL, None, "NGRAM"),
@@ -56,7 +57,7 @@ def test_the_algorithm_follows_from_the_two_models(
 def test_a_mismatch_of_vocabularies_is_told_in_a_line(base: Shape, small: Shape, reason: str) -> None:
     assert reason in choose("auto", base, small).why
     with pytest.raises(UsageError, match="cannot draft tokens") as told:
-        choose("standalone", base, small)
+        choose("small", base, small)
 
     assert reason in str(told.value)
     assert "\n" not in str(told.value)

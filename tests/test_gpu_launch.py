@@ -244,7 +244,7 @@ def test_a_key_in_a_pair_file_is_refused(arguments: list[str]) -> None:
         armed(*arguments)
 
 
-@pytest.mark.parametrize("decode", ["off", "standalone", "ngram"])
+@pytest.mark.parametrize("decode", ["off", "small", "ngram"])
 def test_sglang_understands_the_commands(decode: str) -> None:
     from sglang.srt.server_args import ServerArgs
 
@@ -463,7 +463,7 @@ def test_replicas_have_cards_of_their_own_behind_routers() -> None:
         (["--pair", "qwq", "--gpus", "1x48"], 1, "do not fit"),
         (["--pair", "qwq", "--gpus", "many"], 2, "does not describe GPUs"),
         (["--pair", "qwq", "--gpus", "1x80", "--replicas", "2"], 2, "there is 1 GPU here for 2 replicas"),
-        (["--pair", "qwq", "--gpus", "1x80", "--decode", "standalone"], 2, "cannot draft tokens"),
+        (["--pair", "qwq", "--gpus", "1x80", "--decode", "small"], 2, "cannot draft tokens"),
         (["--pair", "qwq", "--gpus", "1x80", "--decode", "best"], 2, "`decode`"),
         (["--pair", "qwq", "--gpus", "1x80", "--context", "50000"], 2, "reads 40960 tokens at most"),
         (["--base", "no/such", "--small", "no/such", "--gpus", "1x80"], 2, "`no/such` is not known here"),

@@ -106,8 +106,12 @@ def test_the_environment_is_ours_over_the_inherited(name: str, value: str) -> No
     assert processes.environment(inherited)[name] == value
 
 
-@pytest.mark.parametrize(("usable", "expected"), [([0], (0, 0)), ([0, 1], (0, 1)), ([3, 5, 7], (3, 5))])
-def test_each_server_has_a_core_of_its_own_where_there_are_two(usable: list[int], expected: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("usable", "expected"), [([0], (0, 0, 0)), ([0, 1], (0, 1, 0)), ([3, 5, 7], (3, 5, 7)), ([3, 5, 7, 9], (3, 5, 7))]
+)
+def test_each_server_has_a_core_of_its_own_where_there_are_so_many(
+    usable: list[int], expected: tuple[int, int, int]
+) -> None:
     assert processes.cores(usable) == expected
 
 

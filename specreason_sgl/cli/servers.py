@@ -45,8 +45,8 @@ def up(
         str | None,
         typer.Option(
             "--decode",
-            help="Token-level drafts in the base server: `auto`, `standalone`, `eagle3`, `ngram` or `off`",
-            rich_help_panel=GPU,
+            help="Token-level drafts in the base server: by `small`, `ngram` or `off`; on GPUs also `auto` or `eagle3`",
+            rich_help_panel=SERVERS,
         ),
     ] = None,
     draft_head: Annotated[
@@ -132,8 +132,10 @@ def up(
     overrides = dict(map(parse_override, override or ()))
     overrides |= {name: value for name, value in given.items() if value is not None}
     launch: Launch | None = None
-    if pair == EMBEDDED or (pair is None and not overrides):
-        wanted = _embedded(replicas, [*overrides, *(["gpus"] if gpus else []), *(["dry-run"] if dry_run else [])])
+    if pair == EMBEDDED or (pair is None and not {*overrides} - {"decode"}):
+        others = [name for name in overrides if name != "decode"]
+        others += [*(["gpus"] if gpus else []), *(["dry-run"] if dry_run else [])]
+        wanted = _embedded(replicas, decode or "off", others)
     else:
         launch = _launch(pair, overrides, gpus, replicas, port, trust=trust)
         if dry_run:
@@ -148,6 +150,8 @@ def up(
     running, started = pairs.up(wanted, on_progress=lambda line: say(line, err=True), serving=serving)
     if not started and serving and not _is_as_asked(running, serving):
         note("the pair that is up has another endpoint, or none; `specreason down` first changes that")
+    if running.drafted_by != wanted.drafted_by:
+        note("the pair that is up drafts tokens otherwise, or not; `specreason down` first changes that")
     _show(running, "up" if started else "already up", json, {"plan": launch.told()} if launch else {})
 
 
@@ -203,8 +207,9 @@ def _is_as_asked(pair: RunningPair, serving: Serving) -> bool:
     )
 
 
-def _embedded(replicas: int, not_for_it: list[str]) -> Wanted:
+def _embedded(replicas: int, decode: str, not_for_it: list[str]) -> Wanted:
     from specreason_sgl.servers import pairs
+    from specreason_sgl.servers.cpu.decode import named
     from specreason_sgl.servers.opening import embedded_models
 
     if not_for_it:
@@ -212,7 +217,7 @@ def _embedded(replicas: int, not_for_it: list[str]) -> Wanted:
             f"the embedded pair has no {', '.join(f'`{name}`' for name in not_for_it)}",
             hint="name models with `--base MODEL --small MODEL`, or `--pair`",
         )
-    return pairs.embedded(*embedded_models(), replicas)
+    return pairs.embedded(*embedded_models(), replicas, decode=named(decode))
 
 
 def _launch(
@@ -258,13 +263,23 @@ def _print_plan(launch: Launch, json: bool) -> None:
 def _show(pair: RunningPair, word: str, json: bool, more: dict[str, Any] | None = None) -> None:
     from specreason_sgl.view.text import one_line
 
-    where = {"base": pair.base.url, "small": pair.small.url}
+    where = {role: address.url for role, address in pair.addresses.items()}
     if pair.serve:
         where |= {"serve": f"{pair.serve.url}/v1", "serve_key": pair.serve.api_key or ""}
     if json:
-        _say({"status": word, "pair": pair.label, **where, "logs": str(pair.logs), **(more or {})})
+        _say(
+            {
+                "status": word,
+                "pair": pair.label,
+                **where,
+                "drafted_by": pair.drafted_by,
+                "logs": str(pair.logs),
+                **(more or {}),
+            }
+        )
     else:
-        rows = {"pair": pair.label, **where, "logs": pair.logs}
+        drafts = {"drafts": pair.drafted_by} if pair.drafted_by != "off" else {}
+        rows = {"pair": pair.label, **where, **drafts, "logs": pair.logs}
         lines = (f"  {name.removeprefix('serve_'):<6} {one_line(str(value))}" for name, value in rows.items())
         say("\n".join((word, *lines)))
     if pair.serve and word != STARTING and not pair.is_served():

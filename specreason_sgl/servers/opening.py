@@ -16,6 +16,7 @@ from specreason_sgl.errors import ServerUnreachable, UsageError
 from specreason_sgl.lang.scope import Scope
 from specreason_sgl.packages import need
 from specreason_sgl.servers import EMBEDDED
+from specreason_sgl.servers.cpu.decode import Decode
 from specreason_sgl.text.thinking import thinking_named
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ class PairOptions:
     """How prompts travel; see `engine/transport.py`."""
     models: Mapping[Role, str] = field(default_factory=dict)
     """Addresses of further models, by role."""
+    decode: Decode = "off"
+    """Who drafts tokens in a further server of the embedded pair's base model, in the role ``decode``; by itself there
+    is none."""
 
     def __post_init__(self) -> None:
         """Refuse contradictions before anything is started.
@@ -133,20 +137,24 @@ def open_pair(
             options,
             scope,
         )
-    elif (running := pairs.running()) and running.label == EMBEDDED:
-        yield connect(running.base, running.small, options, scope)
+    elif (running := pairs.running()) and running.label == EMBEDDED and (running.decode or options.decode == "off"):
+        yield connect(running.base, running.small, options, scope, running.decode)
     else:
         need("sglang", "torch")
         # SGLang's frontend takes seconds to import; while servers start that costs nothing.
         threading.Thread(target=_import_frontend, daemon=True).start()
         with tempfile.TemporaryDirectory(prefix="specreason-") as logs:
             base, small = embedded_models()
-            with pairs.launch(base, small, Path(logs), on_progress=say) as started:
+            with pairs.launch(
+                base, small, Path(logs), on_progress=say, decode=options.decode, beside=options.decode != "off"
+            ) as started:
                 owned = replace(options, wait_for_server_s=min(options.wait_for_server_s, OWNED_WAIT_S))
-                yield connect(started.base, started.small, owned, scope)
+                yield connect(started.base, started.small, owned, scope, started.decode)
 
 
-def connect(base: Address | None, small: Address | None, options: PairOptions, scope: Scope) -> Pair[Endpoint]:
+def connect(
+    base: Address | None, small: Address | None, options: PairOptions, scope: Scope, decode: Address | None = None
+) -> Pair[Endpoint]:
     """Connect to running servers, each in its role.
 
     Raises:
@@ -159,8 +167,11 @@ def connect(base: Address | None, small: Address | None, options: PairOptions, s
         endpoint(base, "base", options, scope) if base else None,
         endpoint(small, "small", options, scope) if small else None,
         {
-            role: endpoint(Address(url, options.api_key or key_of(url)), role, options, scope)
-            for role, url in options.models.items()
+            role: endpoint(address, role, options, scope)
+            for role, address in {
+                **({"decode": decode} if decode else {}),
+                **{role: Address(url, options.api_key or key_of(url)) for role, url in options.models.items()},
+            }.items()
         },
     )
 

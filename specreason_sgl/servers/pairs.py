@@ -27,6 +27,7 @@ import urllib3
 
 from specreason_sgl.errors import SpecReasonError, UsageError
 from specreason_sgl.servers import EMBEDDED, SERVE_KEY, SERVE_PORT
+from specreason_sgl.servers.cpu.decode import Decode, arguments
 from specreason_sgl.servers.processes import (
     HEALTH_S,
     PAIR_ENDED,
@@ -75,6 +76,8 @@ class Wanted:
     attempts: int = ATTEMPTS
     """How often the start is tried with new ports, if another program takes one."""
     limit_s: float = START_S
+    drafted_by: Decode = "off"
+    """Who drafts tokens for the base model, on this machine's processor."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class Serving:
 
 @dataclass(frozen=True)
 class RunningPair:
-    """Two servers that can be used.
+    """The servers of a pair that can be used.
 
     As a context manager it stops servers that this process started for itself (`launch`), and leaves those running that
     are kept up (`up`, `running`).
@@ -107,6 +110,10 @@ class RunningPair:
     """The pair's name in runs."""
     serve: Address | None = None
     """The endpoint that is kept beside the servers, if one is."""
+    decode: Address | None = None
+    """The base model once more, in a server for which tokens are drafted, if one is beside the two."""
+    drafted_by: Decode = "off"
+    """Who drafts tokens for the base model, on this machine's processor."""
     _owned: Servers | None = field(default=None, repr=False, compare=False)
 
     def __enter__(self) -> Self:
@@ -125,8 +132,14 @@ class RunningPair:
             self._owned.stop()
 
     def is_healthy(self) -> bool:
-        """Whether both servers answer."""
-        return answers(self.base.url) and answers(self.small.url)
+        """Whether all servers answer."""
+        return all(answers(one.url) for one in self.addresses.values())
+
+    @property
+    def addresses(self) -> dict[str, Address]:
+        """The servers' addresses by the role of their models."""
+        named = {"base": self.base, "small": self.small, "decode": self.decode}
+        return {role: address for role, address in named.items() if address}
 
     def is_served(self) -> bool:
         """Whether the endpoint beside the servers answers."""
@@ -156,7 +169,14 @@ class _Note:
 
 
 def embedded(
-    base_model: Path, small_model: Path, replicas: int = 1, *, label: str = EMBEDDED, extra: Sequence[str] = ()
+    base_model: Path,
+    small_model: Path,
+    replicas: int = 1,
+    *,
+    label: str = EMBEDDED,
+    extra: Sequence[str] = (),
+    decode: Decode = "off",
+    beside: bool = False,
 ) -> Wanted:
     """A pair on this machine's processor.
 
@@ -165,29 +185,38 @@ def embedded(
         small_model: the small model's folder.
         replicas: the number of servers of each model; several are put behind a router.
         label: the pair's name in runs.
-        extra: further SGLang server arguments of both models; they override ours.
+        extra: further SGLang server arguments of all models; they override ours.
+        decode: who drafts tokens for the base model.
+        beside: whether the server for which they are drafted is a further one, in the role ``decode``; else it is the
+            base model's own.
 
     Raises:
-        SpecReasonError: there is no such model.
+        SpecReasonError: there is no such model, or nobody can draft tokens this way here.
     """
-    models = {"base": base_model, "small": small_model}
+    models = {"base": base_model, "small": small_model, **({"decode": base_model} if beside else {})}
     for model in models.values():
         if not (model / "config.json").is_file():
             raise SpecReasonError(f"there is no model in `{model}`")
+    own = {"decode" if beside else "base": arguments(decode, small_model.resolve())}
 
     def lay_out(logs: Path) -> list[ServerSpec]:
-        usable = dict(zip(models, cores(sorted(os.sched_getaffinity(0))), strict=True))
-        ports = iter(free_ports(2 * replicas + 4))
+        usable = dict(zip(("base", "small", "decode"), cores(sorted(os.sched_getaffinity(0))), strict=True))
+        ports = iter(free_ports(3 * replicas + 6))
         servers = [
             model_server(
-                numbered(role, replica), model.resolve(), port=next(ports), core=usable[role], logs=logs, extra=extra
+                numbered(role, replica),
+                model.resolve(),
+                port=next(ports),
+                core=usable[role],
+                logs=logs,
+                extra=(*own.get(role, ()), *extra),
             )
             for replica in range(replicas)
             for role, model in models.items()
         ]
         return [*servers, *routers(servers, ports, logs)]
 
-    return Wanted(label, lay_out)
+    return Wanted(label, lay_out, drafted_by=decode)
 
 
 def numbered(role: str, replica: int) -> str:
@@ -198,7 +227,7 @@ def numbered(role: str, replica: int) -> str:
 def routers(servers: Sequence[ServerSpec], ports: Iterator[int], logs: Path) -> list[ServerSpec]:
     """A router for each role that has several servers."""
     found = []
-    for role in ("base", "small"):
+    for role in ("base", "small", "decode"):
         own = [one for one in servers if one.name.partition("-")[0] == role]
         if len(own) > 1:
             found.append(router(f"{role}-router", own, port=next(ports), metrics_port=next(ports), logs=logs))
@@ -214,6 +243,8 @@ def launch(
     replicas: int = 1,
     label: str = EMBEDDED,
     extra: Sequence[str] = (),
+    decode: Decode = "off",
+    beside: bool = False,
 ) -> RunningPair:
     """Start a pair on this machine's processor for this process, with which it ends, however that happens.
 
@@ -224,13 +255,16 @@ def launch(
         on_progress: called with a line on what happens.
         replicas: the number of servers of each model; several are put behind a router.
         label: the pair's name in runs.
-        extra: further SGLang server arguments of both models; they override ours.
+        extra: further SGLang server arguments of all models; they override ours.
+        decode: who drafts tokens for the base model.
+        beside: whether the server for which they are drafted is a further one, in the role ``decode``.
 
     Raises:
-        SpecReasonError: there is no such model.
+        SpecReasonError: there is no such model, or nobody can draft tokens this way here.
         ServerDied: a server does not start; the message ends with its last log lines.
     """
-    return _start(embedded(base_model, small_model, replicas, label=label, extra=extra), logs, on_progress, owned=True)
+    wanted = embedded(base_model, small_model, replicas, label=label, extra=extra, decode=decode, beside=beside)
+    return _start(wanted, logs, on_progress, owned=True)
 
 
 def up(
@@ -275,7 +309,7 @@ def up(
 
 
 def running() -> RunningPair | None:
-    """The pair that `up` keeps up, if both servers answer; the files of a dead pair are removed."""
+    """The pair that `up` keeps up, if all its servers answer; the files of a dead pair are removed."""
     pair = kept()
     return pair if pair and pair.is_healthy() else None
 
@@ -298,8 +332,8 @@ def last_words() -> str | None:
 def key_of(url: str) -> str | None:
     """The API key for an address, if it is a server of the pair that is up; else None."""
     found = _found()
-    own = (found[1].pair.base, found[1].pair.small) if found else ()
-    return next((address.api_key for address in own if address.url == url.rstrip("/")), None)
+    own = found[1].pair.addresses if found else {}
+    return next((address.api_key for address in own.values() if address.url == url.rstrip("/")), None)
 
 
 def down() -> bool:
@@ -394,8 +428,16 @@ def _start(
     while True:
         attempts += 1
         specs = wanted.lay_out(logs)
-        base, small = (Address(_entrance(specs, role).url, wanted.api_key) for role in ("base", "small"))
-        pair = RunningPair(base, small, logs, 0, wanted.label)
+        entrances = {role: Address(url, wanted.api_key) for role, url in _entrances(specs).items()}
+        pair = RunningPair(
+            entrances["base"],
+            entrances["small"],
+            logs,
+            0,
+            wanted.label,
+            decode=entrances.get("decode"),
+            drafted_by=wanted.drafted_by,
+        )
         companion = _companion(serving, pair, {one.port for one in specs}) if serving else None
         servers = Servers.start(
             specs, wanted.api_key, logs, owned=owned, limit_s=wanted.limit_s, keep=keep, companion=companion
@@ -479,10 +521,10 @@ def check_key(key: str) -> str:
     )
 
 
-def _entrance(specs: Sequence[ServerSpec], role: str) -> ServerSpec:
-    """The spec of the server that requests for a model go to: the router if there is one, else the server."""
-    names = {one.name: one for one in specs}
-    return names.get(f"{role}-router") or names[role]
+def _entrances(specs: Sequence[ServerSpec]) -> dict[str, str]:
+    """Where requests for a model go, by its role: to the router if there is one, else to the server."""
+    urls = {one.name: one.url for one in specs}
+    return {role: urls.get(f"{role}-router", urls[role]) for role in ("base", "small", "decode") if role in urls}
 
 
 def _check(server: ServerSpec, api_key: str) -> None:
@@ -564,12 +606,12 @@ def _take(lock: int) -> bool:
 def _write_note(folder: Path, pair: RunningPair) -> None:
     row = {
         "label": pair.label,
-        "base": asdict(pair.base),
-        "small": asdict(pair.small),
+        **{role: asdict(address) for role, address in pair.addresses.items()},
         "logs": str(pair.logs),
         "pid": pair.pid,
         "host": host(),
         "started": _began(pair.pid),
+        "drafted_by": pair.drafted_by,
         **({"serve": asdict(pair.serve)} if pair.serve else {}),
     }
     _write_private(folder / NOTE, json.dumps(row))
@@ -588,10 +630,21 @@ def _noted(folder: Path) -> _Note | None:
     """The note in a folder; None if there is none or it cannot be read."""
     try:
         row = json.loads((folder / NOTE).read_text(encoding="utf-8"))
-        base, small = (Address(row[role]["url"], row[role].get("api_key")) for role in ("base", "small"))
-        told = row.get("serve")
-        serve = Address(told["url"], told.get("api_key")) if told else None
-        pair = RunningPair(base, small, Path(row["logs"]), int(row["pid"]), str(row.get("label", EMBEDDED)), serve)
+        found = {
+            name: Address(row[name]["url"], row[name].get("api_key"))
+            for name in ("base", "small", "serve", "decode")
+            if row.get(name)
+        }
+        pair = RunningPair(
+            found["base"],
+            found["small"],
+            Path(row["logs"]),
+            int(row["pid"]),
+            str(row.get("label", EMBEDDED)),
+            found.get("serve"),
+            found.get("decode"),
+            row.get("drafted_by", "off"),
+        )
         return _Note(pair, row.get("host"), row.get("started"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

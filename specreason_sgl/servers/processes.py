@@ -168,7 +168,7 @@ def router(name: str, servers: Sequence[ServerSpec], *, port: int, metrics_port:
 
 
 def environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """The environment of both servers: one thread each, no GPU, and no way out to the network."""
+    """The environment of the servers: one thread each, no GPU, and no way out to the network."""
     return {
         **inherited,
         "SGLANG_USE_CPU_ENGINE": "1",
@@ -207,9 +207,12 @@ def gpu_environment(inherited: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def cores(usable: Sequence[int]) -> tuple[int, int]:
-    """The cores of the base and the small model: two different ones where there are two."""
-    return usable[0], usable[1 % len(usable)]
+def cores(usable: Sequence[int]) -> tuple[int, int, int]:
+    """The cores of the base model, the small one and a further base model: different ones where there are so many.
+
+    The two base models share one before either of them shares the small model's.
+    """
+    return usable[0], usable[1 % len(usable)], usable[2] if len(usable) > 2 else usable[0]  # noqa: PLR2004
 
 
 def free_ports(count: int) -> list[int]:
@@ -275,7 +278,7 @@ def answers(url: str, path: str = "/health") -> bool:
 
 @dataclass(frozen=True)
 class Servers:
-    """Both servers, running or starting; their process leads a session and a process group of its own."""
+    """The servers, running or starting; their process leads a session and a process group of its own."""
 
     process: subprocess.Popen[bytes]
     specs: Sequence[ServerSpec]

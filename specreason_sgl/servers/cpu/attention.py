@@ -6,6 +6,8 @@ sequence after the other. Here the new queries attend to the cached keys and to 
 Keys and values are converted to float32 as they are gathered: on the CPU, torch's attention in bfloat16 takes two to
 three times as long for a single query, and as long for more. What is the same for all layers is computed once a forward
 pass.
+
+Under speculative decoding the new tokens may be drafted ones: a chain, or a tree in which each sees its ancestors only.
 """
 
 from __future__ import annotations
@@ -85,12 +87,14 @@ class Group:
     """What is added to the weights, ``[segments, 1, queries, keys]``; None where every query sees every key."""
 
     @classmethod
-    def of(cls, together: Sequence[Segment], slots: Tensor) -> Group:
+    def of(cls, together: Sequence[Segment], slots: Tensor, trees: Tensor | None = None) -> Group:
         """Prepare segments of as many queries each.
 
         Args:
             together: the segments, the one with most keys last.
             slots: the places in the cache of every sequence's tokens, ``[sequences, longest or more]``.
+            trees: which of its new tokens each new token of a sequence sees, ``[sequences, new, new]``; by itself all
+                before it. A sequence then is one segment.
         """
         count, (queries, longest, row, sequence) = len(together), together[-1]
         if count == 1:
@@ -104,6 +108,10 @@ class Group:
             seen = torch.tensor([p.keys for p in together]).view(count, 1, 1, 1)
             first = together[0].keys - queries + 1  # every query sees all keys before
             hidden = torch.arange(first, longest) > seen + torch.arange(-queries, 0).view(1, 1, queries, 1)
+            if trees is not None:
+                for segment, rest in zip(together, hidden, strict=True):
+                    end = segment.keys - first
+                    rest[0, :, end - queries + 1 : end] |= ~trees[segment.sequence, :, 1:]  # all see the root
             mask = torch.zeros(count, 1, queries, longest)
             mask[..., first:].masked_fill_(hidden, -torch.inf)
             # A masked key has no weight, but its value would still count if it were not a number: let it be one's own.
@@ -153,11 +161,33 @@ class IncrementalAttention(TorchNativeAttnBackend):  # type: ignore[misc]
     def init_forward_metadata(self, forward_batch: ForwardBatch) -> None:
         """Prepare a forward pass: all that does not depend on the layer."""
         super().init_forward_metadata(forward_batch)
-        lengths = forward_batch.seq_lens.tolist()
-        decodes = forward_batch.forward_mode.is_decode_or_idle()
-        fresh = [1] * len(lengths) if decodes else forward_batch.extend_seq_lens.tolist()
-        slots = self.req_to_token_pool.req_to_token[forward_batch.req_pool_indices, : max(lengths, default=0)]
-        self._groups = [Group.of(together, slots) for together in grouped(segments(lengths, fresh))]
+        lengths: list[int] = forward_batch.seq_lens.tolist()
+        trees = None
+        if forward_batch.forward_mode.is_target_verify():
+            drafted = forward_batch.spec_info
+            count = drafted.draft_token_num
+            lengths, fresh = [length + count for length in lengths], [count] * len(lengths)
+            if drafted.tree_topk != 1:
+                trees = _trees(drafted.custom_mask, len(lengths), count)
+        elif forward_batch.forward_mode.is_decode_or_idle():
+            fresh = [1] * len(lengths)
+        else:
+            fresh = forward_batch.extend_seq_lens.tolist()
+        self.prepare(forward_batch.req_pool_indices, lengths, fresh, trees)
+
+    def prepare(
+        self, requests: Tensor, lengths: Sequence[int], fresh: Sequence[int], trees: Tensor | None = None
+    ) -> None:
+        """Prepare a forward pass over the new tokens at the end of sequences.
+
+        Args:
+            requests: each sequence's row in the table of slots.
+            lengths: the tokens of every sequence, the new ones included.
+            fresh: the new tokens at the end of every sequence.
+            trees: which of its new tokens each new token sees, as in `Group.of`.
+        """
+        slots = self.req_to_token_pool.req_to_token[requests, : max(lengths, default=0)]
+        self._groups = [Group.of(together, slots, trees) for together in grouped(segments(lengths, fresh))]
 
     def forward(
         self,
@@ -184,6 +214,9 @@ class IncrementalAttention(TorchNativeAttnBackend):  # type: ignore[misc]
             ``[tokens, heads * width of a value]``.
         """
         if not self._is_ours(layer, forward_batch):
+            if forward_batch.forward_mode.is_target_verify():
+                message = "speculative decoding on this processor knows attention over the whole sequence only"
+                raise NotImplementedError(message)
             theirs: Tensor = super().forward(q, k, v, layer, forward_batch, save_kv_cache, **more)
             return theirs
         pool = self.token_to_kv_pool
@@ -204,3 +237,38 @@ class IncrementalAttention(TorchNativeAttnBackend):  # type: ignore[misc]
             and forward_batch.encoder_lens is None
             and not forward_batch.forward_mode.is_idle()
         )
+
+
+class DraftAttention:
+    """The attention of a draft model while it writes a chain: a backend for each token but the last."""
+
+    def __init__(self, runner: ModelRunner, topk: int, steps: int) -> None:
+        """Attention over the token pools of a draft model's runner.
+
+        Args:
+            runner: the model runner.
+            topk: how many tokens are drafted for each place.
+            steps: how many places are drafted.
+
+        Raises:
+            NotImplementedError: more than one token is drafted for a place.
+        """
+        if topk != 1:
+            message = "a draft model on this processor writes one chain: --speculative-eagle-topk 1"
+            raise NotImplementedError(message)
+        self.attn_backends = [IncrementalAttention(runner) for _ in range(steps - 1)]
+        """SGLang's name."""
+
+    def init_forward_metadata(self, forward_batch: ForwardBatch) -> None:
+        """Prepare all steps: the first one's new token stands behind what is certain."""
+        lengths: list[int] = forward_batch.seq_lens.tolist()
+        for step, backend in enumerate(self.attn_backends, start=1):
+            grown = [length + step for length in lengths]
+            backend.prepare(forward_batch.req_pool_indices, grown, [1] * len(grown))
+
+
+def _trees(mask: Tensor, sequences: int, nodes: int) -> Tensor:
+    if nodes > BLOCK_QUERIES:
+        message = f"at most {BLOCK_QUERIES} tokens can be drafted at a time on this processor, not {nodes}"
+        raise NotImplementedError(message)
+    return mask.view(sequences, nodes, nodes)

@@ -11,7 +11,8 @@ from typing import Literal
 from specreason_sgl.errors import UsageError
 from specreason_sgl.servers.gpu.shapes import Shape
 
-Method = Literal["auto", "standalone", "eagle3", "ngram", "off"]
+Method = Literal["auto", "small", "standalone", "eagle3", "ngram", "off"]
+"""Who drafts; ``standalone`` is SGLang's word for ``small``."""
 
 DRAFT_TOKENS = 5
 """Tokens drafted at a time by the small model (SpecReason, section 5)."""
@@ -58,14 +59,14 @@ def choose(method: Method, base: Shape, small: Shape, head: str | None = None) -
     if head is not None and method in {"auto", "eagle3"}:
         return Decode((*_ALGORITHM, "EAGLE3", *_drafting(head)), f"by EAGLE-3 with the head `{head}`", head)
     reason = _difference(base, small)
-    if reason is None and method in {"auto", "standalone"}:
+    if reason is None and method in {"auto", "small", "standalone"}:
         counts = (
             *("--speculative-num-steps", str(DRAFT_TOKENS), "--speculative-eagle-topk", "1"),
             *("--speculative-num-draft-tokens", str(DRAFT_TOKENS + 1)),
         )
         why = f"by `{small.name}`, whose vocabulary is the base model's"
         return Decode((*_ALGORITHM, "STANDALONE", *_drafting(small.name), *counts), why, small.name)
-    if method == "standalone":
+    if method in {"small", "standalone"}:
         raise UsageError(
             f"the small model cannot draft tokens for the base model: {reason}",
             hint="`--decode ngram` needs no draft model, `--decode eagle3` a head trained for the base model",

@@ -1,7 +1,7 @@
 """Stands in for SGLang's compiled kernels where they cannot load, which is wherever there is no libcuda.
 
-A Llama-type model with plain torch attention calls none of them; SGLang only imports their names. Whoever does call
-one is told which it was.
+A Llama-type model with plain torch attention calls none of them but for speculative decoding, whose operations are here
+in torch. Of the others SGLang only imports the names. Whoever does call one is told which it was.
 """
 
 from __future__ import annotations
@@ -56,3 +56,7 @@ class _Finder(MetaPathFinder, Loader):
 
 sys.meta_path.insert(0, _Finder())
 sys.modules[__name__].__class__ = _StandIn
+
+from specreason_sgl.servers.cpu.decoding.operations import provide  # noqa: E402 - it adds to the finished module
+
+provide(sys.modules[__name__])
