@@ -183,7 +183,7 @@ def _measured(
     from specreason_sgl.measure import bench, cost_model, decoding
 
     decode, base, small = pair.models.get(DECODE), pair.base, pair.small
-    if decode is None or base is None or small is None:
+    if decode is None or base is None or small is None or not any(DECODE in m.roles.values() for m in job.modes):
         variants = bench.measure(pair, records, load("specreason"), job.modes[0].settings, problems, _measuring)
         return variants, bench.tables(variants)
     costs = cost_model.calibrate(base, small, _measuring, decode)
