@@ -82,11 +82,15 @@ def tmux() -> Iterator[Multiplexer]:
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPair]:
-    """The embedded pair on real SGLang servers, started once for all tests that need it."""
+    """The embedded pair on real SGLang servers, and its base model once more, for which the small one drafts tokens.
+
+    They are started once for all tests that need them.
+    """
     from specreason_sgl.servers import pairs
     from specreason_sgl.servers.opening import embedded_models
 
-    with pairs.launch(*embedded_models(), tmp_path_factory.mktemp("servers")) as running:
+    logs = tmp_path_factory.mktemp("servers")
+    with pairs.launch(*embedded_models(), logs, decode="small", beside=True) as running:
         yield running
 
 

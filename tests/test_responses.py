@@ -46,6 +46,26 @@ def test_a_text_that_is_cut_ends_with_its_last_whole_character(
     assert made == kept
 
 
+@pytest.mark.parametrize(
+    ("text", "reported", "kept", "matched"),
+    [
+        ("So 5.</think>", "\n\n", "So 5.", "</think>"),
+        ("So 5.\n\n", "</think>", "So 5.", "\n\n"),
+        ("So 5.\n\nIt</think>", 2, "So 5.", "\n\n"),
+        ("So 5.", "\n\n", "So 5.", "\n\n"),
+    ],
+)
+def test_the_first_stop_in_the_text_counts_whatever_the_server_reports(
+    text: str, reported: str | int, kept: str, matched: str
+) -> None:
+    answer = response(text)
+    answer["meta_info"]["finish_reason"] = {"type": "stop", "matched": reported}
+    for stops in (["\n\n", "</think>"], ["</think>", "\n\n"]):
+        made, meta = generated(answer, stops)
+
+        assert (made, meta["finish_reason"]["matched"]) == (kept, matched)
+
+
 def chunked(pieces: Sequence[str], finish: str | None, *, in_pieces: bool) -> list[dict[str, Any]]:
     texts = list(pieces) if in_pieces else list(accumulate(pieces))
     return [response(text, finish if place + 1 == len(texts) else None) for place, text in enumerate(texts)]

@@ -22,8 +22,9 @@ import pytest
 import urllib3
 
 from specreason_sgl.cli import app
-from specreason_sgl.errors import SpecReasonError
+from specreason_sgl.errors import SpecReasonError, UsageError
 from specreason_sgl.servers import pairs, processes
+from specreason_sgl.servers.cpu import decode
 from specreason_sgl.servers.plugin import ATTENTION
 from specreason_sgl.servers.processes import PortTaken, ServerDied
 from specreason_sgl.servers.tree import STAND_IN
@@ -120,6 +121,47 @@ def test_ports_are_different_and_free() -> None:
 
     assert first != second
     assert {first, second} <= set(processes.PORTS)
+
+
+@pytest.mark.parametrize(("beside", "drafts"), [(False, "base"), (True, "decode")])
+def test_the_small_model_drafts_for_the_base_server_or_for_one_beside_it(beside: bool, drafts: str) -> None:
+    wanted = pairs.embedded(SMALL.parent / "base", SMALL, decode="small", beside=beside)
+    planned = {one.name: one for one in wanted.lay_out(Path("logs"))}
+
+    assert [*planned] == (["base", "small", "decode"] if beside else ["base", "small"])
+    for name, one in planned.items():
+        options = dict(pairwise(one.arguments))
+        assert options.get("--speculative-draft-model-path") == (str(SMALL) if name == drafts else None)
+    assert planned[drafts].model == str(SMALL.parent / "base")
+    assert wanted.drafted_by == "small"
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"), [("small", "small"), ("standalone", "small"), ("auto", "small"), ("off", "off")]
+)
+def test_who_drafts_is_said_as_on_gpus(said: str, meant: str) -> None:
+    assert decode.named(said) == meant
+
+
+@pytest.mark.parametrize("asked", ["eagle3", "best", ""])
+def test_a_way_of_drafting_that_is_not_known_here_is_refused(
+    asked: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["specreason", "up", "--decode", asked])
+
+    assert app.main() == 2
+    assert f"cannot draft tokens by `{asked}`" in capsys.readouterr().err
+
+
+def test_without_a_compiler_n_grams_are_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    with pytest.raises(UsageError, match="no C\\+\\+ compiler") as refused:
+        decode.arguments("ngram", SMALL)
+
+    assert "--decode small" in (refused.value.hint or "")
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    assert "NGRAM" in decode.arguments("ngram", SMALL)
+    assert decode.arguments("off", SMALL) == ()
 
 
 # What is said of a server that died
@@ -548,7 +590,8 @@ def test_neither_torch_nor_sglang_is_imported() -> None:
 
 @pytest.mark.server
 def test_a_pair_serves_who_has_its_key(servers: pairs.RunningPair) -> None:
-    for address in (servers.base, servers.small):
+    assert [*servers.addresses] == ["base", "small", "decode"]
+    for address in servers.addresses.values():
         allowed = {"Authorization": f"Bearer {address.api_key}"}
 
         assert urllib3.request("GET", f"{address.url}/model_info").status == 401
@@ -564,7 +607,7 @@ def test_the_key_is_in_no_process_list_and_no_log(servers: pairs.RunningPair) ->
 
     assert len(key) > 20
     assert all(key not in text for text in chain(shown, (log.read_bytes() for log in logs)))
-    assert [log.name for log in logs] == ["base.log", "pair.log", "small.log"]
+    assert [log.name for log in logs] == ["base.log", "decode.log", "pair.log", "small.log"]
     assert {stat.S_IMODE(log.stat().st_mode) for log in logs} == {0o600}
 
 
@@ -572,6 +615,7 @@ OWNER = """
 import sys, time
 from pathlib import Path
 from specreason_sgl.servers import pairs, processes
+from specreason_sgl.servers.cpu import decode
 from specreason_sgl.servers.plugin import ATTENTION
 start = processes.Servers.start
 def starting(*given, **named):
