@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from specreason_sgl.cli import app, trying
-from specreason_sgl.measure import trial
+from specreason_sgl.measure import bench, trial
 from specreason_sgl.measure.trial import Look, alike, scrubbed, stops
 
 if TYPE_CHECKING:
@@ -87,8 +87,9 @@ def test_what_cannot_be_tried_is_told_in_a_line(
 def test_a_pair_is_tried_and_what_was_found_is_in_one_file_without_its_key(
     servers: RunningPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, few in (("TEXTS", 1), ("JUDGED", 2), ("PLACES", 6), ("TRACE", 1040)):
+    for name, few in (("TEXTS", 1), ("JUDGED", 2), ("PLACES", 6), ("TRACE", 260)):
         monkeypatch.setattr(trial, name, few)
+    monkeypatch.setattr(bench, "LONG", 200)
     monkeypatch.chdir(tmp_path)
     key = str(servers.base.api_key)
     where = [part for role, at in servers.addresses.items() for part in (f"--{role}", at.url)]
