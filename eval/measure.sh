@@ -13,6 +13,7 @@ set -eu
 specreason() { "${PYTHON:-python}" -m specreason_sgl "$@"; }
 package=$("${PYTHON:-python}" -c 'import pathlib, specreason_sgl
 print(pathlib.Path(specreason_sgl.__file__).parent)')
+gpu=$(command -v nvidia-smi || true)
 weights=${WEIGHTS:-dummy}
 dummy=$([ "$weights" = real ] || echo --dummy)
 bench=${BENCH:---limit 16 --load 48}
@@ -23,7 +24,7 @@ trap 'specreason down >&2' EXIT
 up() {
     if [ "$1" != embedded ]; then
         specreason up --pair "$@" >&2
-    elif command -v nvidia-smi > /dev/null; then
+    elif [ "$gpu" ]; then
         shift
         specreason up --base "$package/embedded/base" --small "$package/embedded/small" --context 4096 "$@" >&2
     else
@@ -55,7 +56,12 @@ for pair in "$@"; do
     if [ "$pair" = embedded ] && [ "$bench" != no ]; then
         specreason bench --markdown $bench
         printf '\n'
-        both embedded decode --limit "${LIMIT:-16}"
+        if [ "$gpu" ]; then
+            both embedded decode --limit "${LIMIT:-16}"
+        else
+            specreason down >&2
+            specreason bench --decode small --markdown $bench
+        fi
         printf '\n'
     elif [ "$pair" != embedded ] && [ "$weights" = real ] && [ "$solve" != no ]; then
         both "$pair" paper-short $solve

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +12,16 @@ import pytest
 
 from specreason_sgl.cli import app
 from specreason_sgl.embedded.stories import story
+from specreason_sgl.errors import UsageError
 from specreason_sgl.evaluation.job import Job, read_job, resolved
 from specreason_sgl.evaluation.modes import load_programs
 from specreason_sgl.events import AnswerWritten, CallMade, Event, SolveEnded, StepScored, StepTaken
 from specreason_sgl.lang.pair import Pair
-from specreason_sgl.measure import decoding
+from specreason_sgl.measure import cost_model, decoding
 from specreason_sgl.measure.cost_model import PREDICTED, Cost, Costs, Decoding
 from specreason_sgl.measure.decoding import Loaded
 from specreason_sgl.runs.store import Problem, SolveRecord
+from specreason_sgl.servers.opening import PairOptions
 from specreason_sgl.testing import StoryBackend
 
 if TYPE_CHECKING:
@@ -143,6 +146,57 @@ def test_what_does_not_go_with_it_is_told_in_a_line(
 
     assert app.main() == 2
     assert capsys.readouterr().err.startswith("error: `--decode` and `--")
+
+
+def test_a_further_server_is_named_by_its_url_or_by_who_drafts() -> None:
+    assert PairOptions().drafting(None) == PairOptions()
+    assert PairOptions().drafting("small").decode == "small"
+    assert PairOptions(base="http://b").drafting("http://d").models == {"decode": "http://d"}
+    with pytest.raises(UsageError, match="starts a server for the embedded pair only"):
+        PairOptions(base="http://b", small="http://s").drafting("small")
+    with pytest.raises(UsageError, match="nobody"):
+        PairOptions().drafting("nobody")
+
+
+@pytest.mark.parametrize(("who", "modes", "budget"), [("small", 7, 1024), (None, 4, 1024)])
+def test_a_job_has_the_modes_and_the_budget_of_the_embedded_pair(
+    who: str | None, modes: int, budget: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    options = [*(["--decode", who] if who else []), "--set", "settings.budget=8192", "--dry-run", "--json"]
+    monkeypatch.setattr(sys, "argv", ["specreason", "eval", "decode", *options])
+
+    assert app.main() == 0
+    job = json.loads(capsys.readouterr().out)["job"]
+    assert len(job["modes"]) == modes
+    assert {mode["settings"]["budget"] for mode in job["modes"]} == {budget}
+
+
+@pytest.mark.server
+def test_the_command_holds_every_mode_against_its_prediction(
+    servers: RunningPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, few in (("ROUNDS", 1), ("BATCHES", (1,)), ("CONTEXTS", (128,)), ("QUESTIONS", 1), ("LONGER", 36)):
+        monkeypatch.setattr(cost_model, name, few)
+    monkeypatch.setattr(decoding, "TURNS", 1)
+    monkeypatch.chdir(tmp_path)
+    where = [part for role, at in servers.addresses.items() for part in (f"--{role}", at.url)]
+    options = ("--limit", "2", "--load", "2", "--api-key", str(servers.base.api_key), "--json", "--out", "run")
+    monkeypatch.setattr(sys, "argv", ["specreason", "bench", *where, *options])
+
+    assert app.main() == 0
+    told = json.loads(capsys.readouterr().out)
+    made = decoding.Decoded.model_validate(told)
+    assert {each.mode for each in made.predicted} == {mode.mode for mode in made.modes}
+    assert all(each.alone and each.at_once for each in made.predicted if each.mode != "small")
+    assert {mode.mode for mode in made.modes if mode.agreement} == {
+        "base+decode", "specreason+decode", "lookahead+decode"
+    }  # fmt: skip
+    assert made.costs.decoding
+    assert made.costs.decoding.agreement > 1
+    assert len(made.load) == len(made.modes)
+    assert json.loads((tmp_path / "run" / "bench.json").read_text()) == told
 
 
 @pytest.mark.server

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from specreason_sgl.cli import app
+from specreason_sgl.cli import app, trying
 from specreason_sgl.measure import bench, trial
 from specreason_sgl.measure.trial import Look, alike, scrubbed, stops
 
@@ -92,8 +92,7 @@ def test_a_pair_is_tried_and_what_was_found_is_in_one_file_without_its_key(
     monkeypatch.setattr(bench, "LONG", 200)
     monkeypatch.chdir(tmp_path)
     key = str(servers.base.api_key)
-    addresses = {"base": servers.base, "small": servers.small, "decode": getattr(servers, "decode", None)}
-    where = [part for role, at in addresses.items() if at for part in (f"--{role}", at.url)]
+    where = [part for role, at in servers.addresses.items() for part in (f"--{role}", at.url)]
     options = ("--problems", "1", "--out", "found.json", "--api-key", key)
     monkeypatch.setattr(sys, "argv", ["specreason", "doctor", "--try", *where, *options])
 
@@ -106,10 +105,8 @@ def test_a_pair_is_tried_and_what_was_found_is_in_one_file_without_its_key(
     assert set(grades) >= {"seams, base", "cache, small", "transports, base", "stops, base"}
     assert set(grades.values()) <= {"ok", "note"}
     assert grades["seams, base"] == grades["cache, base"] == grades["transports, base"] == grades["stops, base"] == "ok"
-    kinds = ["base", "small", "specreason", "lookahead"]
-    if addresses["decode"]:
-        kinds += ["base+decode", "specreason+decode", "lookahead+decode"]
-        assert grades["texts under decoding"] == grades["drafted tokens"] == "ok"
+    assert grades["texts under decoding"] == grades["drafted tokens"] == "ok"
+    kinds = [*trying.ALONE, *trying.DECODING]
     assert [mode["mode"] for mode in found["modes"]] == kinds
     assert [solve["mode"] for solve in found["solves"]] == kinds
     assert {"versions", "hardware", "servers", "started_s"} <= found.keys()

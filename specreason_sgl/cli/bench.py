@@ -43,8 +43,9 @@ def bench(
         str | None,
         typer.Option(
             "--decode",
-            metavar="URL",
-            help="Measure all modes with and without this server of the base model, which drafts tokens",
+            metavar="WHO",
+            help="Measure all modes over a further server of the base model, which drafts tokens: its URL, or for the"
+            " embedded pair who drafts, `small` or `ngram`",
             rich_help_panel="Pair",
         ),
     ] = None,
@@ -97,7 +98,7 @@ def bench(
         if sum(exclusive.values()) > 1:
             names = " and ".join(name for name, is_asked in exclusive.items() if is_asked)
             raise UsageError(f"{names} exclude each other")
-    options = PairOptions(pair, base, small, api_key, models={DECODE: decode} if decode else {})
+    options = PairOptions(pair, base, small, api_key)
     if client:
         _client(out, markdown=markdown, json=json)
     elif lengths is not None and replay:
@@ -105,9 +106,10 @@ def bench(
     elif lengths is not None:
         _lengths(options, lengths, callers, rounds, out, markdown=markdown, json=json)
     elif calibrate:
-        _calibrate(options.or_kept_up(), predict, out, markdown=markdown, json=json)
+        _calibrate(options.or_kept_up().drafting(decode), predict, out, markdown=markdown, json=json)
     else:
-        _run(options.or_kept_up(), "decode" if decode else "bench", limit, load, out, markdown=markdown, json=json)
+        job = "decode" if decode else "bench"
+        _run(options.or_kept_up().drafting(decode), job, limit, load, out, markdown=markdown, json=json)
 
 
 def _measuring(line: str) -> None:

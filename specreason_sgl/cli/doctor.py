@@ -88,7 +88,8 @@ def doctor(
     if not fit:
         raise typer.Exit(UNFIT)
     if trying:
-        _try(spec, PairOptions(EMBEDDED if spec is None else None, api_key=api_key), found, problems, minutes, out)
+        options = PairOptions(api_key=api_key) if spec else PairOptions(EMBEDDED, api_key=api_key, decode="small")
+        _try(spec, options, found, problems, minutes, out)
 
 
 def _running(

@@ -95,8 +95,9 @@ def evaluate(
         str | None,
         typer.Option(
             "--decode",
-            metavar="URL",
-            help="Server of the base model with speculative decoding on: short for `--model decode=URL`",
+            metavar="WHO",
+            help="A further server of the base model, which drafts tokens: its URL, or who drafts for the embedded"
+            " pair, `small` or `ngram`",
             rich_help_panel="Pair",
         ),
     ] = None,
@@ -164,6 +165,8 @@ def evaluate(
 
 
 def _options(job: Job, api_key: str | None) -> PairOptions:
+    from specreason_sgl.evaluation.job import DECODE
+
     return PairOptions(
         job.pair.pair,
         job.pair.base,
@@ -173,8 +176,8 @@ def _options(job: Job, api_key: str | None) -> PairOptions:
         call_limit_s=job.pair.call_limit_s or job.problem_limit_s,
         thinking=job.pair.thinking,
         transport=job.pair.transport,
-        models=job.pair.models,
-    )
+        models={role: url for role, url in job.pair.models.items() if role != DECODE},
+    ).drafting(job.pair.models.get(DECODE))
 
 
 def _resolve(path: Path, overrides: dict[str, Any], modes: str | None) -> Job:
@@ -183,7 +186,7 @@ def _resolve(path: Path, overrides: dict[str, Any], modes: str | None) -> Job:
 
     def defaults(pair: Mapping[str, Any]) -> Mapping[str, Any]:
         named = PairOptions(pair.get("pair"), pair.get("base"), pair.get("small")).or_kept_up()
-        return EMBEDDED_SETTINGS if named.is_embedded and not pair.get("models") else {}
+        return EMBEDDED_SETTINGS if named.is_embedded and not _elsewhere(pair.get("models") or {}) else {}
 
     job = read_job(path, overrides, defaults)
     kept_up = PairOptions(job.pair.pair, job.pair.base, job.pair.small).or_kept_up()
@@ -195,7 +198,7 @@ def _resolve(path: Path, overrides: dict[str, Any], modes: str | None) -> Job:
     if DECODE not in job.pair.models and (without := [m.name for m in job.modes if DECODE in m.roles.values()]):
         note(f"without `--decode URL` there is no {', '.join(f'`{name}`' for name in without)}")
         job = job.only([mode.name for mode in job.modes if mode.name not in without])
-    if job.pair.pair is None and (job.pair.base or job.pair.small or job.pair.models):
+    if job.pair.pair is None and (job.pair.base or job.pair.small or _elsewhere(job.pair.models)):
         return job
     # What does not fit into the embedded pair's context is cut; that decides the measurement, so it is in the job.
     fitted = [
@@ -209,6 +212,11 @@ def _resolve(path: Path, overrides: dict[str, Any], modes: str | None) -> Job:
         for mode in job.modes
     ]
     return job.model_copy(update={"modes": tuple(fitted)})
+
+
+def _elsewhere(models: Mapping[str, str]) -> bool:
+    """Whether there are servers beside the embedded pair's own."""
+    return any("://" in url for url in models.values())
 
 
 def _tell_of_code(job: Job) -> None:

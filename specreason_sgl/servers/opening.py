@@ -16,7 +16,7 @@ from specreason_sgl.errors import ServerUnreachable, UsageError
 from specreason_sgl.lang.scope import Scope
 from specreason_sgl.packages import need
 from specreason_sgl.servers import EMBEDDED
-from specreason_sgl.servers.cpu.decode import Decode
+from specreason_sgl.servers.cpu.decode import Decode, named
 from specreason_sgl.text.thinking import thinking_named
 
 if TYPE_CHECKING:
@@ -86,6 +86,26 @@ class PairOptions:
         if self.name:
             return self.name
         return EMBEDDED if self.is_embedded else " + ".join(url for url in (self.base, self.small) if url)
+
+    def drafting(self, told: str | None) -> PairOptions:
+        """These options with a further server of the base model, which drafts tokens.
+
+        Args:
+            told: its address, or for the embedded pair who drafts: `small` or `ngram`; None for none.
+
+        Raises:
+            UsageError: nobody of that name can draft, or it is not the embedded pair that is to be started.
+        """
+        if told is None:
+            return self
+        if "://" in told:
+            return replace(self, models={**self.models, "decode": told})
+        if not self.is_embedded:
+            raise UsageError(
+                f"`--decode {told}` starts a server for the embedded pair only",
+                hint="name the server of these models that drafts tokens: `--decode URL`",
+            )
+        return replace(self, decode=named(told))
 
     def or_kept_up(self) -> PairOptions:
         """These options; or, if they name no servers and a pair other than the embedded one is up, that pair.
