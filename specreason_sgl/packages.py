@@ -20,6 +20,7 @@ NEEDED = frozenset(
         "latex2mathml",
         "math_verify",
         "numpy",
+        "openai",
         "packaging",
         "prometheus_client",
         "pydantic",

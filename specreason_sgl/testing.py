@@ -121,8 +121,9 @@ class ScriptedBackend(SglBackend):
             raise TypeError(msg)
         if reply.text and (hear := self._listen and self._listen(self.role, str(s.filling))):
             hear(reply.text)
-        ends = (stop for stop in sampling_params.stop if stop != THINK_CLOSE)
-        matched = THINK_CLOSE if reply.closes else reply.stop or next(ends, DELIMITER)
+        close = self.chat.thinking.close
+        ends = (stop for stop in sampling_params.stop if stop != close)
+        matched = close if reply.closes else reply.stop or next(ends, DELIMITER)
         finish = {"type": "length"} if reply.length else {"type": "stop", "matched": matched}
         tokens = len(reply.text.split()) if reply.tokens is None else reply.tokens
         return reply.text, {**self._meta(s.text_), **reply.meta, "finish_reason": finish, "completion_tokens": tokens}

@@ -322,11 +322,9 @@ def _load(scratch: Path) -> None:
     """Import SGLang; make it fork where it starts processes, and put its sockets and the like into one folder."""
     gc.disable()  # collecting while thousands of modules come in is a quarter of the time
     if kernels_load():
-        import sgl_kernel
-
         from specreason_sgl.servers.cpu.decoding.operations import provide
 
-        provide(sgl_kernel)
+        provide(importlib.import_module("sgl_kernel"))
     else:
         sys.path.insert(0, str(STAND_IN))
     from sglang.srt.entrypoints import http_server  # noqa: F401
