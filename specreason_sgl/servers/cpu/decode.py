@@ -12,7 +12,7 @@ Decode = Literal["off", "small", "ngram"]
 """Who drafts the base server's tokens: nobody, the small model, or the text so far by its n-grams."""
 
 DRAFT_TOKENS = 8
-"""Tokens drafted at a time; the fastest for the embedded pair, whose models mostly agree (docs/decoding.md)."""
+"""Tokens drafted at a time: many, because the embedded pair's models mostly agree."""
 
 _COMPILERS = ("c++", "g++", "clang++")
 _SAME = {"standalone": "small", "auto": "small"}
