@@ -7,7 +7,8 @@
 # (BENCH=no leaves that out; BENCH="--limit 40" says how much). Of the other pairs only the sizes are real, so nothing is
 # downloaded. WEIGHTS=real takes the models themselves, and solves with them too: by the modes that draft no tokens, then,
 # since two base models seldom fit, by the others, reported as one (SOLVE="--dataset aime24 --limit 10" says what; SOLVE=no
-# leaves it out). $PYTHON is the interpreter that the package is installed for.
+# leaves it out). ROUNDS=1 times costs once instead of five times. $PYTHON is the interpreter that the package is
+# installed for.
 set -eu
 
 specreason() { "${PYTHON:-python}" -m specreason_sgl "$@"; }
@@ -28,6 +29,7 @@ up() {
         shift
         specreason up --base "$package/embedded/base" --small "$package/embedded/small" --context 4096 "$@" >&2
     else
+        shift
         specreason up "$@" >&2
     fi
 }
@@ -51,7 +53,7 @@ both() {
 for pair in "$@"; do
     if [ "$pair" = embedded ]; then up embedded; else up "$pair" $dummy; fi
     printf '## %s\n\n' "$pair"
-    specreason bench --calibrate --markdown
+    specreason bench --calibrate --markdown ${ROUNDS:+--rounds "$ROUNDS"}
     printf '\n'
     if [ "$pair" = embedded ] && [ "$bench" != no ]; then
         specreason bench --markdown $bench

@@ -185,7 +185,7 @@ def test_a_judgement_is_far_cheaper_than_stock_selection(pair: Pair) -> None:
 def test_the_command_measures_costs_and_predicts_from_them(servers: RunningPair, tmp_path: Path) -> None:
     options = ("--base", servers.base.url, "--small", servers.small.url, "--api-key", str(servers.base.api_key))
     done = subprocess.run(
-        [sys.executable, "-m", "specreason_sgl", "bench", "--calibrate", "--json", *options],
+        [sys.executable, "-m", "specreason_sgl", "bench", "--calibrate", "--rounds", "2", "--json", *options],
         capture_output=True,
         text=True,
         check=True,

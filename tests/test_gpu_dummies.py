@@ -96,7 +96,7 @@ def served(tmp_path: Path) -> Iterator[pairs.RunningPair]:
 def test_costs_are_measured_on_made_up_weights(served: pairs.RunningPair) -> None:
     base = Endpoint(served.base.url, "base", api_key=served.base.api_key)
     small = Endpoint(served.small.url, "small", api_key=served.small.api_key)
-    costs = cost_model.calibrate(base, small)
+    costs = cost_model.calibrate(base, small, times=1)
 
     assert costs.token_s("base", 256) > costs.token_s("small", 256) > 0
     assert all(cost.seconds > 0 for cost in costs.judge)
@@ -106,10 +106,10 @@ def test_costs_are_measured_on_made_up_weights(served: pairs.RunningPair) -> Non
 def test_the_script_measures_one_pair_after_the_other_and_leaves_none_up(tmp_path: Path) -> None:
     done = subprocess.run(
         [MEASURE, "embedded", "embedded"], capture_output=True, text=True, check=False, cwd=tmp_path,
-        env={**os.environ, "BENCH": "no", "PYTHON": sys.executable},
+        env={**os.environ, "BENCH": "no", "ROUNDS": "1", "PYTHON": sys.executable},
     )  # fmt: skip
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("## embedded") == 2
-    assert done.stdout.count("Predicted speed-up") == 2
+    assert done.stdout.count("Predicted speed-up against the base model alone, 32 at once") == 2
     assert pairs.running() is None

@@ -170,8 +170,8 @@ def test_lengths_are_sorted_and_each_is_measured_once(text: str, counts: list[in
         (["--lengths", "2048", "--replay", "no-such-run"], "there is no run `no-such-run`"),
         (["--lengths", "2048", "--replay", "built", "--callers", "2"], "`--replay` and `--callers` exclude each other"),
         (["--replay", "built"], "`--replay` needs `--lengths`"),
-        (["--callers", "16"], "`--callers` and `--rounds` need `--lengths`"),
-        (["--rounds", "3"], "`--callers` and `--rounds` need `--lengths`"),
+        (["--callers", "16"], "`--callers` needs `--lengths`"),
+        (["--rounds", "3"], "`--rounds` needs `--lengths` or `--calibrate`"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_in_one_line_before_anything_starts(

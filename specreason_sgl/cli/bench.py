@@ -80,16 +80,20 @@ def bench(
         str | None, typer.Option("--callers", metavar="NUMBER,...", help="With --lengths: callers at once [1,16,64]")
     ] = None,
     rounds: Annotated[
-        int | None, typer.Option("--rounds", min=1, max=15, help="With --lengths: how often each call is timed [15]")
+        int | None,
+        typer.Option("--rounds", min=1, max=15, help="With --lengths or --calibrate: how often everything is timed"),
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Markdown on standard output")] = False,
     json: Annotated[bool, typer.Option("--json", help="Only JSON on standard output")] = False,
 ) -> None:
     """Measure the variants of the method in turn, and its parts, as ratios; nothing else should run meanwhile."""
-    if predict and not calibrate:
-        raise UsageError("`--predict` needs `--calibrate`")
-    if lengths is None and (callers is not None or rounds is not None):
-        raise UsageError("`--callers` and `--rounds` need `--lengths`")
+    for name, given, needed, is_there in (
+        ("--predict", predict, "`--calibrate`", calibrate),
+        ("--callers", callers, "`--lengths`", lengths),
+        ("--rounds", rounds, "`--lengths` or `--calibrate`", lengths or calibrate),
+    ):
+        if given and not is_there:
+            raise UsageError(f"`{name}` needs {needed}")
     if replay and lengths is None:
         raise UsageError("`--replay` needs `--lengths`", hint="such as `--lengths 2048,16384,32768`")
     asked = {"`--lengths`": lengths is not None, "`--calibrate`": calibrate, "`--client`": client}
@@ -106,7 +110,7 @@ def bench(
     elif lengths is not None:
         _lengths(options, lengths, callers, rounds, out, markdown=markdown, json=json)
     elif calibrate:
-        _calibrate(options.or_kept_up().drafting(decode), predict, out, markdown=markdown, json=json)
+        _calibrate(options.or_kept_up().drafting(decode), predict, rounds, out, markdown=markdown, json=json)
     else:
         job = "decode" if decode else "bench"
         _run(options.or_kept_up().drafting(decode), job, limit, load, out, markdown=markdown, json=json)
@@ -194,7 +198,9 @@ def _measured(
     return made, decoding.tables(made)
 
 
-def _calibrate(options: PairOptions, predict: str | None, out: Path | None, *, markdown: bool, json: bool) -> None:
+def _calibrate(
+    options: PairOptions, predict: str | None, rounds: int | None, out: Path | None, *, markdown: bool, json: bool
+) -> None:
     from specreason_sgl.cli.listing import RUNS, tell_remarks
     from specreason_sgl.evaluation.report import stored_job
     from specreason_sgl.lang.scope import Scope
@@ -220,7 +226,8 @@ def _calibrate(options: PairOptions, predict: str | None, out: Path | None, *, m
             opened = stack.enter_context(open_pair(options, status.update, scope))
         if opened.base is None or opened.small is None:
             raise UsageError("a pair has two models", hint="name them with `--base URL --small URL`")
-        costs = cost_model.calibrate(opened.base, opened.small, _measuring, opened.models.get(DECODE))
+        drafting, times = opened.models.get(DECODE), rounds or cost_model.ROUNDS
+        costs = cost_model.calibrate(opened.base, opened.small, _measuring, drafting, times)
     if out:
         out.write_text(costs.model_dump_json(indent=2) + "\n", encoding="utf-8")
     works = [work.model_copy(update={"acceptance": share}) for share in sorted(acceptances)]

@@ -225,7 +225,11 @@ def check_drafts(endpoint: Endpoint) -> None:
 
 
 def calibrate(
-    base: Endpoint, small: Endpoint, say: Callable[[str], None] = lambda _: None, decode: Endpoint | None = None
+    base: Endpoint,
+    small: Endpoint,
+    say: Callable[[str], None] = lambda _: None,
+    decode: Endpoint | None = None,
+    times: int = ROUNDS,
 ) -> Costs:
     """Measure a pair that has nothing else to do.
 
@@ -234,6 +238,7 @@ def calibrate(
         small: the small model's server.
         say: called with a line on what is being measured.
         decode: a server of the base model that drafts tokens.
+        times: how often everything is measured; medians count.
 
     Raises:
         UsageError: the server that is said to draft tokens drafts none.
@@ -241,24 +246,24 @@ def calibrate(
     if decode is not None:
         check_drafts(decode)
     tokens = {
-        endpoint.role: _costs(endpoint, f"tokens of the {endpoint.role} model", _token_seconds, say)
+        endpoint.role: _costs(endpoint, f"tokens of the {endpoint.role} model", _token_seconds, say, times)
         for endpoint in (base, small)
     }
-    judge = _costs(base, "judgements", _judge_seconds, say)
-    one = statistics.median(_generation(small, _text(small, CONTEXTS[0]), 1, 1)[0] for _ in range(4 * ROUNDS))
+    judge = _costs(base, "judgements", _judge_seconds, say, times)
+    one = statistics.median(_generation(small, _text(small, CONTEXTS[0]), 1, 1)[0] for _ in range(4 * times))
     call_s = max(0.0, one - _nearest(tokens[small.role], CONTEXTS[0], 1))
     decoding = None
     if decode is not None:
         say("how many tokens a round brings")
         agreement = _agreement(decode)
         decoding = Decoding(
-            rounds=_costs(decode, "rounds of drafted tokens", _round_seconds, say),
-            judge=_costs(decode, "judgements where tokens are drafted", _judge_seconds, say),
+            rounds=_costs(decode, "rounds of drafted tokens", _round_seconds, say, times),
+            judge=_costs(decode, "judgements where tokens are drafted", _judge_seconds, say, times),
             agreement=agreement,
-            crowding=_crowding(decode, small),
+            crowding=_crowding(decode, small, times),
         )
     say("a draft and a judgement at the same time")
-    crowding = _crowding(base, small)
+    crowding = _crowding(base, small, times)
     return Costs(
         base=tokens[base.role],
         small=tokens[small.role],
@@ -377,13 +382,18 @@ def _agreed(totals: Iterable[Tally], *kinds: str) -> float | None:
 
 
 def _costs(
-    endpoint: Endpoint, what: str, seconds: Callable[[Endpoint, str, int], float], say: Callable[[str], None]
+    endpoint: Endpoint,
+    what: str,
+    seconds: Callable[[Endpoint, str, int, int], float],
+    say: Callable[[str], None],
+    times: int,
 ) -> list[Cost]:
     found = []
     for place, context in enumerate(CONTEXTS):
         for batch in BATCHES if place == 0 else BATCHES[:-1]:
             say(f"{what}, {batch} at once behind {context} tokens")
-            found.append(Cost(context=context, batch=batch, seconds=seconds(endpoint, _text(endpoint, context), batch)))
+            took = seconds(endpoint, _text(endpoint, context), batch, times)
+            found.append(Cost(context=context, batch=batch, seconds=took))
     return found
 
 
@@ -407,19 +417,18 @@ def _verified(meta: Mapping[str, object]) -> int:
     return told if isinstance(told, int) else 0
 
 
-def _token_seconds(endpoint: Endpoint, text: str, batch: int) -> float:
+def _token_seconds(endpoint: Endpoint, text: str, batch: int, times: int) -> float:
     _generation(endpoint, text, 1, batch)  # from here on the context is cached
     differences = [
-        _generation(endpoint, text, LONG, batch)[0] - _generation(endpoint, text, SHORT, batch)[0]
-        for _ in range(ROUNDS)
+        _generation(endpoint, text, LONG, batch)[0] - _generation(endpoint, text, SHORT, batch)[0] for _ in range(times)
     ]
     return statistics.median(differences) / (LONG - SHORT)
 
 
-def _round_seconds(endpoint: Endpoint, text: str, batch: int) -> float:
+def _round_seconds(endpoint: Endpoint, text: str, batch: int, times: int) -> float:
     _generation(endpoint, text, 1, batch)
     found = []
-    for _ in range(ROUNDS):
+    for _ in range(times):
         (long, many), (short, few) = (_generation(endpoint, text, tokens, batch) for tokens in (LONGER, SHORT))
         found.append((long - short) / max(1, many - few))
     return statistics.median(found)
@@ -436,14 +445,14 @@ def _agreement(endpoint: Endpoint) -> float:
     return max(1.0, brought / made) if made else 1.0
 
 
-def _judge_seconds(base: Endpoint, text: str, batch: int = 1) -> float:
+def _judge_seconds(base: Endpoint, text: str, batch: int, times: int) -> float:
     judges = [_judge(base, text) for _ in range(batch)]
 
     def all_(number: int) -> None:
         with ThreadPoolExecutor(batch) as pool:
             list(pool.map(lambda place: judges[place](number * batch + place), range(batch)))
 
-    return statistics.median(_seconds(all_, number) for number in range(ROUNDS))
+    return statistics.median(_seconds(all_, number) for number in range(times))
 
 
 def _judge(base: Endpoint, text: str) -> Callable[[int], object]:
@@ -453,7 +462,7 @@ def _judge(base: Endpoint, text: str) -> Callable[[int], object]:
     return lambda number: judge.score([text], f"{_FILLER * 6} {number}")
 
 
-def _crowding(base: Endpoint, small: Endpoint) -> float:
+def _crowding(base: Endpoint, small: Endpoint, times: int) -> float:
     judge, drafted_behind = _judge(base, _text(base, CONTEXTS[0])), _text(small, CONTEXTS[0])
 
     def draft() -> None:
@@ -466,7 +475,7 @@ def _crowding(base: Endpoint, small: Endpoint) -> float:
 
     draft()
     return statistics.median(
-        _seconds(both, number) / max(_seconds(draft), _seconds(judge, number + ROUNDS)) for number in range(ROUNDS)
+        _seconds(both, number) / max(_seconds(draft), _seconds(judge, number + times)) for number in range(times)
     )
 
 
