@@ -8,29 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from random import Random
 
-from specreason_sgl.embedded.samples import Encoder, Sample, tale_candidates
+from specreason_sgl.embedded.samples import JUDGE_TURN, Encoder, Sample, tale_candidates
 from specreason_sgl.embedded.tales import Spoken, Style, Tale, corrupt, spoken
 from specreason_sgl.embedded.tales.meaning import RIGHT
 from specreason_sgl.embedded.tales.styles import check, word
-from specreason_sgl.embedded.tokenizer import TURN_END, TURN_START
-from specreason_sgl.text.prompts import THINK_CLOSE
+from specreason_sgl.embedded.tokenizer import TURN_END
+from specreason_sgl.text import turns
+from specreason_sgl.text.prompts import EMBEDDED, THINK_CLOSE, VERDICT
 
-AGREE = "Do the last two answers above agree?"
-STATES = "Does the last part state an answer?"
-CORRECT = "Is the last step correct? (A) correct (B) wrong"
-BEST = "Which of these is the best next step? Answer 0 if none is."
-BRIEF, CALCULATE, RECHECK = (
-    "(Keep the rest short.)",
-    "(Maybe compute this with calc.)",
-    "(Let me check the result once more.)",
-)
-ANSWERED, LETTERED = "Answer: ", "("
-"""How the replies begin."""
+_BEFORE, _BEHIND = JUDGE_TURN.removesuffix(VERDICT).split(EMBEDDED.judge)
 
 
 def turn(question: str, begun: str) -> str:
-    """A user's turn behind the reasoning, and how the reply begins."""
-    return f"{TURN_END}\n{TURN_START}user\n{question}{TURN_END}\n{TURN_START}assistant\n{begun}"
+    """A user's turn behind the reasoning, where the judge's stands, and how the reply begins."""
+    return f"{_BEFORE}{question}{_BEHIND}{begun}"
 
 
 def turned(encoder: Encoder, rng: Random, told: Tale, style: Style) -> Sample:
@@ -60,6 +51,10 @@ def _asked(encoder: Encoder, told: Spoken, asked: Sequence[tuple[int, str, str, 
     return sample
 
 
+def _stated(rng: Random, answer: int) -> str:
+    return rng.choice((f"The answer is {answer}.", f"So it is {answer}, and the answer is {answer}."))
+
+
 def verify(encoder: Encoder, rng: Random, told: Tale, style: Style) -> Sample:
     """Do two answers agree, and does a part state one?"""
     said = spoken(told, style, rng, 0.5)
@@ -69,11 +64,12 @@ def verify(encoder: Encoder, rng: Random, told: Tale, style: Style) -> Sample:
         second = (
             first if rng.random() < 0.5 else rng.choice([each.value for each in told.steps] + [first + 1, first + 10])
         )
-        quoted = f'{AGREE}\n"The answer is {first}."\n"{rng.choice(("The answer is", "So it is"))} {second}."'
-        asked.append((len(said.steps), "", turn(quoted, ANSWERED), "yes" if first == second else "no"))
+        question = turns.agreement(_stated(rng, first), _stated(rng, second))
+        asked.append((len(said.steps), "", turn(question, turns.ANSWER), "yes" if first == second else "no"))
     last = len(said.steps) - 1
     stated = [
-        (done + 1, "", turn(STATES, ANSWERED), "yes" if done == last else "no") for done in (last, rng.randint(0, last))
+        (done + 1, "", turn(turns.STATES, turns.ANSWER), "yes" if done == last else "no")
+        for done in (last, rng.randint(0, last))
     ]
     return _asked(encoder, said, asked + stated)
 
@@ -85,7 +81,10 @@ def evaluate_itself(encoder: Encoder, rng: Random, told: Tale, style: Style) -> 
     return _asked(
         encoder,
         said,
-        [(each.done, each.text, turn(CORRECT, LETTERED), "A" if each.score == RIGHT else "B") for each in every],
+        [
+            (each.done, each.text, turn(turns.CORRECT, turns.BRACKET), "A" if each.score == RIGHT else "B")
+            for each in every
+        ],
     )
 
 
@@ -102,8 +101,7 @@ def select(encoder: Encoder, rng: Random, told: Tale, style: Style) -> Sample:
             else corrupt(rng, told, frozenset(range(done)), done, "small")
             for number in range(1, count + 1)
         ]
-        listed = "\n".join(f"{number}. {draft}" for number, draft in enumerate(drafts, start=1))
-        asked.append((done, "", turn(f"{listed}\n{BEST}", ""), str(best)))
+        asked.append((done, "", turn(turns.selection(drafts), ""), str(best)))
     return _asked(encoder, said, asked)
 
 
@@ -122,7 +120,7 @@ def brief(encoder: Encoder, rng: Random, told: Tale, style: Style) -> Sample:
     said = spoken(told, style, rng, 0.5)
     hinted = rng.randint(0, len(said.steps) - 1)
     pieces = [(f"{step}\n\n", own) for step, own in zip(said.steps[:hinted], said.own, strict=False)]
-    pieces.append((f"{BRIEF}\n\n", False))
+    pieces.append((f"{turns.BE_BRIEF}\n\n", False))
     rest = [step for step in told.steps[hinted:] if step.operation]
     pieces += [(f"{step.left}{step.operation}{step.right}={step.value}.\n\n", True) for step in rest]
     return _chain(encoder, told, [*pieces, (f"The answer is {told.answer}.\n{THINK_CLOSE}\n\n", True)])
@@ -137,9 +135,9 @@ def calculated(encoder: Encoder, rng: Random, told: Tale, style: Style) -> Sampl
         end = f"\n{THINK_CLOSE}\n\n" if step.kind == "answer" else "\n\n"
         if hinted and step.operation and rng.random() < 0.7:
             pieces += [
-                (f"{CALCULATE}\n\n", False),
-                (f"calc({step.left}{step.operation}{step.right})", True),
-                (f"\n= {step.value}\n\n", False),
+                (f"{turns.USE_CALC}\n\n", False),
+                (f"calc({step.left}{step.operation}{step.right})\n\n", True),
+                (f"= {step.value}\n\n", False),
             ]
         else:
             pieces.append((text + end, own))
@@ -154,7 +152,7 @@ def rechecked(encoder: Encoder, rng: Random, told: Tale, style: Style) -> Sample
         end = f"\n{THINK_CLOSE}\n\n" if step.kind == "answer" else "\n\n"
         pieces.append((text + end, own))
         if step.operation and (step.right or step.operation in "+-") and rng.random() < 0.5:
-            pieces += [(f"{RECHECK}\n\n", False), (f"{check(step)}\n\n", True)]
+            pieces += [(f"{turns.CHECK}\n\n", False), (f"{check(step)}\n\n", True)]
     return _chain(encoder, told, pieces)
 
 
