@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from specreason_sgl.cli import app
+from specreason_sgl.embedded.stories import story
 from specreason_sgl.evaluation.datasets import load
 from specreason_sgl.evaluation.grading import Grader
 from specreason_sgl.evaluation.job import Job
@@ -25,6 +26,8 @@ from specreason_sgl.runs.store import RunConfig, RunWriter, SolveRecord, closing
 from specreason_sgl.view.batch_sinks import SilentBatch
 
 ROOT = Path(__file__).parents[1]
+LONGEST = max(map(story, range(20040, 20140)), key=lambda told: len(told.steps))
+"""A story that takes a while, for what is to happen before it is solved."""
 
 
 def make_job(problems: int, *, concurrency: int = 4, budget: int = 1024, seed: int = 0, **fields: object) -> Job:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import urllib3
-from batches import carry_out, start, wait_for
+from batches import LONGEST, carry_out, start, wait_for
 from terminals import ENTER_SCREEN, LEAVE_SCREEN, STYLES, Multiplexer, Terminal, after_the_screen
 
 from specreason_sgl.embedded.stories import story
@@ -204,11 +204,11 @@ def test_ctrl_c_ends_a_run_and_its_solve_on_the_server(endpoint: Address, tmp_pa
 def test_a_server_is_watched_and_left_without_disturbing_it(endpoint: Address, tmp_path: Path) -> None:
     with Terminal(COMMAND.format(args=["watch"])) as terminal:
         terminal.read("0 in flight")
-        args = ["run", "--program", "base_only", "--out", str(tmp_path / "run"), "--display", "none"]
-        with start(*args, quiet=True) as running:
+        args = ["--program", "base_only", "--out", str(tmp_path / "run"), "--display", "none"]
+        with start("run", LONGEST.question, *args, quiet=True) as running:
             terminal.read("1 in flight")
             terminal.type("\r")
-            terminal.read("story-20025 · base_only")
+            terminal.read("question · base_only")
             seen = len(terminal.seen)
             terminal.type("\x1b")
             terminal.read("in flight", since=seen)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from batches import wait_for
+from batches import LONGEST, wait_for
 from hypothesis import given, settings
 from test_view_chains import LONG, called, event_lists, scored
 
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 DATA = Path(__file__).parent / "data"
 STORY = SolveRecord.model_validate_json((DATA / "story.jsonl").read_text(encoding="utf-8").splitlines()[0])
 STORIES = [story(number) for number in range(20040, 20046)]
-LONGEST = max(map(story, range(20040, 20140)), key=lambda told: len(told.steps))
 KEY = "open-sesame"
 NOWHERE = "http://nowhere.test"
 HOSTILE = (
