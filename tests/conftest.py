@@ -25,7 +25,11 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 collect_ignore = ["clients"]  # run by `make test-clients`, where the clients are installed
 
-hypothesis.settings.register_profile("quick", max_examples=20)
+# How long an example takes depends on what else the machine does.
+PATIENT: dict[str, Any] = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile("whole", **PATIENT)
+hypothesis.settings.register_profile("quick", max_examples=20, **PATIENT)
+hypothesis.settings.load_profile("whole")
 
 WANTED = re.compile(r"No module named '(sglang|torch|transformers|tokenizers|datasets)|the package `(sglang|datasets)`")
 """How a test says that it needs what is only installed where SGLang is."""
