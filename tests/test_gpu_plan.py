@@ -119,6 +119,14 @@ def test_weights_take_what_they_are_published_with(model: str, gib: float) -> No
     assert Shape.read(model, published(model)).weight_bytes() / GIB == pytest.approx(gib, abs=0.1)
 
 
+def test_a_quantised_model_has_the_values_of_the_whole_one_and_weighs_a_third() -> None:
+    whole, packed = find("Qwen/QwQ-32B"), find("Qwen/QwQ-32B-AWQ")
+
+    assert (packed.layers, packed.body, packed.context) == (whole.layers, whole.body, whole.context)
+    assert (whole.quantization, packed.quantization) == (None, "awq")
+    assert 18.0 < packed.weight_bytes() / GIB < 19.0  # published 19.3 GB
+
+
 @pytest.mark.parametrize(
     ("model", "kib", "state"),
     [

@@ -152,6 +152,27 @@ def test_models_and_machines_have_to_be_the_same(solve: Any) -> None:
     assert [summary.mode for summary in made.statistics.summaries] == ["base", "base+decode"]
 
 
+def test_a_model_that_another_takes_the_place_of_in_every_mode_may_be_any(solve: Any) -> None:
+    def with_models(run: Run, modes: Sequence[dict[str, Any]], **models: str) -> Run:
+        assert run.config
+        config = RunConfig.model_validate({**run.config.model_dump(), "models": models})
+        job = {**config.job, "modes": modes} if config.job else None
+        records = [record.model_copy(update={"mode": modes[0]["name"]}) for record in run.records]
+        return Run(run.folder, config.model_copy(update={"job": job}), run.status, records, [])
+
+    alone, other = solve("alone", "base"), solve("other", "base+decode")
+    (base,) = alone.config.job["modes"]
+    compressed = {**base, "name": "base-compressed", "roles": {"base": "compressed"}}
+    whole = with_models(alone, [base], base="B", small="S")
+    made = report_together([whole, with_models(other, [compressed], base="B-4bit", compressed="B-4bit", small="S")])
+
+    assert [summary.mode for summary in made.statistics.summaries] == ["base", "base-compressed"]
+    with pytest.raises(UsageError, match="not the same models: `base` is `B` and `B-4bit`"):
+        report_together([whole, with_models(other, [{**base, "name": "again"}], base="B-4bit", small="S")])
+    with pytest.raises(UsageError, match="not the same models: `small` is `S` and `T`"):
+        report_together([whole, with_models(other, [compressed], base="B-4bit", compressed="B-4bit", small="T")])
+
+
 def test_what_cannot_be_paired_at_all_is_told_in_a_line(solve: Any) -> None:
     alone = solve("alone", "base")
     assert alone.config

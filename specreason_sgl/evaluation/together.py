@@ -105,12 +105,13 @@ def _refuse_others(one: Run, other: Run, this: tuple[Job, RunConfig], that: tupl
             )
 
 
-def _models(_: Job, config: RunConfig) -> dict[str, Any]:
-    """The models by role; a base model that drafts tokens for itself is the base model."""
+def _models(job: Job, config: RunConfig) -> dict[str, Any]:
+    """The models that any mode asks, by role; a base model that drafts tokens for itself is the base model."""
     models = (config.model_extra or {}).get("models")
     found = dict(models) if isinstance(models, Mapping) else {}
-    decoding = found.pop(DECODE, None)
-    return {**({"base": decoding} if decoding else {}), **found}
+    asked = {role: model for role, model in found.items() if not all(role in mode.roles for mode in job.modes)}
+    decoding = asked.pop(DECODE, None)
+    return {**({"base": decoding} if decoding else {}), **asked}
 
 
 def _at_once(job: Job, config: RunConfig) -> list[int]:

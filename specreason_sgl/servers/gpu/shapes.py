@@ -279,7 +279,9 @@ def _known() -> Mapping[str, Mapping[str, Any]]:
     models: dict[str, dict[str, Any]] = tomllib.loads(
         (Path(__file__).parent / "models.toml").read_text(encoding="utf-8")
     )
-    return {name: models[fields["parent"]] if "parent" in fields else fields for name, fields in models.items()}
+    return {
+        name: models[fields.pop("parent")] | fields if "parent" in fields else fields for name, fields in models.items()
+    }
 
 
 def _context(config: Config) -> int:
