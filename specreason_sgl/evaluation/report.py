@@ -148,7 +148,7 @@ def _remarks(run: Run, job: Job | None) -> list[str]:
         remarks.append(f"solves at a time, as the run went on: {', '.join(map(str, said))}")
     if run.config and (renewed := _renewed(run.config)):
         remarks.append(f"went on with a later version's programs: {', '.join(renewed)}")
-    if job is None and _told_job(run):
+    if job is None and _told_job(run.config):
         remarks.append("its job is of a form that this version does not know, so modes are not compared")
     if job:
         owed = {mode.name for mode in job.modes} - {record.mode for record in run.records}
@@ -169,14 +169,19 @@ def _renewed(config: RunConfig) -> list[str]:
 
 def stored_job(run: Run) -> Job | None:
     """The job of a run; None if the run has no job, or one that this version cannot read."""
+    return job_of(run.config)
+
+
+def job_of(config: RunConfig | None) -> Job | None:
+    """The job of a run's configuration, as in `stored_job`."""
     try:
-        return Job.model_validate(_told_job(run))
+        return Job.model_validate(_told_job(config))
     except ValidationError:
         return None
 
 
-def _told_job(run: Run) -> Any:
-    return (run.config.model_extra or {}).get("job") if run.config else None
+def _told_job(config: RunConfig | None) -> Any:
+    return (config.model_extra or {}).get("job") if config else None
 
 
 def tables(report: Report) -> list[Table]:
