@@ -144,16 +144,18 @@ def table(made: Plan) -> Table:
         )
         for need in made.needs
     )
+    points = f"{100 * DIFFERENCE:.0f}"
     known = (
-        f"How many problems come out otherwise is as in the stored run {made.run}, on {made.seen} problems"
+        f"How many come out otherwise is as in the stored run {made.run}, on {made.seen} problems"
         if made.run
-        else "How many problems come out otherwise is assumed: no stored run of this dataset has these modes"
+        else "How many come out otherwise is assumed, since no stored run of this dataset has these modes"
     )
+    if any(need.differ < DIFFERENCE for need in made.needs):
+        known += f"; less than {points} % counts as {points} %, which the difference itself needs"
     note = (
-        f"They show {100 * DIFFERENCE:.0f} points in {100 * POWER:.0f} % of all tries, by McNemar's test at a two-sided "
-        f"level of {100 * (1 - LEVEL):.0f} %. {known}; less than {100 * DIFFERENCE:.0f} % counts as that, since the "
-        "difference itself is as much."
+        f"So many problems show a difference of {points} points in {100 * POWER:.0f} % of all tries, by McNemar's test "
+        f"at a two-sided level of {100 * (1 - LEVEL):.0f} %. {known}."
     )
     columns = ("modes", "come out otherwise", "problems")
     many = (f"as one of {made.comparisons}",) if made.comparisons > 1 else ()
-    return Table(f"Problems that show {100 * DIFFERENCE:.0f} points", columns + many, rows, note)
+    return Table(f"Problems that show {points} points", columns + many, rows, note)
