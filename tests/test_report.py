@@ -19,8 +19,8 @@ from rich.console import Console
 from specreason_sgl.cli import app as command_line
 from specreason_sgl.embedded.stories import story
 from specreason_sgl.evaluation import plots
-from specreason_sgl.evaluation.report import Report, as_json, markdown, provenance, report_run, tables, terminal
 from specreason_sgl.evaluation.job import Job
+from specreason_sgl.evaluation.report import Report, as_json, markdown, provenance, report_run, tables, terminal
 from specreason_sgl.events import AnswerWritten, CallMade, SolveEnded
 from specreason_sgl.runs.store import Problem, Run, RunConfig, RunWriter, SolveRecord, read_run
 from specreason_sgl.view.grid import Grid
