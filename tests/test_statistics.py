@@ -526,7 +526,7 @@ def test_a_token_costs_the_time_that_it_took_where_its_model_was_alone() -> None
 
     assert made.prices == [
         Price(model="base", base_tokens=1.0),
-        Price(model="small", base_tokens=pytest.approx((2 / 80) / (10 / 100)), measured=("small", "base")),
+        Price(model="small", base_tokens=(2 / 80) / (10 / 100), measured=("small", "base")),
     ]
     assert [summary.cost for summary in made.summaries] == pytest.approx([100, 20, 110])
 
@@ -556,7 +556,7 @@ def test_a_model_in_the_place_of_another_has_its_own_price() -> None:
         [*BOTH, *few, *mode_of("m", base=40)], costing=Costing(alone=("base", "small", "few-bits"), roles=roles)
     )
 
-    assert made.prices[-1] == Price(model="compressed", base_tokens=pytest.approx(0.5), measured=("few-bits", "base"))
+    assert made.prices[-1] == Price(model="compressed", base_tokens=0.5, measured=("few-bits", "base"))
     assert made.summaries[-1].cost == pytest.approx(20)
 
 

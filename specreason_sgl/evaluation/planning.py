@@ -62,10 +62,11 @@ class Plan:
 def problems_needed(
     differ: float, difference: float = DIFFERENCE, *, level: float = 1 - LEVEL, power: float = POWER
 ) -> int:
-    """How many problems show a difference in accuracy in McNemar's test, with this power and two-sided level.
+    """How many problems show a difference in accuracy in the exact form of McNemar's test.
 
     Source: R. J. Connor, Sample size for testing differences in proportions for the paired-sample design,
-    Biometrics 43 (1987), 207-211; first O. S. Miettinen, Biometrics 24 (1968), 339-352.
+    Biometrics 43 (1987), 207-211. The exact test wants one more problem won, as McNemar's with a continuity correction
+    does: these are 1 / difference problems more.
 
     Args:
         differ: the share of problems that exactly one of two modes solves; with repeats, the mean square of the
@@ -77,7 +78,7 @@ def problems_needed(
     differ = max(differ, difference)
     alarm, sure = stats.norm.isf(level / 2), stats.norm.ppf(power)
     root = alarm * math.sqrt(differ) + sure * math.sqrt(differ - difference**2)
-    return math.ceil((root / difference) ** 2)
+    return math.ceil((root / difference) ** 2 + 1 / difference)
 
 
 def share_that_differs(some: Sequence[Row], others: Sequence[Row]) -> float | None:
@@ -153,8 +154,8 @@ def table(made: Plan) -> Table:
     if any(need.differ < DIFFERENCE for need in made.needs):
         known += f"; less than {points} % counts as {points} %, which the difference itself needs"
     note = (
-        f"So many problems show a difference of {points} points in {100 * POWER:.0f} % of all tries, by McNemar's test "
-        f"at a two-sided level of {100 * (1 - LEVEL):.0f} %. {known}."
+        f"So many problems show a difference of {points} points in {100 * POWER:.0f} % of all tries, by an exact "
+        f"paired test at a two-sided level of {100 * (1 - LEVEL):.0f} %. {known}."
     )
     columns = ("modes", "come out otherwise", "problems")
     many = (f"as one of {made.comparisons}",) if made.comparisons > 1 else ()
