@@ -460,7 +460,7 @@ def _equal_cost(s: Statistics) -> Table:
         note += (
             f" No control costs within {100 * (NEAR - 1):.0f} % of {far} of the modes, so nothing is claimed of them."
         )
-    if unknown := [m.mode for m in s.summaries if m.cost is None]:
+    if unknown := [one_line(m.mode) for m in s.summaries if m.cost is None]:
         note += f" Of {', '.join(unknown)} the cost is not known: no price is known for a model that they asked."
     return Table("Against the base model at equal cost", columns, rows, note)
 
