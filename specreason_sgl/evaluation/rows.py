@@ -139,7 +139,7 @@ def text_rows(record: SolveRecord, run: str = "") -> list[TextRow]:
     """The places of the newest drafts, by chain, step and attempt."""
 
     def add(event: Event, kind: Kind, author: str, text: str, **more: Any) -> None:
-        told = {"step": None, "attempt": None, "tokens": None, "closes": None, **_UNSCORED, **more}
+        told: dict[str, Any] = {"step": None, "attempt": None, "tokens": None, "closes": None, **_UNSCORED, **more}
         made.append(
             TextRow(
                 run=run,
@@ -219,7 +219,7 @@ def as_parquet(kind: type[NamedTuple], some: Iterable[tuple[Any, ...]]) -> bytes
     import pyarrow as pa
     from pyarrow import parquet
 
-    types = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    types: dict[type, Any] = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
     types[datetime] = pa.timestamp("us", tz="UTC")
     schema = pa.schema([(name, types[_plain(hint)]) for name, hint in get_type_hints(kind).items()])
     columns = list(zip(*some, strict=True)) or [()] * len(schema)
