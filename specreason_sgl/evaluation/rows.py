@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -132,13 +133,17 @@ def solve_row(record: SolveRecord, run: str = "") -> SolveRow:
     )
 
 
-def text_rows(record: SolveRecord, run: str = "") -> list[TextRow]:
+def text_rows(record: SolveRecord, run: str = "") -> list[TextRow]:  # noqa: C901 - one case for each event
     """Everything that was written in a solve, in the order in which it was."""
     made: list[TextRow] = []
     drafts: dict[tuple[int, int, int], int] = {}
     """The places of the newest drafts, by chain, step and attempt."""
+    standing: dict[int, list[int]] = defaultdict(list)
+    """The places of what stands in each chain, the last one last."""
 
     def add(event: Event, kind: Kind, author: str, text: str, **more: Any) -> None:
+        if kind in {"step", "added"}:
+            standing[event.chain].append(len(made))
         told: dict[str, Any] = {"step": None, "attempt": None, "tokens": None, "closes": None, **_UNSCORED, **more}
         made.append(
             TextRow(
@@ -172,8 +177,11 @@ def text_rows(record: SolveRecord, run: str = "") -> list[TextRow]:
                 add(event, "step", author, text, step=step, tokens=tokens, closes=closes)
             case TextAdded(step=step, author=author, text=text, tokens=tokens):
                 add(event, "added", author, text, step=step, tokens=tokens)
-            case StepsCut():
-                made[:] = [_cut(row, event) for row in made]
+            case StepsCut(keep=keep, reason=reason):
+                stands = standing[event.chain]
+                while stands and (made[stands[-1]].step or 0) >= keep:
+                    place = stands.pop()
+                    made[place] = made[place]._replace(cut=reason)
             case AnswerWritten(author=author, text=text):
                 add(event, "answer", author, text)
             case _:
@@ -185,11 +193,6 @@ _UNSCORED: Mapping[str, None] = dict.fromkeys(
     ("accepted", "greedy", "expected", "reaching", "entropy", "missing_mass", "value")
 )
 """The fields of a draft that its score fills in."""
-
-
-def _cut(row: TextRow, event: StepsCut) -> TextRow:
-    stood = row.kind in {"step", "added"} and row.chain == event.chain and row.cut is None
-    return row._replace(cut=event.reason) if stood and row.step is not None and row.step >= event.keep else row
 
 
 def as_csv(kind: type[NamedTuple], some: Iterable[tuple[Any, ...]]) -> bytes:
