@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from specreason_sgl.embedded import SETTINGS
 from specreason_sgl.engine.transport import AUTO
@@ -408,8 +408,8 @@ class StoredRun:
 
         return Tables(tuple(tables(self.report)))
 
-    def frame(self) -> Any:
-        """The solves as a pandas DataFrame, a row for each.
+    def frame(self, of: Literal["solves", "steps"] = "solves") -> Any:
+        """The solves as a pandas DataFrame, a row for each, or with ``steps`` all that was written in them.
 
         Raises:
             UsageError: pandas is not installed.
@@ -418,7 +418,12 @@ class StoredRun:
             import pandas as pd
         except ModuleNotFoundError as error:
             raise UsageError("pandas is not installed", hint="`pip install pandas`") from error
-        return pd.DataFrame([_row(solved) for solved in self.solves])
+        from specreason_sgl.evaluation.rows import SolveRow, TextRow, solve_row, text_rows
+
+        name, records = self.folder.name, self.run.records
+        if of == "steps":
+            return pd.DataFrame([row for each in records for row in text_rows(each, name)], columns=TextRow._fields)
+        return pd.DataFrame([solve_row(each, name) for each in records], columns=SolveRow._fields)
 
     def __repr__(self) -> str:
         """The run on one line."""
@@ -486,24 +491,3 @@ def evaluate(
 
     carry_out(made, problems, pair, folder, show, label=pair.label, resume=resume, scope=Scope(parent=pair.scope))
     return read_run(folder)
-
-
-def _row(solved: Solved) -> dict[str, Any]:
-    totals, record = solved.totals, solved.record
-    return {
-        "problem": record.problem.id,
-        "mode": record.mode,
-        "repeat": record.repeat,
-        "answer": totals.answer,
-        "correct": totals.correct,
-        "outcome": totals.outcome,
-        "seconds": totals.latency,
-        "acceptance": totals.acceptance,
-        "thinking_tokens": totals.thinking_tokens,
-        "base_tokens": totals.generated["base"],
-        "small_tokens": totals.generated["small"],
-        "wasted_tokens": totals.wasted_tokens,
-        "steps": sum(totals.steps.values()),
-        "ended": totals.ended,
-        "error": totals.error,
-    }

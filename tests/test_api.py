@@ -15,7 +15,7 @@ import pytest
 import specreason_sgl as sr
 from specreason_sgl.embedded.stories import story
 from specreason_sgl.errors import UsageError
-from specreason_sgl.events import Event, SolveEnded
+from specreason_sgl.events import Event, SolveEnded, StepTaken
 from specreason_sgl.lang.pair import Pair
 from specreason_sgl.runs.store import Problem
 from specreason_sgl.testing import StoryBackend
@@ -111,6 +111,10 @@ def test_a_job_becomes_a_run_with_tables(pair: sr.OpenPair) -> None:
     assert "specreason-t7" in str(run.table())
     assert "<td>specreason-t7</td>" in run.table()._repr_html_()
     assert list(run.frame()["mode"]) == [solved.record.mode for solved in run.solves]
+    steps = run.frame("steps")
+    assert list(steps[steps["kind"] == "step"]["text"]) == [
+        event.text for solved in run.solves for event in solved.events if isinstance(event, StepTaken)
+    ]
     assert repr(run) == "<StoredRun run, 4 solves, success>"
     with pytest.raises(UsageError, match="already holds a run"):
         sr.evaluate("stories", pair, out="run")

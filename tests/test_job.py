@@ -158,6 +158,28 @@ def test_the_control_takes_after_a_specreason_mode_and_runs_behind_it() -> None:
     ]
 
 
+def test_controls_at_equal_cost_are_declared_and_the_base_model_alone_is_one_of_them() -> None:
+    majority = {"name": "majority", "program": "fractured", "n": [2, 4], "equal_cost": True}
+    made = job({"kind": "base", "budget": [100, 200]}, SPECREASON, majority)
+
+    assert made.controls == ["base-b100", "base-b200", "majority-n2", "majority-n4"]
+    assert job(BASE, SPECREASON).controls == []
+    assert Job.model_validate(made.model_dump()) == made
+    assert made.only(["base-b100", "majority-n4"]).controls == ["base-b100", "majority-n4"]
+
+
+def test_a_job_without_such_controls_is_stored_as_before_there_were_any() -> None:
+    assert all("equal_cost" not in mode for mode in job(BASE, SPECREASON).model_dump()["modes"])
+
+
+@pytest.mark.parametrize("name", ["methods", "methods-paper"])
+def test_the_jobs_of_the_methods_have_controls_at_equal_cost(name: str) -> None:
+    made = read_job(Path(name), {"dataset.name": "stories"})
+
+    assert {made.mode(control).program for control in made.controls} == {"base_only", "fractured", "elastic"}
+    assert not any(made.mode(control).parameters.get("thinker") for control in made.controls)
+
+
 def test_what_a_mode_has_to_be_told() -> None:
     made = job(SPECREASON, {"kind": "random"}, {"kind": "oracle"})
     problem = Problem(id="p", question="?")
@@ -197,6 +219,11 @@ def test_only_some_modes_and_those_they_need() -> None:
         ({"modes": [{"kind": "magic"}]}, "no kind of mode `magic`"),
         ({"modes": ["base"]}, "a mode is a table"),
         ({"modes": [BASE, BASE]}, "two modes are called `base`"),
+        ({"modes": [{**BASE, "equal_cost": 2}]}, "equal_cost"),
+        (
+            {"modes": [{"program": "base_only", "equal_cost": True, "roles": {"base": "compressed"}}]},
+            "mode `base_only` is no control at equal cost: another model stands in for base",
+        ),
         ({"modes": [BASE, {**BASE, "name": "b", "against": "c"}]}, "`c`, which is no mode"),
         ({"modes": [{"kind": "random"}]}, "needs a `specreason` mode"),
         ({"modes": [{"kind": "oracle"}], "dataset": {"name": "aime24"}}, "only `stories` and `tales` tell"),

@@ -19,9 +19,10 @@ from rich.console import Console
 from specreason_sgl.cli import app as command_line
 from specreason_sgl.embedded.stories import story
 from specreason_sgl.evaluation import plots
+from specreason_sgl.evaluation.job import Job
 from specreason_sgl.evaluation.report import Report, as_json, markdown, provenance, report_run, tables, terminal
-from specreason_sgl.events import CallMade
-from specreason_sgl.runs.store import Run, RunConfig, RunWriter, SolveRecord, read_run
+from specreason_sgl.events import AnswerWritten, CallMade, SolveEnded
+from specreason_sgl.runs.store import Problem, Run, RunConfig, RunWriter, SolveRecord, read_run
 from specreason_sgl.view.grid import Grid
 
 JOB = """
@@ -468,3 +469,164 @@ def test_a_report_says_what_the_knobs_of_each_mode_were(run: Run) -> None:
 
     assert any("threshold 7.0, score greedy, first_n 0" in line for line in lines)
     assert not any(line.startswith("knobs of base:") for line in lines)
+
+
+METHODS: dict[str, Any] = {
+    "name": "methods",
+    "dataset": {"name": "stories"},
+    "modes": [
+        {"kind": "base"},
+        {"kind": "small"},
+        {"name": "twice", "program": "twice", "equal_cost": True},
+        {"name": "cheats", "program": "cheats", "equal_cost": True},
+        {"name": "fair", "program": "fair"},
+        {"name": "cheap", "program": "cheap"},
+        {"name": "rewarded", "program": "rewarded"},
+    ],
+}
+SPENT = {
+    "base": (20, {"base": 100}),
+    "small": (40, {"small": 100}),
+    "twice": (15, {"base": 200}),
+    "cheats": (15, {"base": 200, "small": 1}),
+    "fair": (0, {"base": 190, "small": 100}),
+    "cheap": (20, {"base": 5, "small": 60}),
+    "rewarded": (15, {"base": 100, "reward": 9}),
+}
+"""Of each mode the wrong solves of 40, and the tokens of each; a token of the base model takes ten times as long."""
+
+
+def methods(folder: Path) -> Run:
+    """A stored run of methods with controls at equal cost, made by hand."""
+
+    def solve(number: int, mode: str) -> SolveRecord:
+        wrong, tokens = SPENT[mode]
+        seconds = sum(many / (1000 if role == "small" else 100) for role, many in tokens.items())
+        calls = [
+            CallMade(model=role, kind="think", prompt_tokens=1, cached_tokens=0, generated_tokens=many,
+                     wall_s=seconds, finish="stop", at=seconds)
+            for role, many in tokens.items()
+        ]  # fmt: skip
+        answer = AnswerWritten(at=seconds, author="base", text="1", answer="1", truncated=False)
+        ended = SolveEnded(at=seconds, outcome="answered", correct=number >= wrong)
+        return SolveRecord(
+            problem=Problem(id=str(number), question=str(number), answer="1"),
+            mode=mode,
+            started=datetime.fromtimestamp(1000 * number, UTC),
+            events=[*calls, answer, ended],
+        )
+
+    told = Job.model_validate(METHODS).model_dump(mode="json", exclude={"pair"})
+    config = RunConfig.model_validate({"created": datetime.now(UTC), "program": "methods", "pair": "p", "job": told})
+    with_solves = RunWriter(folder, config)
+    for number in range(40):
+        for mode in SPENT:
+            with_solves.append(solve(number, mode))
+    with_solves.close("success")
+    return read_run(folder)
+
+
+def test_one_table_has_each_mode_against_base_and_against_base_at_equal_cost(tmp_path: Path) -> None:
+    results = tables(report_run(methods(tmp_path / "run")))[0]
+    by_mode = {row[0]: dict(zip(results.columns, row, strict=True)) for row in results.rows}
+
+    assert {mode: row["at equal cost"] for mode, row in by_mode.items() if row["at equal cost"] != "–"} == {
+        "fair": "+37.5"
+    }
+    assert {mode: row["cost"] for mode, row in by_mode.items()} == {
+        "base": "100", "small": "10", "twice": "200", "cheats": "200", "fair": "200", "cheap": "11", "rewarded": "–",
+    }  # fmt: skip
+    assert by_mode["fair"]["difference"] == "+50.0"
+    assert "after Holm's correction for 6 comparisons" in results.note
+
+
+def test_what_no_control_costs_as_much_as_is_said_plainly(tmp_path: Path) -> None:
+    made = next(t for t in tables(report_run(methods(tmp_path / "run"))) if t.title.endswith("at equal cost"))
+    found = {row[0]: dict(zip(made.columns, row, strict=True)) for row in made.rows}
+
+    assert list(found) == ["small", "fair", "cheap"]
+    assert (found["fair"]["control"], found["fair"]["ratio"], found["fair"]["which is"]) == (
+        "twice",
+        "1.00×",
+        "significant",
+    )
+    assert (found["cheap"]["control"], found["cheap"]["ratio"], found["cheap"]["which is"]) == (
+        "base",
+        "0.11×",
+        "not at equal cost",
+    )
+    assert "No control costs within 15 % of 2 of the modes" in made.note
+    assert "a token of small costs 0.1, by the time that a token took in small and in base, of this run" in made.note
+    assert "Of rewarded the cost is not known" in made.note
+
+
+def test_a_declared_control_that_is_none_is_told(tmp_path: Path) -> None:
+    report = report_run(methods(tmp_path / "run"))
+
+    assert [remark for remark in report.remarks if "equal cost" in remark] == [
+        "mode `cheats` asked other models than the base model, so nothing is compared with it at equal cost"
+    ]
+    assert not report_run(Run(tmp_path, None, None, [], [])).remarks
+
+
+def test_programs_get_the_prices_and_the_words_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    methods(tmp_path / "run")
+    prices = ("--price", "small=0.5", "--price", "reward=2")
+    assert call(monkeypatch, "report", str(tmp_path / "run"), "--json", *prices) == 0
+    made = json.loads(capsys.readouterr().out)
+
+    assert made["prices"] == [
+        {"model": "base", "base_tokens": 1.0, "measured": None},
+        {"model": "small", "base_tokens": 0.5, "measured": None},
+        {"model": "reward", "base_tokens": 2.0, "measured": None},
+    ]
+    assert {summary["mode"]: summary["cost"] for summary in made["summaries"]}["rewarded"] == pytest.approx(118)
+    assert [(row["mode"], row["control"], row["is_equal"]) for row in made["equal_cost"]] == [
+        ("small", "base", False), ("fair", "twice", False), ("cheap", "base", False), ("rewarded", "base", False)
+    ]  # fmt: skip
+    assert {row["accuracy"] for row in made["equal_cost_verdicts"]} == {"not at equal cost"}
+    assert all(row["difference_p_corrected"] >= row["difference_p"] for row in made["comparisons"])
+
+
+@pytest.mark.parametrize(
+    ("price", "complaint"),
+    [
+        ("small", "`small` is not `name=value`"),
+        ("small=cheap", "the price of `small` is no number from 0 on: `cheap`"),
+        ("small=-1", "the price of `small` is no number from 0 on: `-1`"),
+        ("small=inf", "the price of `small` is no number from 0 on: `inf`"),
+        ("small=true", "the price of `small` is no number from 0 on: `True`"),
+        ("base=2", "a token of `base` costs 1"),
+    ],
+)
+def test_a_price_that_is_none_is_refused(
+    price: str, complaint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "report", "example", "--price", price) == 2
+    assert capsys.readouterr().err.startswith(f"error: {complaint}")
+
+
+def test_without_controls_a_report_has_no_costs_to_compare(run: Run) -> None:
+    made = tables(report_run(run))
+
+    assert "cost" not in made[0].columns
+    assert not [table for table in made if "equal cost" in table.title]
+
+
+def test_a_dry_run_says_how_many_problems_show_two_points(
+    job: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "eval", str(job), "--dry-run") == 0
+    assert "assumed, since no stored run of this dataset has these modes" in " ".join(capsys.readouterr().out.split())
+    monkeypatch.setenv("SPECREASON_RUNS", str(tmp_path))
+    assert call(monkeypatch, "eval", str(job), "--dry-run", "--json") == 0
+    told = json.loads(capsys.readouterr().out)["power"]
+
+    assert (told["run"], told["seen"], told["difference"], told["level"]) == (run.folder.name, 6, 0.02, 0.05)
+    assert [(need["mode"], need["against"]) for need in told["needs"]] == [
+        *((mode, "base") for mode in ("small", "specreason-t3", "specreason-t7", "random", "oracle")),
+        ("specreason-t7", "random"),
+    ]
+    assert all(need["as_one_of_many"] > need["problems"] >= 390 for need in told["needs"])

@@ -16,6 +16,10 @@ from scipy import stats
 
 from specreason_sgl.evaluation.grading import Outcome
 from specreason_sgl.evaluation.statistics import (
+    NEAR,
+    Comparison,
+    Costing,
+    Price,
     Row,
     Throughput,
     accuracy_within,
@@ -23,8 +27,12 @@ from specreason_sgl.evaluation.statistics import (
     busy_seconds,
     by_problem,
     compare,
+    corrected,
+    cost,
     frontier,
+    holm,
     mean,
+    nearest,
     rows,
     share,
     summarise_mode,
@@ -430,3 +438,169 @@ def test_busy_time_is_the_length_of_the_union(spans: list[tuple[int, int]]) -> N
     ordered = [(min(span), max(span)) for span in spans]
 
     assert busy_seconds(ordered) == len({second for begin, end in ordered for second in range(begin, end)})
+
+
+chances = st.integers(0, 1024).map(lambda number: number / 1024)
+
+
+@given(st.lists(chances, max_size=12), st.integers(1, 63).map(lambda number: number / 64))
+def test_corrected_p_values_reject_what_holms_procedure_rejects(values: list[float], level: float) -> None:
+    rejected = set()
+    left = sorted(range(len(values)), key=lambda place: values[place])
+    while left and len(left) * values[left[0]] <= level:
+        rejected.add(left.pop(0))
+
+    assert {place for place, p in enumerate(holm(values)) if p <= level} == rejected
+
+
+@given(st.lists(chances, min_size=1, max_size=12))
+def test_correcting_never_helps_keeps_the_order_and_leaves_one_alone_as_it_is(values: list[float]) -> None:
+    made = holm(values)
+
+    assert all(p <= after <= min(1.0, len(values) * p) for p, after in zip(values, made, strict=True))
+    assert [made[place] for place in sorted(range(len(values)), key=values.__getitem__)] == sorted(made)
+    assert holm(values[:1]) == values[:1]
+
+
+def better(many: int, mode: str = "m") -> Comparison:
+    """A mode that wins so many of 40 problems and loses none."""
+    return compare(rights([True] * 40, mode), rights([place >= many for place in range(40)], "base"))
+
+
+def test_a_difference_is_called_significant_only_if_it_is_among_all_comparisons() -> None:
+    alone, crowd = better(6), corrected([better(6, f"m{number}") for number in range(5)])
+
+    assert alone.difference_p == pytest.approx(2 * 0.5**6, abs=0.01)
+    assert alone.difference_word == "significant"
+    assert {each.difference_word for each in crowd} == {"not significant"}
+    assert {each.difference for each in crowd} == {alone.difference}, "intervals are those of one comparison each"
+    assert [each.difference_word for each in corrected([better(6), better(20)])] == ["significant"] * 2
+
+
+def test_what_could_not_be_compared_is_no_member_of_the_family() -> None:
+    unknown = compare([row("a", None)], [row("a", None)], timed=False)
+    made = corrected([unknown, better(6), unknown])
+
+    assert made[1].difference_p_corrected == made[1].difference_p
+    assert made[0].difference_p_corrected is None
+    assert made[0].difference_word == "not measured"
+
+
+def test_accuracies_and_speed_ups_are_corrected_apart() -> None:
+    pair = rights([True] * 9), rights([False] * 9, "base")
+    made = corrected([compare(*pair), compare(*pair, timed=False)])
+
+    assert made[0].speed_up_p_corrected == made[0].speed_up_p
+    assert made[0].difference_p is not None
+    assert made[0].difference_p_corrected == min(1, 2 * made[0].difference_p)
+
+
+def costed(mode: str, problem: int, seconds: float = 1.0, *, right: bool = True, **tokens: int) -> SolveRecord:
+    """A solve, one after the other, in which each model generated so many tokens in one call."""
+    calls = [
+        lost(seconds, seconds, 0.0, model=role, kind="think", generated_tokens=many) for role, many in tokens.items()
+    ]
+    return SolveRecord(
+        problem=Problem(id=str(problem), question=str(problem), answer="1"),
+        mode=mode,
+        started=datetime.fromtimestamp(1000 * problem, UTC),
+        events=[
+            *calls,
+            AnswerWritten(at=seconds, author="base", text="1", answer="1", truncated=False),
+            SolveEnded(at=seconds, outcome="answered", correct=right),
+        ],
+    )
+
+
+def mode_of(mode: str, seconds: float = 1.0, wrong: int = 0, **tokens: int) -> list[SolveRecord]:
+    return [costed(mode, number, seconds, right=number >= wrong, **tokens) for number in range(40)]
+
+
+BOTH = [*mode_of("base", 10.0, wrong=20, base=100), *mode_of("small", 2.0, wrong=30, small=80)]
+COSTING = Costing(alone=("base", "small"), controls=("base", "twice", "cut"))
+CONTROLS = [*mode_of("twice", wrong=15, base=200), *mode_of("cut", wrong=25, base=50)]
+
+
+def test_a_token_costs_the_time_that_it_took_where_its_model_was_alone() -> None:
+    made = analyse([*BOTH, *mode_of("m", base=60, small=200)], costing=COSTING)
+
+    assert made.prices == [
+        Price(model="base", base_tokens=1.0),
+        Price(model="small", base_tokens=(2 / 80) / (10 / 100), measured=("small", "base")),
+    ]
+    assert [summary.cost for summary in made.summaries] == pytest.approx([100, 20, 110])
+
+
+def test_seconds_of_servers_that_were_away_cost_nothing_and_a_given_price_holds() -> None:
+    away = [solved(str(place), "base", 10.0, outage=90.0, began=1000 * place) for place in range(3)]
+    here = [solved(str(place), "base", 10.0, began=1000 * place) for place in range(3)]
+    small = [costed("small", place, small=9) for place in range(3)]
+
+    assert analyse([*away, *small], costing=COSTING).prices == analyse([*here, *small], costing=COSTING).prices
+    given_one = Costing(alone=("base", "small"), given={"small": 0.5})
+    assert analyse([*here, *small], costing=given_one).prices[1:] == [Price(model="small", base_tokens=0.5)]
+
+
+def test_a_model_without_a_price_leaves_the_cost_open() -> None:
+    found = analyse([*BOTH, *CONTROLS, *mode_of("m", base=60, reward=1)], costing=COSTING)
+
+    assert found.summaries[-1].cost is None
+    assert [each.mode for each in found.equal_cost] == ["small"]
+    assert cost({"base": 3, "reward": 0}, [Price(model="base", base_tokens=1)]) == 3
+
+
+def test_a_model_in_the_place_of_another_has_its_own_price() -> None:
+    few = mode_of("few-bits", 5.0, base=100)
+    roles = {"few-bits": {"base": "compressed"}, "m": {"base": "compressed"}}
+    made = analyse(
+        [*BOTH, *few, *mode_of("m", base=40)], costing=Costing(alone=("base", "small", "few-bits"), roles=roles)
+    )
+
+    assert made.prices[-1] == Price(model="compressed", base_tokens=0.5, measured=("few-bits", "base"))
+    assert made.summaries[-1].cost == pytest.approx(20)
+
+
+def test_a_mode_is_compared_with_the_control_that_costs_as_much() -> None:
+    made = analyse([*BOTH, *CONTROLS, *mode_of("m", wrong=0, base=150, small=160)], costing=COSTING)
+    small, mode = made.equal_cost
+
+    assert (mode.mode, mode.cost, mode.control, mode.control_cost) == ("m", pytest.approx(190), "twice", 200)
+    assert (mode.ratio, mode.is_equal) == (pytest.approx(0.95), True)
+    assert mode.comparison == corrected([mode.comparison])[0], "one comparison is made at equal cost"
+    assert mode.comparison.difference is not None
+    assert mode.comparison.difference.value == pytest.approx(15 / 40)
+    assert mode.word == "significant"
+    assert (small.control, small.ratio, small.is_equal) == ("cut", pytest.approx(0.4), False)
+    assert small.word == "not at equal cost"
+    assert small.comparison.difference_p_corrected is None, "nothing is claimed, so nothing is corrected for"
+
+
+def test_without_controls_nothing_is_compared_at_equal_cost() -> None:
+    assert analyse(BOTH, costing=Costing(alone=("base", "small"))).equal_cost == []
+    assert analyse([], costing=COSTING).equal_cost == []
+
+
+def test_a_control_that_asks_another_model_is_none() -> None:
+    asks = Costing(alone=("base", "small"), controls=("base", "m"))
+    made = analyse([*BOTH, *mode_of("m", base=18, small=8), *mode_of("other", base=20)], costing=asks)
+
+    assert [(each.mode, each.control) for each in made.equal_cost] == [("small", "base"), ("other", "base")]
+
+
+def test_of_two_controls_as_near_the_cheaper_one_counts_and_nothing_is_near_what_costs_nothing() -> None:
+    assert nearest(100, {"dear": 125, "cheap": 80, "also cheap": 80, "free": 0}) == "cheap"
+    assert nearest(0, {"cheap": 80}) is None
+    assert nearest(5, {}) is None
+    assert NEAR == 1.15
+
+
+costs = st.dictionaries(st.text("abc", min_size=1), st.floats(1, 1e6), min_size=1)
+
+
+@given(st.floats(1, 1e6), costs)
+def test_no_control_is_nearer_than_the_nearest(own: float, others: dict[str, float]) -> None:
+    found = nearest(own, others)
+
+    assert found is not None
+    for each in others.values():
+        assert max(own / others[found], others[found] / own) <= max(own / each, each / own)

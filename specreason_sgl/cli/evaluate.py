@@ -85,7 +85,12 @@ def evaluate(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out", rich_help_panel=RUN)] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the resolved job and the number of solves", rich_help_panel=RUN)
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print the resolved job, the number of solves, and how many problems show two points",
+            rich_help_panel=RUN,
+        ),
     ] = False,
     pair: PairName = None,
     base: BaseUrl = None,
@@ -148,7 +153,7 @@ def evaluate(
         _tell_of_code(resolved)
     resolved = with_knobs(resolved, load_programs(resolved.modes, stock=dry_run))
     if dry_run:
-        say(_plan(resolved, problems, as_json=json))
+        _tell_plan(resolved, problems, as_json=json)
         return
     raise typer.Exit(
         _run(
@@ -228,16 +233,32 @@ def _tell_of_code(job: Job) -> None:
             note(f"this job runs the code in `{path}`")
 
 
-def _plan(job: Job, problems: Sequence[Problem], *, as_json: bool) -> str:
+def _tell_plan(job: Job, problems: Sequence[Problem], *, as_json: bool) -> None:
+    """Print what would be run, and how many problems it takes to see a small difference."""
     from json import dumps
 
+    from specreason_sgl.evaluation import planning
+    from specreason_sgl.evaluation.report import rendered
+    from specreason_sgl.view.display import console
+
     solves, told = len(problems) * job.repeats * len(job.modes), job.model_dump(mode="json")
+    plan = planning.plan(job, _runs())
     if as_json:
-        return dumps({"job": told, "problems": len(problems), "solves": solves}, indent=2)
-    return (
-        f"{dumps(told, indent=2, ensure_ascii=False)}\n"
-        f"{len(problems)} problems x {job.repeats} repeats x {len(job.modes)} modes = {solves} solves"
-    )
+        say(dumps({"job": told, "problems": len(problems), "solves": solves, "power": plan.as_row()}, indent=2))
+        return
+    say(dumps(told, indent=2, ensure_ascii=False))
+    say(f"{len(problems)} problems x {job.repeats} repeats x {len(job.modes)} modes = {solves} solves")
+    if plan.needs:
+        paper = console()
+        for part in rendered(planning.table(plan)):
+            paper.print(part)
+
+
+def _runs() -> Path:
+    """The folder of the stored runs."""
+    import os
+
+    return Path(os.environ.get("SPECREASON_RUNS") or "runs")
 
 
 def _run(
@@ -263,7 +284,7 @@ def _run(
 
     need("sglang", *(["math_verify"] if job.dataset.graded == "math" else []))
     shown = choose(cast("DisplayMode", display), stdout_isatty=is_screen(sys.stderr), env=os.environ)
-    folder = folder or new_folder(Path(os.environ.get("SPECREASON_RUNS") or "runs"), job.name)
+    folder = folder or new_folder(_runs(), job.name)
     stream = sys.stdout if shown == "json" else sys.stderr
 
     begun = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,18 @@ def report(
     json: Annotated[bool, typer.Option("--json", help="Only JSON on standard output")] = False,
     plots: Annotated[Path | None, typer.Option("--plots", help="Draw pictures into this folder")] = None,
     image: Annotated[str, typer.Option("--format", help="Of the pictures: `svg` or `png`")] = "svg",
+    export: Annotated[
+        Path | None,
+        typer.Option("--export", help="Write solves and steps as CSV and Parquet into this folder"),
+    ] = None,
+    price: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--price",
+            metavar="MODEL=NUMBER",
+            help="What a token of a model costs, in base tokens [measured in the run]; can be repeated",
+        ),
+    ] = None,
     runs: RunsFolder = RUNS,
 ) -> None:
     """Show what stored runs came to, with intervals, and what it takes to repeat them."""
@@ -34,8 +47,11 @@ def report(
     from specreason_sgl.runs import index as shelf
     from specreason_sgl.runs.store import read_run
 
+    prices = _prices(price or ())
     stored = [read_run(shelf.find(name, runs)) for name in run or ["latest"]]
-    made = [reports.report_together(stored)] if together else [reports.report_run(each) for each in stored]
+    made = (
+        [reports.report_together(stored, prices)] if together else [reports.report_run(each, prices) for each in stored]
+    )
     told = [each for each in made if each.statistics.summaries]
     if json:
         from specreason_sgl.view.json_lines import json_line
@@ -54,8 +70,26 @@ def report(
             folder = plots / each.name if len(made) > 1 else plots
             for path in pictures.draw(each, solves, folder, image) if each in told else ():
                 say(f"plot: {path}", err=True)
+    if export and told:
+        from specreason_sgl.evaluation import rows as plain
+
+        for path in plain.export(export, [(each.folder.name, each.records) for each in stored]):
+            say(f"wrote `{path}`", err=True)
     if not json and len(told) < len(made):
         _refuse([each for each in made if each not in told])
+
+
+def _prices(given: Sequence[str]) -> dict[str, float]:
+    from specreason_sgl.evaluation.statistics import UNIT
+    from specreason_sgl.tables import parse_override
+
+    prices = dict(map(parse_override, given))
+    for model, value in prices.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < inf:
+            raise UsageError(f"the price of `{model}` is no number from 0 on: `{value}`")
+    if prices.get(UNIT, 1) != 1:
+        raise UsageError(f"a token of `{UNIT}` costs 1", hint="prices of other models are in its tokens")
+    return prices
 
 
 def _refuse(empty: Sequence[Report]) -> None:

@@ -121,6 +121,8 @@ class Mode(BaseModel):
     """For ``random``: the mode whose acceptance it imitates."""
     against: str | None = None
     """The mode that it is compared with: the base model alone, with the same budget if there is such a mode."""
+    equal_cost: bool = Field(False, exclude_if=lambda declared: not declared)
+    """Whether it is the base model alone with more or less to spend, for comparisons with modes that cost as much."""
 
     @property
     def is_base(self) -> bool:
@@ -180,6 +182,8 @@ class Job(BaseModel):
             for reference in (mode.of, mode.against):
                 if reference is not None and reference not in names:
                     raise ValueError(f"mode `{mode.name}` names `{reference}`, which is no mode of the job")
+            if mode.equal_cost and "base" in mode.roles:
+                raise ValueError(f"mode `{mode.name}` is no control at equal cost: another model stands in for base")
             if mode.kind == "random" and mode.of is None and "rate" not in mode.parameters:
                 raise ValueError(f"mode `{mode.name}` needs a `specreason` mode, or a `rate` among its parameters")
             if mode.kind == "oracle" and self.dataset.name not in GENERATED:
@@ -202,6 +206,13 @@ class Job(BaseModel):
             if decoding and mode not in decoding and DECODE in mode.roles.values()
         ]
         return [*alone, *under, *((mode.of, mode.name) for mode in self.modes if mode.of)]
+
+    @property
+    def controls(self) -> list[str]:
+        """The modes that others are compared with at equal cost; where there is any, `base` is one of them."""
+        if not any(mode.equal_cost for mode in self.modes):
+            return []
+        return [mode.name for mode in self.modes if mode.equal_cost or mode.is_base]
 
     def mode(self, name: str) -> Mode:
         """The mode with this name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +11,17 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from specreason_sgl.evaluation.grading import OUTCOMES
-from specreason_sgl.evaluation.job import Job
-from specreason_sgl.evaluation.statistics import Comparison, Estimate, ModeSummary, Statistics, analyse
+from specreason_sgl.evaluation.job import PROGRAMS, Job
+from specreason_sgl.evaluation.statistics import (
+    NEAR,
+    UNIT,
+    Comparison,
+    Costing,
+    Estimate,
+    ModeSummary,
+    Statistics,
+    analyse,
+)
 from specreason_sgl.evaluation.together import put_together
 from specreason_sgl.runs.store import RENEWED, Run, RunConfig, SolveRecord
 from specreason_sgl.view.text import one_line, shorten, visible
@@ -26,6 +35,8 @@ REPORT_VERSION = 1
 NOTHING = "–"
 WORD = 24
 """The most cells of a program's own word in a table's header."""
+ALONE = frozenset({PROGRAMS["base"], PROGRAMS["small"]})
+"""The programs that are one model alone."""
 
 
 @dataclass(frozen=True)
@@ -66,26 +77,44 @@ class Report:
         return " and ".join(source.folder.name for source in self.sources)
 
 
-def report_run(run: Run, *, seed: int = 0) -> Report:
-    """Compute the report of a stored run, finished or not."""
+def report_run(run: Run, prices: Mapping[str, float] | None = None, *, seed: int = 0) -> Report:
+    """Compute the report of a stored run, finished or not.
+
+    Args:
+        run: the run.
+        prices: what a token of a model costs, in base tokens; where none is given, it is measured in the run.
+        seed: the seed of the resampling.
+    """
     job = stored_job(run)
-    statistics = _analysed(run.records, job, run.config.concurrency if run.config else (), seed)
-    return Report((Source.of(run),), statistics, tuple(_remarks(run, job)))
+    statistics = _analysed(run.records, job, run.config.concurrency if run.config else (), prices, seed)
+    return Report((Source.of(run),), statistics, (*_remarks(run, job), *_no_controls(statistics, job)))
 
 
-def report_together(runs: Sequence[Run], *, seed: int = 0) -> Report:
+def report_together(runs: Sequence[Run], prices: Mapping[str, float] | None = None, *, seed: int = 0) -> Report:
     """Compute one report of several stored runs that differ in their modes alone.
+
+    Args:
+        runs: the runs.
+        prices: as in `report_run`.
+        seed: the seed of the resampling.
 
     Raises:
         UsageError: they do not belong together.
     """
     made = put_together(runs, [stored_job(run) for run in runs])
-    statistics = _analysed(made.records, made.job, runs[0].config.concurrency if runs[0].config else (), seed)
+    statistics = _analysed(made.records, made.job, runs[0].config.concurrency if runs[0].config else (), prices, seed)
     remarks = [f"{run.folder.name}: {line}" for run in runs for line in _remarks(run, stored_job(run))]
+    remarks += _no_controls(statistics, made.job)
     return Report(tuple(map(Source.of, runs)), statistics, (*made.remarks, *remarks))
 
 
-def _analysed(records: Sequence[SolveRecord], job: Job | None, concurrency: Sequence[int], seed: int) -> Statistics:
+def _analysed(
+    records: Sequence[SolveRecord],
+    job: Job | None,
+    concurrency: Sequence[int],
+    prices: Mapping[str, float] | None,
+    seed: int,
+) -> Statistics:
     modes = job.modes if job else ()
     order = {mode.name: place for place, mode in enumerate(modes)}
     return analyse(
@@ -93,8 +122,24 @@ def _analysed(records: Sequence[SolveRecord], job: Job | None, concurrency: Sequ
         job.comparisons if job else (),
         concurrency=max(concurrency, default=(job and job.concurrency) or 1),
         baseline=next((mode.name for mode in modes if mode.is_base), None),
+        costing=Costing(
+            alone=[mode.name for mode in modes if mode.program in ALONE and not mode.plain],
+            controls=job.controls if job else (),
+            roles={mode.name: mode.roles for mode in modes},
+            given=prices or {},
+        ),
         seed=seed,
     )
+
+
+def _no_controls(s: Statistics, job: Job | None) -> list[str]:
+    """A line for each mode that is declared a control at equal cost and asked other models than the base model."""
+    declared = set(job.controls) if job else set()
+    return [
+        f"mode `{m.mode}` asked other models than the base model, so nothing is compared with it at equal cost"
+        for m in s.summaries
+        if m.mode in declared and (m.small_tokens or any(m.other_tokens.values()))
+    ]
 
 
 def _remarks(run: Run, job: Job | None) -> list[str]:
@@ -103,7 +148,7 @@ def _remarks(run: Run, job: Job | None) -> list[str]:
         remarks.append(f"solves at a time, as the run went on: {', '.join(map(str, said))}")
     if run.config and (renewed := _renewed(run.config)):
         remarks.append(f"went on with a later version's programs: {', '.join(renewed)}")
-    if job is None and _told_job(run):
+    if job is None and _told_job(run.config):
         remarks.append("its job is of a form that this version does not know, so modes are not compared")
     if job:
         owed = {mode.name for mode in job.modes} - {record.mode for record in run.records}
@@ -124,14 +169,19 @@ def _renewed(config: RunConfig) -> list[str]:
 
 def stored_job(run: Run) -> Job | None:
     """The job of a run; None if the run has no job, or one that this version cannot read."""
+    return job_of(run.config)
+
+
+def job_of(config: RunConfig | None) -> Job | None:
+    """The job of a run's configuration, as in `stored_job`."""
     try:
-        return Job.model_validate(_told_job(run))
+        return Job.model_validate(_told_job(config))
     except ValidationError:
         return None
 
 
-def _told_job(run: Run) -> Any:
-    return (run.config.model_extra or {}).get("job") if run.config else None
+def _told_job(config: RunConfig | None) -> Any:
+    return (config.model_extra or {}).get("job") if config else None
 
 
 def tables(report: Report) -> list[Table]:
@@ -142,6 +192,8 @@ def tables(report: Report) -> list[Table]:
     made = [_results(s), _effort(s), _outcomes(s)]
     if s.comparisons:
         made.append(_comparisons(s))
+    if s.equal_cost:
+        made.append(_equal_cost(s))
     if s.budgets:
         made.append(_budgets(s))
     return made
@@ -275,6 +327,9 @@ def as_json(report: Report) -> dict[str, Any]:
             {"mode": c.mode, "against": c.against, "accuracy": c.difference_word, "speed_up": c.speed_up_word}
             for c in report.statistics.comparisons
         ],
+        "equal_cost_verdicts": [
+            {"mode": e.mode, "control": e.control, "accuracy": e.word} for e in report.statistics.equal_cost
+        ],
     }
 
 
@@ -283,6 +338,8 @@ def _results(s: Statistics) -> Table:
     compared: dict[str, Comparison] = {}
     for comparison in s.comparisons:
         compared.setdefault(comparison.mode, comparison)
+    fair = {each.mode: each.comparison for each in s.equal_cost if each.is_equal}
+    costed = bool(s.equal_cost)
     speed = ("seconds", "speed-up") if single else ("solves/min", "tokens/s")
     others = list(dict.fromkeys(role for summary in s.summaries for role in summary.other_tokens))
 
@@ -292,10 +349,12 @@ def _results(s: Statistics) -> Table:
             summary.mode,
             _estimate(summary.accuracy, scale=100),
             _difference(comparison),
+            *((_difference(fair.get(summary.mode)),) if costed else ()),
             _percent(summary.acceptance),
             f"{summary.base_tokens:.0f}",
             f"{summary.small_tokens:.0f}",
             *(f"{summary.other_tokens.get(role, 0):.0f}" for role in others),
+            *((_cost(summary.cost),) if costed else ()),
             *(_single_stream(summary, comparison) if single else _throughput(summary)),
         )
 
@@ -308,10 +367,14 @@ def _results(s: Statistics) -> Table:
     )
     if against:
         note += (
-            f" Differences and speed-ups are paired by problem, against {', '.join(against)}; n.s.: not significant."
+            f" Differences and speed-ups are paired by problem, against {', '.join(against)}; n.s.: not significant"
+            f"{_corrected(sum(c.difference_p is not None for c in s.comparisons))}."
         )
+    if costed:
+        note += f" At equal cost: against the base model where it costs as much, as told below. {_prices(s)}"
     tokens = (f"{shorten(role, WORD)} tokens" for role in ("base", "small", *others))
-    columns = ("mode", "accuracy", "difference", "accepted", *tokens, *speed)
+    equal, spent = (("at equal cost",), ("cost",)) if costed else ((), ())
+    columns = ("mode", "accuracy", "difference", *equal, "accepted", *tokens, *spent, *speed)
     return Table("Results", columns, tuple(map(row, s.summaries)), note)
 
 
@@ -368,11 +431,66 @@ def _comparisons(s: Statistics) -> Table:
         for c in s.comparisons
     )
     columns = ("mode", "against", "problems", "accuracy", "which is", "won–lost")
-    note = (
-        "Paired by problem; significant: the 95 % interval and a paired randomisation test agree. "
-        "Not corrected for many comparisons."
-    )
+    families = ([c.difference_p for c in s.comparisons], [c.speed_up_p for c in s.comparisons])
+    note = _significance(max(sum(p is not None for p in family) for family in families))
     return Table("Against each other", columns + (("speed-up", "which is") if timed else ()), rows, note)
+
+
+def _equal_cost(s: Statistics) -> Table:
+    rows = tuple(
+        (
+            e.mode,
+            _cost(e.cost),
+            e.control,
+            _cost(e.control_cost),
+            f"{e.ratio:.2f}×",
+            str(e.comparison.problems),
+            _estimate(e.comparison.difference, scale=100, signed=True),
+            e.word,
+            f"{e.comparison.wins}–{e.comparison.losses}",
+        )
+        for e in s.equal_cost
+    )
+    columns = ("mode", "cost", "control", "its cost", "ratio", "problems", "accuracy", "which is", "won–lost")
+    note = (
+        f"The control is the mode of the base model alone whose cost is nearest. {_prices(s)} "
+        f"{_significance(sum(e.comparison.difference_p_corrected is not None for e in s.equal_cost))}"
+    )
+    if far := sum(not e.is_equal for e in s.equal_cost):
+        note += (
+            f" No control costs within {100 * (NEAR - 1):.0f} % of {far} of the modes, so nothing is claimed of them."
+        )
+    if unknown := [one_line(m.mode) for m in s.summaries if m.cost is None]:
+        note += f" Of {', '.join(unknown)} the cost is not known: no price is known for a model that they asked."
+    return Table("Against the base model at equal cost", columns, rows, note)
+
+
+def _prices(s: Statistics) -> str:
+    """What a cost is, and where the prices come from."""
+    told = [
+        f"a token of {one_line(price.model)} costs {price.base_tokens:.3g}, "
+        + (
+            f"by the time that a token took in {price.measured[0]} and in {price.measured[1]}, of this run"
+            if price.measured
+            else "as given"
+        )
+        for price in s.prices
+        if price.model != UNIT
+    ]
+    what = "Costs are generated tokens of a solve in base tokens, a judgement being one; reading is not counted"
+    return f"{'; '.join((what, *told))}."
+
+
+def _significance(family: int) -> str:
+    """What the words about significance in a table mean, given how many comparisons it makes."""
+    return (
+        "Paired by problem; brackets are 95 % intervals of one comparison each; significant: the interval and a paired "
+        f"randomisation test agree{_corrected(family)}."
+    )
+
+
+def _corrected(family: int) -> str:
+    return f", after Holm's correction for {family} comparisons" if family > 1 else ""
 
 
 def _budgets(s: Statistics) -> Table:
@@ -425,6 +543,10 @@ def _estimate(
         "" if estimate.low is None or estimate.high is None else f" [{figure(estimate.low)}, {figure(estimate.high)}]"
     )
     return f"{figure(estimate.value)}{unit}{interval}"
+
+
+def _cost(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.0f}"
 
 
 def _percent(value: float | None) -> str:
