@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
 
 from specreason_sgl.events import (
     AnswerWritten,
@@ -13,6 +12,7 @@ from specreason_sgl.events import (
     CallKind,
     CallMade,
     ChainOpened,
+    EndOfThinking,
     Event,
     Noticed,
     SolveEnded,
@@ -27,8 +27,10 @@ from specreason_sgl.events import (
     ThinkingEnded,
 )
 from specreason_sgl.tally import Tally
+from specreason_sgl.text.answers import is_same
 from specreason_sgl.text.scoring import RULES, ScoreRule
-from specreason_sgl.view.theme import SIGNS, Sign, SignName, other
+from specreason_sgl.view.text import shorten
+from specreason_sgl.view.theme import SIGNS, WORD, Sign, SignName, other
 
 DOING: dict[CallKind, SignName] = {
     "draft": "drafting",
@@ -38,6 +40,29 @@ DOING: dict[CallKind, SignName] = {
     "answer": "answering",
 }
 """The sign of a running call, by its kind; for a program's own kinds it is just ``working``."""
+VOTE: Author = "vote"
+"""The author of an answer that was chosen among others."""
+MEASURE = 16
+"""The most cells of a program's word for what it decides by."""
+PRUNED: EndOfThinking = "pruned"
+"""Why a chain ended that others were preferred to."""
+
+
+@dataclass
+class Candidate:
+    """One of the drafts of a step."""
+
+    number: int
+    author: Author = "small"
+    text: str | None = None
+    """None where only its score is known."""
+    tokens: int = 0
+    score: StepScored | None = None
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether it was taken, here or in a chain that was forked."""
+        return self.score is not None and self.score.accepted
 
 
 @dataclass
@@ -50,9 +75,8 @@ class StepState:
     """Its number among all items of the solve, in the order of their beginnings; it never changes."""
     decided: int = 0
     """How many drafts of the whole solve had been decided on before it."""
-    draft: str | None = None
-    draft_tokens: int = 0
-    score: StepScored | None = None
+    candidates: dict[int, Candidate] = field(default_factory=dict)
+    """Its drafts by number, in the order in which they were heard of."""
     text: str | None = None
     """The text that became part of the reasoning; None until then."""
     author: Author | None = None
@@ -60,10 +84,58 @@ class StepState:
     cut: str | None = None
     """Why it was taken back; None while it stands."""
     seconds: Counter[CallKind] = field(default_factory=Counter)
-    streamed: dict[CallKind, list[str]] = field(default_factory=dict)
-    """The streamed pieces of text, by kind of call, the newest last."""
+    streamed: dict[tuple[CallKind, int], list[str]] = field(default_factory=dict)
+    """The streamed pieces of text, by kind and number of the call, the newest call last."""
     pieces: int = 0
     """How many pieces have streamed in since the last call came back: about as many tokens."""
+    is_over: bool = False
+    """Whether its chain ended without it, so that it stands for its candidates alone."""
+
+    @property
+    def main(self) -> Candidate | None:
+        """The candidate that speaks for the step: the one that was taken, else the last that was heard of."""
+        taken = [each for each in self.candidates.values() if each.is_accepted]
+        here = (each for each in taken if each.text == self.text)
+        return next(here, None) or next(iter(taken or reversed(self.candidates.values())), None)
+
+    @property
+    def draft(self) -> str | None:
+        """The text of that candidate."""
+        return self.main.text if self.main else None
+
+    @property
+    def score(self) -> StepScored | None:
+        """The score of the candidate that was taken, else the last one."""
+        if self.main and self.main.is_accepted:
+            return self.main.score
+        return next((each.score for each in reversed(self.candidates.values()) if each.score), None)
+
+    @property
+    def draft_tokens(self) -> int:
+        """The tokens of all candidates."""
+        return sum(each.tokens for each in self.candidates.values())
+
+    @property
+    def newest(self) -> CallKind | None:
+        """What was the last call for that began to stream."""
+        return next(reversed(self.streamed))[0] if self.streamed else None
+
+    @property
+    def written(self) -> dict[int, str]:
+        """What streams in, by the number of the call among those of its kind."""
+        return {number: "".join(text) for (kind, number), text in self.streamed.items() if kind == self.newest}
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether there is more than one candidate, as far as can be known."""
+        several = len(self.candidates) > 1 or len(self.written) > 1
+        return several or bool(self.candidates and self.newest == "draft")
+
+    @property
+    def unfinished(self) -> dict[int, str]:
+        """The candidates that are being written, by number; none where the step is simply being written."""
+        is_several = self.author is None and self.is_choice and (len(self.written) > 1 or self.newest == "draft")
+        return self.written if is_several else {}
 
     @property
     def sign(self) -> SignName:
@@ -71,28 +143,45 @@ class StepState:
         if self.author is not None:
             alone: dict[Author, SignName] = {"base": "base", "small": "accepted" if self.score is not None else "small"}
             return alone.get(self.author, "other")
-        if self.streamed.get("regenerate") or (self.score is not None and not self.score.accepted):
+        if self.is_over:
+            return "rejected"
+        is_rejected = self.score is not None and not self.score.accepted
+        if is_rejected or any(kind == "regenerate" for kind, _ in self.streamed):
             return "regenerating"
-        newest = next(reversed(self.streamed), None)
-        if newest is not None and newest not in {"draft", "judge"}:
-            return DOING.get(newest, "working")
-        return "drafting" if self.draft is None else "judging"
+        if self.newest is not None and self.newest not in {"draft", "judge"}:
+            return DOING.get(self.newest, "working")
+        return "drafting" if self.draft is None or self.unfinished else "judging"
 
     @property
     def shown(self) -> str:
         """Its text, as far as it is written."""
         if self.text is not None:
             return self.text
+        if self.is_over or self.unfinished:
+            return ""
         if self.sign in {"regenerating", "thinking", "working"}:
-            return "".join(self.streamed[next(reversed(self.streamed))]) if self.streamed else ""
-        return self.draft if self.draft is not None else "".join(self.streamed.get("draft", ()))
+            return next(iter(self.written.values()), "")
+        if self.draft is None:
+            return self.written.get(0, "") if self.newest == "draft" else ""
+        return "" if self.is_choice else self.draft
 
     @property
     def rejected(self) -> str | None:
-        """The draft that was not taken."""
-        if self.draft is None or self.score is None or self.score.accepted:
-            return None
-        return self.draft
+        """The only draft, where it was not taken."""
+        only = self.main if len(self.candidates) == 1 else None
+        return only.text if only and only.score and not only.is_accepted else None
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether several were scored and none of them was taken."""
+        return self.is_choice and self.main is not None and not self.main.is_accepted
+
+    @property
+    def is_taken_over(self) -> bool:
+        """Whether nothing was taken of the author who drafted first."""
+        first = next(iter(self.candidates.values()), None)
+        taken = {each.author for each in self.candidates.values() if each.is_accepted}
+        return first is not None and self.score is not None and first.author not in taken
 
 
 @dataclass
@@ -111,20 +200,23 @@ class TextState:
 
     @property
     def shown(self) -> str:
-        """Its text."""
-        return self.text
-
-
-class Piece(NamedTuple):
-    """The size of a piece of a chain: a step, or other text after ``number`` steps."""
-
-    number: int
-    is_step: bool
-    tokens: int
+        """Its text, without what joins it to the next."""
+        return self.text.strip()
 
 
 Item = StepState | TextState
 """Something with a text of its own that can be looked at."""
+Row = Item | Noticed | AnswerWritten
+"""What stands in a chain: an item, a remark, or an answer that was given behind what there was."""
+
+
+@dataclass
+class Given:
+    """An answer, and how often it was given."""
+
+    answer: str | None
+    written: list[AnswerWritten] = field(default_factory=list)
+    """Each time."""
 
 
 @dataclass
@@ -136,21 +228,29 @@ class ChainState:
     """The chain that it was forked from."""
     inherited: int = 0
     """How many steps it took over from its parent."""
-    prefix: list[Piece] = field(default_factory=list)
-    """The pieces that it took over from its parent."""
-    rows: list[Item | str] = field(default_factory=list)
-    """All items in order, also those that were taken back, and the notices as plain text."""
+    prefix: list[Item] = field(default_factory=list)
+    """The items that it took over from its parent."""
+    rows: list[Row] = field(default_factory=list)
+    """All in order, also what was taken back."""
     standing: dict[int, StepState] = field(default_factory=dict)
     """The steps that have not been taken back, by number."""
     thinking: list[str] = field(default_factory=list)
     """A whole chain that is streaming in and has not been cut into steps yet."""
+    answering: dict[int, list[str]] = field(default_factory=dict)
+    """The answers that are streaming in, by number."""
+    spent: dict[int, Counter[CallKind]] = field(default_factory=dict)
+    """What calls took for a step of which there are pieces only, by its number."""
     ended: ThinkingEnded | None = None
-    answer: AnswerWritten | None = None
 
     @property
     def items(self) -> list[Item]:
         """What can be looked at."""
-        return [row for row in self.rows if not isinstance(row, str)]
+        return [row for row in self.rows if isinstance(row, StepState | TextState)]
+
+    @property
+    def answers(self) -> list[AnswerWritten]:
+        """The answers that were given behind it."""
+        return [row for row in self.rows if isinstance(row, AnswerWritten)]
 
     @property
     def steps(self) -> int:
@@ -158,15 +258,14 @@ class ChainState:
         return self.inherited + sum(step.author is not None for step in self.standing.values())
 
     @property
-    def pieces(self) -> list[Piece]:
-        """What it is made of, with what it has from its parent."""
-        own = (Piece(item.number, isinstance(item, StepState), item.tokens) for item in self.items if item.cut is None)
-        return [*self.prefix, *own]
+    def path(self) -> list[Item]:
+        """What stands in it, with what it has from its parent."""
+        return [*self.prefix, *(item for item in self.items if item.cut is None)]
 
     @property
     def tokens(self) -> int:
         """Thinking tokens in it, those from its parent included."""
-        return sum(piece.tokens for piece in self.pieces)
+        return sum(item.tokens for item in self.path)
 
     def take_back(self, event: StepsCut) -> None:
         """Cut steps off, with what was added behind those that stay."""
@@ -175,7 +274,7 @@ class ChainState:
                 item.cut = event.reason
         self.standing = {number: step for number, step in self.standing.items() if step.cut is None}
         self.inherited = min(self.inherited, max(0, event.keep))
-        self.prefix = [piece for piece in self.prefix if piece.number < event.keep]
+        self.prefix = [item for item in self.prefix if item.number < event.keep]
         self.ended = None
 
 
@@ -186,6 +285,13 @@ def utility(score: StepScored, rule: ScoreRule) -> tuple[float, str]:
     return float(score.greedy), str(score.greedy)
 
 
+def told(score: StepScored, rule: ScoreRule) -> tuple[str, str]:
+    """What a draft was decided by, in a word, and the figure as it is written."""
+    if score.value is None:
+        return "score", utility(score, rule)[1]
+    return shorten(score.measure, MEASURE) or "value", f"{score.value:.2f}"
+
+
 @dataclass
 class SolveState:
     """One solve; feed it every event in order."""
@@ -194,8 +300,9 @@ class SolveState:
     chains: dict[int, ChainState] = field(default_factory=lambda: {0: ChainState()})
     """By number, in the order in which they were opened."""
     tally: Tally = field(default_factory=Tally)
-    answering: list[str] = field(default_factory=list)
     answer: AnswerWritten | None = None
+    given: list[Given] = field(default_factory=list)
+    """The answers that are not the vote's, each with how often it was given, in the order in which they appeared."""
     failure: SolveFailed | None = None
     ended: SolveEnded | None = None
     newest: int = 0
@@ -234,9 +341,84 @@ class SolveState:
         return [item for item in self.items if isinstance(item, StepState)]
 
     @property
-    def notices(self) -> list[str]:
+    def notices(self) -> list[Noticed]:
         """What readers should know, one chain after the other."""
-        return [row for chain in self.chains.values() for row in chain.rows if isinstance(row, str)]
+        return [row for chain in self.chains.values() for row in chain.rows if isinstance(row, Noticed)]
+
+    @property
+    def answering(self) -> list[tuple[int, str]]:
+        """The answers that are streaming in, each with the number of its chain."""
+        chains = self.chains.values()
+        return [(chain.number, "".join(text)) for chain in chains for text in chain.answering.values()]
+
+    @property
+    def votes(self) -> list[Given]:
+        """What a vote was held about, the chosen answer first and then the most frequent; empty without one."""
+        if self.answer is None or self.answer.author != VOTE:
+            return []
+        chosen = self._like(self.answer.answer)
+        return sorted(self.given, key=lambda each: (each is not chosen, -len(each.written)))
+
+    @property
+    def worded(self) -> AnswerWritten | None:
+        """The answer in a model's own words: of a vote, as it was first given behind a whole chain, if it was."""
+        votes = self.votes
+        if not votes or self.answer is None or not _are_alike(votes[0].answer, self.answer.answer):
+            return self.answer
+        whole = (each for each in votes[0].written if not self.is_cut(self.chains[each.chain]))
+        return next(whole, votes[0].written[0])
+
+    @property
+    def answering_chain(self) -> ChainState | None:
+        """The chain whose answer is the solve's."""
+        return self.chains[self.worded.chain] if self.worded else None
+
+    def sign_of_chain(self, chain: ChainState) -> SignName:
+        """The sign for what a chain is doing, or for what became of it."""
+        if self.is_going(chain):
+            return "thinking"
+        if chain.answers:
+            return "answered"
+        if self.is_cut(chain):
+            return "cut"
+        is_late = self.answer is not None or self.ended is not None
+        return "dropped" if is_late or (chain.ended and chain.ended.reason == PRUNED) else "waiting"
+
+    def is_cut(self, chain: ChainState) -> bool:
+        """Whether it is nothing but the beginning of a chain that had ended when it was forked."""
+        parent = self.chains.get(chain.parent) if chain.parent is not None else None
+        return parent is not None and parent.ended is not None and not chain.items
+
+    def is_going(self, chain: ChainState) -> bool:
+        """Whether it may still grow."""
+        return chain.ended is None and self.ended is None and self.failure is None and not self.is_cut(chain)
+
+    @property
+    def branches(self) -> list[tuple[ChainState, list[ChainState]]]:
+        """The chains with something of their own, each with its cuts: those that are nothing but its beginning."""
+        cuts = [chain for chain in self.chains.values() if self.is_cut(chain)]
+        branches = [chain for chain in self.chains.values() if not self.is_cut(chain)]
+        of = {chain.number: [cut for cut in cuts if self._stem(cut) == chain.number] for chain in branches}
+        return [(chain, of[chain.number]) for chain in branches]
+
+    def _stem(self, cut: ChainState) -> int | None:
+        """The nearest chain with something of its own that a cut comes from."""
+        seen = set[int]()
+        while self.is_cut(cut) and cut.number not in seen and cut.parent is not None:
+            seen.add(cut.number)
+            cut = self.chains[cut.parent]
+        return cut.number
+
+    @property
+    def alone(self) -> SolveState:
+        """The solve with nothing but the chain that gave the answer, from its beginning; all of it if none did."""
+        chain = self.answering_chain if self.is_branched else None
+        if chain is None:
+            return self
+        rows: list[Row] = [replace(item, chain=0, cut=None) for item in chain.prefix]
+        rows += [replace(row, chain=0) if isinstance(row, StepState | TextState) else row for row in chain.rows]
+        one = ChainState(rows=rows, standing=chain.standing, ended=chain.ended)
+        return replace(self, chains={0: one}, newest=0)
 
     @property
     def writers(self) -> dict[Author, Sign]:
@@ -287,7 +469,7 @@ class SolveState:
 
     @property
     def _doing(self) -> SignName:
-        if self.answering or all(chain.ended for chain in self.chains.values()):
+        if self.answering or not any(self.is_going(chain) for chain in self.chains.values()):
             return "answering"
         if any(chain.thinking for chain in self.chains.values()):
             return "thinking"
@@ -309,6 +491,10 @@ class SolveState:
         if author in self.others:
             return other(author, self.others.index(author))
         return SIGNS["base" if author == "base" else "small"]
+
+    def name_of(self, author: Author) -> Sign:
+        """An author's glyph, colour and name."""
+        return replace(self.sign_of_author(author), word=shorten(author, WORD) or "?")
 
     def chain(self, number: int) -> ChainState:
         """One of its chains, which is there from the first time on that anything is said of it."""
@@ -336,29 +522,28 @@ class SolveState:
                     step = self._step(event.chain, event.step)
                     step.seconds[event.kind] += event.wall_s  # type: ignore[assignment]  # Counter is typed for integers
                     step.pieces = 0
+                    if heard := [number for kind, number in step.streamed if kind == event.kind]:
+                        del step.streamed[event.kind, min(heard)]  # several are read in the order of their numbers
             case StepDrafted():
                 self._add_draft(event)
             case StepScored():
                 step = self._step(event.chain, event.step)
-                step.score, step.decided = event, self.tally.judged - 1
+                step.candidates.setdefault(event.attempt, Candidate(event.attempt)).score = event
+                step.decided = self.tally.judged - 1
             case StepTaken():
                 self._add_taken(event)
             case TextAdded():
-                self._know(event.author)
-                marks = event.chain, self._next_place(), self.tally.judged
-                self.chain(event.chain).rows.append(
-                    TextState(event.author, event.text, event.tokens, event.step, *marks)
-                )
+                self._add_piece(event)
             case StepsCut():
                 self.chain(event.chain).take_back(event)
             case ThinkingEnded():
                 self._end_chain(event)
             case AnswerWritten():
-                self._know(event.author)
-                self.answer = self.chain(event.chain).answer = event
-                self.answering.clear()
+                self._add_answer(event)
             case Noticed():
-                self.chain(event.chain).rows.append(event.message)
+                if event.author:
+                    self._know(event.author)
+                self.chain(event.chain).rows.append(event)
             case SolveFailed():
                 self.failure = event
             case SolveEnded():
@@ -378,36 +563,49 @@ class SolveState:
         parent = self.chains.get(event.parent) if event.parent is not None else None
         chain = self.chain(event.chain)
         chain.parent, chain.inherited = event.parent, max(0, event.steps)
-        pieces = parent.pieces if parent else []
-        chain.prefix = [piece for piece in pieces if piece.number + piece.is_step <= event.steps]
+        path = parent.path if parent else []
+        chain.prefix = [item for item in path if item.number + isinstance(item, StepState) <= event.steps]
 
     def _step(self, chain: int, number: int) -> StepState:
         found = self.chain(chain)
         if number not in found.standing:
-            found.standing[number] = StepState(number, chain, self._next_place(), self.tally.judged)
+            marks = chain, self._next_place(), self.tally.judged
+            seconds = found.spent.pop(number, Counter[CallKind]())
+            found.standing[number] = StepState(number, *marks, seconds=seconds)
             found.rows.append(found.standing[number])
         self.newest = chain
         return found.standing[number]
 
     def _add_text(self, event: TextStreamed) -> None:
         if event.kind == "answer":
-            self.answering.append(event.text)
+            self.chain(event.chain).answering.setdefault(event.attempt, []).append(event.text)
         elif event.step is None:
             self.chain(event.chain).thinking.append(event.text)
         else:
             step = self._step(event.chain, event.step)
-            step.streamed.setdefault(event.kind, []).append(event.text)
+            step.streamed.setdefault((event.kind, event.attempt), []).append(event.text)
             step.pieces += 1
+
+    def _add_piece(self, event: TextAdded) -> None:
+        self._know(event.author)
+        chain = self.chain(event.chain)
+        step = chain.standing.get(event.step)
+        if step is not None and step.author is None and not step.candidates:  # the rest of it comes behind this
+            chain.spent[event.step] = chain.standing.pop(event.step).seconds
+            chain.rows = [row for row in chain.rows if row is not step]
+        marks = event.chain, self._next_place(), self.tally.judged
+        chain.rows.append(TextState(event.author, event.text, event.tokens, event.step, *marks))
 
     def _add_draft(self, event: StepDrafted) -> None:
         step = self._step(event.chain, event.step)
-        if step.score is not None:  # an empty step has come to nothing and the place is filled again
+        if event.attempt in step.candidates:  # an empty step has come to nothing and the place is filled again
             again = StepState(event.step, event.chain, step.place, self.tally.judged, seconds=step.seconds)
             chain = self.chain(event.chain)
             chain.rows[next(n for n, row in enumerate(chain.rows) if row is step)] = again
             chain.standing[event.step] = step = again
-        step.draft, step.draft_tokens = event.text, event.tokens
-        step.streamed.pop("draft", None)
+        self._know(event.author)
+        step.candidates[event.attempt] = Candidate(event.attempt, event.author, event.text, event.tokens)
+        step.streamed = {call: text for call, text in step.streamed.items() if call[1] != event.attempt}
 
     def _add_taken(self, event: StepTaken) -> None:
         self._know(event.author)
@@ -415,12 +613,46 @@ class SolveState:
         step.text, step.author, step.tokens = event.text, event.author, event.tokens
         if step.score is None:
             step.decided = self.tally.judged
+        if not step.candidates:
+            step.candidates = self._drafted_for(event)
         step.streamed.clear()
         self.chain(event.chain).thinking.clear()
+
+    def _drafted_for(self, event: StepTaken) -> dict[int, Candidate]:
+        """The candidate of the parent chain that a fork goes on with."""
+        parent = self.chain(event.chain).parent
+        forked = self.chains[parent].standing.get(event.step) if parent in self.chains else None
+        same = (each for each in forked.candidates.values() if each.is_accepted) if forked else ()
+        return {each.number: replace(each) for each in same if (each.author, each.text) == (event.author, event.text)}
+
+    def _add_answer(self, event: AnswerWritten) -> None:
+        self._know(event.author)
+        self.answer = event
+        chain = self.chain(event.chain)
+        if event.author == VOTE:
+            return
+        if chain.answering:  # several are read in the order of their numbers
+            chain.answering.pop(min(chain.answering))
+        chain.rows.append(event)
+        if (known := self._like(event.answer)) is None:
+            known = Given(event.answer)
+            self.given.append(known)
+        known.written.append(event)
+
+    def _like(self, answer: str | None) -> Given | None:
+        return next((each for each in self.given if _are_alike(each.answer, answer)), None)
 
     def _end_chain(self, event: ThinkingEnded) -> None:
         chain = self.chain(event.chain)
         chain.ended = event
         chain.thinking.clear()
-        chain.rows = [row for row in chain.rows if not isinstance(row, StepState) or row.author is not None]
+        for step in chain.standing.values():
+            step.is_over = step.author is None and len(step.candidates) > 1 and step.score is not None
+        chain.rows = [
+            row for row in chain.rows if not isinstance(row, StepState) or row.author is not None or row.is_over
+        ]
         chain.standing = {number: step for number, step in chain.standing.items() if step.author is not None}
+
+
+def _are_alike(one: str | None, other: str | None) -> bool:
+    return is_same(one, other or "") if one else not other
