@@ -11,7 +11,7 @@ from rich.text import Text
 
 from specreason_sgl.view import figures
 from specreason_sgl.view.lines import Part, columns, flow, keys_help, label, legend, line, page, rule
-from specreason_sgl.view.solve_view import LOW, Look, Section, of_chain, sections, vote_words
+from specreason_sgl.view.solve_view import LOW, Look, Section, of_chain, sections
 from specreason_sgl.view.state import SolveState
 from specreason_sgl.view.text import head, one_line
 from specreason_sgl.view.theme import FINAL_LEGEND
@@ -33,11 +33,11 @@ class Side:
 
     @property
     def which(self) -> str:
-        """Which of its chains that is; empty where there is but one, or none of them gave an answer."""
-        chain = self.state.answering_chain
-        if chain is None or not self.state.is_branched:
+        """Which of its chains that is; empty where there is but one."""
+        chain, many = self.state.answering_chain, len(self.state.chains)
+        if not self.state.is_branched:
             return ""
-        return f"chain {chain.number} of {len(self.state.chains)}, which gave the answer"
+        return f"{many} chains; shown is chain {chain.number}, which gave the answer" if chain else f"all {many} chains"
 
 
 def compare_frame(left: Side, right: Side, look: Look) -> Text:
@@ -123,10 +123,8 @@ def _summary(side: Side, look: Look) -> list[Text]:
     ]
     if tally.judged:
         items.append([f"acceptance {figures.share(tally.acceptance)}"])
-    if side.state.is_branched:
-        items.append([f"{len(side.state.chains)} chains"])
-    notes = [line((f" {words}", "dim")) for words in (side.which, vote_words(side.state)) if words]
-    return [line((f" {one_line(side.title)}", "bold")), *flow([line(*item) for item in items], _half(look)), *notes]
+    which = [line((f" {side.which}", "dim"))] if side.which else []
+    return [line((f" {one_line(side.title)}", "bold")), *flow([line(*item) for item in items], _half(look)), *which]
 
 
 def _footer(look: Look) -> list[Text]:

@@ -221,7 +221,7 @@ def _standing(state: SolveState, width: int) -> Text:
 
 
 def _gave(state: SolveState, chain: ChainState) -> bool:
-    return state.is_branched and chain is state.answering_chain
+    return state.is_branched and state.is_settled and chain is state.answering_chain
 
 
 def _redecided(redecision: Redecision, width: int) -> list[Text]:
@@ -605,10 +605,10 @@ def _choice(step: StepState, state: SolveState, look: Look, *, opened: bool) -> 
         rows += _candidate(each, step, state, look, opened=opened)
     for text in list(unfinished.values())[: None if opened else CHOICE]:
         sign = SIGNS["drafting" if step.newest == "draft" else "regenerating"]
-        room = look.inside - FIGURE - 4
+        room = look.inside - FIGURE - 5
         tail = one_line(text[-2 * room :] if room > 0 else "")
         tail = tail if cell_len(tail) < room else "…" + tail[2 - room :]
-        rows.append(_inside("rejected", line((sign.glyph, sign.style), " " * (FIGURE + 3), f"{tail}▌"), look))
+        rows.append(_inside("rejected", line((sign.glyph, sign.style), " " * (FIGURE + 4), f"{tail}▌"), look))
     more = len(candidates) - len(shown)
     return rows + ([_inside("rejected", line((f"▸ {more} more", "dim")), look)] if more else [])
 
@@ -744,12 +744,12 @@ def answer_lines(state: SolveState, look: Look) -> list[Text]:
     """What stands below the steps: the answer, a failure."""
     lines: list[Text] = []
     answering = state.answering
-    if len(answering) > 1:
+    if len(answering) > 1 or (answering and state.is_branched):
         for chain, text in answering[:ANSWERS]:
             tail = one_line(text[-look.inside :])[-max(1, look.inside - 2 * LABEL) :]
-            lines.append(line(" " * (INDENT - 2), label("answering", LABEL), (f"chain {chain:<4}", "dim"), f"{tail}▌"))
-        if more := len(answering) - ANSWERS if len(answering) > ANSWERS else 0:
-            lines.append(line(" " * INDENT, (f"… {more} more answers", "dim")))
+            lines.append(line(" " * (INDENT - 2), label("answering", LABEL), (f"chain {chain:<3} ", "dim"), f"{tail}▌"))
+        if len(answering) > ANSWERS:
+            lines.append(line(" " * INDENT, (f"… {len(answering) - ANSWERS} more answers", "dim")))
     elif answering:
         lines += _streaming("answering", answering[0][1], look)
     elif state.answer:

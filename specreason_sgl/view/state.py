@@ -128,14 +128,23 @@ class StepState:
     @property
     def is_choice(self) -> bool:
         """Whether there is more than one candidate, as far as can be known."""
-        several = len(self.candidates) > 1 or len(self.written) > 1
-        return several or bool(self.candidates and self.newest == "draft")
+        return len(self.candidates) > 1 or self._are_several_written
+
+    @property
+    def has_unfinished(self) -> bool:
+        """Whether candidates are being written, and not simply the step."""
+        return self.author is None and self._are_several_written
 
     @property
     def unfinished(self) -> dict[int, str]:
-        """The candidates that are being written, by number; none where the step is simply being written."""
-        is_several = self.author is None and self.is_choice and (len(self.written) > 1 or self.newest == "draft")
-        return self.written if is_several else {}
+        """The candidates that are being written, by number."""
+        return self.written if self.has_unfinished else {}
+
+    @property
+    def _are_several_written(self) -> bool:
+        if self.candidates and self.newest == "draft":
+            return True
+        return len(self.streamed) > 1 and sum(kind == self.newest for kind, _ in self.streamed) > 1
 
     @property
     def sign(self) -> SignName:
@@ -150,14 +159,14 @@ class StepState:
             return "regenerating"
         if self.newest is not None and self.newest not in {"draft", "judge"}:
             return DOING.get(self.newest, "working")
-        return "drafting" if self.draft is None or self.unfinished else "judging"
+        return "drafting" if self.draft is None or self.has_unfinished else "judging"
 
     @property
     def shown(self) -> str:
         """Its text, as far as it is written."""
         if self.text is not None:
             return self.text
-        if self.is_over or self.unfinished:
+        if self.is_over or self.has_unfinished:
             return ""
         if self.sign in {"regenerating", "thinking", "working"}:
             return next(iter(self.written.values()), "")
@@ -365,13 +374,13 @@ class SolveState:
         votes = self.votes
         if not votes or self.answer is None or not _are_alike(votes[0].answer, self.answer.answer):
             return self.answer
-        whole = (each for each in votes[0].written if not self.is_cut(self.chains[each.chain]))
-        return next(whole, votes[0].written[0])
+        given = [(each, self.chains.get(each.chain)) for each in votes[0].written]
+        return next((each for each, chain in given if chain and not self.is_cut(chain)), given[0][0])
 
     @property
     def answering_chain(self) -> ChainState | None:
         """The chain whose answer is the solve's."""
-        return self.chains[self.worded.chain] if self.worded else None
+        return self.chains.get(self.worded.chain) if self.worded else None
 
     def sign_of_chain(self, chain: ChainState) -> SignName:
         """The sign for what a chain is doing, or for what became of it."""
@@ -381,8 +390,14 @@ class SolveState:
             return "answered"
         if self.is_cut(chain):
             return "cut"
-        is_late = self.answer is not None or self.ended is not None
-        return "dropped" if is_late or (chain.ended and chain.ended.reason == PRUNED) else "waiting"
+        is_late = self.is_settled or (chain.ended is not None and chain.ended.reason == PRUNED)
+        return "dropped" if is_late else "waiting"
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no further answer is to come."""
+        has_voted = self.answer is not None and self.answer.author == VOTE
+        return has_voted or self.ended is not None or self.failure is not None
 
     def is_cut(self, chain: ChainState) -> bool:
         """Whether it is nothing but the beginning of a chain that had ended when it was forked."""
@@ -396,18 +411,20 @@ class SolveState:
     @property
     def branches(self) -> list[tuple[ChainState, list[ChainState]]]:
         """The chains with something of their own, each with its cuts: those that are nothing but its beginning."""
-        cuts = [chain for chain in self.chains.values() if self.is_cut(chain)]
-        branches = [chain for chain in self.chains.values() if not self.is_cut(chain)]
-        of = {chain.number: [cut for cut in cuts if self._stem(cut) == chain.number] for chain in branches}
-        return [(chain, of[chain.number]) for chain in branches]
+        stems = {chain.number: self._stem(chain) for chain in self.chains.values()}
+        cuts: dict[int, list[ChainState]] = {number: [] for number, stem in stems.items() if stem == number}
+        for number, stem in stems.items():
+            if stem != number and stem in cuts:
+                cuts[stem].append(self.chains[number])
+        return [(self.chains[number], each) for number, each in cuts.items()]
 
-    def _stem(self, cut: ChainState) -> int | None:
-        """The nearest chain with something of its own that a cut comes from."""
-        seen = set[int]()
-        while self.is_cut(cut) and cut.number not in seen and cut.parent is not None:
-            seen.add(cut.number)
-            cut = self.chains[cut.parent]
-        return cut.number
+    def _stem(self, chain: ChainState) -> int:
+        """The nearest chain with something of its own that a chain comes from; most often itself."""
+        seen = {chain.number}
+        while self.is_cut(chain) and chain.parent is not None and chain.parent not in seen:
+            seen.add(chain.parent)
+            chain = self.chains[chain.parent]
+        return chain.number
 
     @property
     def alone(self) -> SolveState:
@@ -417,8 +434,8 @@ class SolveState:
             return self
         rows: list[Row] = [replace(item, chain=0, cut=None) for item in chain.prefix]
         rows += [replace(row, chain=0) if isinstance(row, StepState | TextState) else row for row in chain.rows]
-        one = ChainState(rows=rows, standing=chain.standing, ended=chain.ended)
-        return replace(self, chains={0: one}, newest=0)
+        one = ChainState(chain.number, rows=rows, standing=chain.standing, ended=chain.ended)
+        return replace(self, chains={one.number: one}, newest=one.number)
 
     @property
     def writers(self) -> dict[Author, Sign]:
