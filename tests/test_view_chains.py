@@ -122,6 +122,7 @@ def event_lists(draw: st.DrawFn) -> list[Event]:  # noqa: C901, PLR0912 - one ca
         )
     ]
     clock = 0.0
+    told: dict[str, Any]
     for kind in draw(st.lists(st.sampled_from("tdsTaxfcnkeg"), max_size=40)):
         clock += draw(st.sampled_from([0.0, 0.25]))
         chain, step = draw(st.integers(0, 3)), draw(numbers)

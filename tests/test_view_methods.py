@@ -34,7 +34,7 @@ from specreason_sgl.view.export import as_markdown, as_svg
 from specreason_sgl.view.html import as_html
 from specreason_sgl.view.page import LivePage
 from specreason_sgl.view.plain import PlainSink
-from specreason_sgl.view.replay import stretched
+from specreason_sgl.view.replay import Player, stretched
 from specreason_sgl.view.solve_view import BESIDE, CHOICE, Look, solve_frame, solve_report
 from specreason_sgl.view.state import SolveState
 
@@ -78,9 +78,9 @@ def scored(
     events: list[Event] = []
     for number, value in enumerate(values, start=first):
         score = certain("9" if number in kept else "0") if value is not None else Score((*[-9.0] * 7, -0.1, -9.0, -9.0))
-        figures = {"greedy": score.greedy, "expected": score.expected, "entropy": score.entropy, "reaching": 1.0}
-        accepted = {"accepted": number in kept, "missing_mass": 0.0, "logprobs": score.logprobs}
-        events.append(StepScored(chain=chain, step=step, attempt=number, value=value, **figures, **accepted, **more))
+        figures: dict[str, Any] = {name: getattr(score, name) for name in ("greedy", "expected", "entropy", "logprobs")}
+        figures |= {"accepted": number in kept, "missing_mass": 0.0, "reaching": 1.0, **more}
+        events.append(StepScored(chain=chain, step=step, attempt=number, value=value, **figures))
     return events
 
 
@@ -293,6 +293,21 @@ def test_candidates_that_are_written_at_the_same_time_are_told_apart() -> None:
     read = [*events, *drafted(["one and one."], 0)]
     assert "? " + " " * 4 + "– ● one and one." in frame(read)
     assert "two and two▌" in frame(read)
+
+
+def test_a_candidate_that_was_never_scored_says_so() -> None:
+    events = [*begun(), *drafted(["", "b"], 0), *scored([0.9], {1}, 0, first=1), taken("b", 0, author="small"), ended()]
+
+    assert "· not scored" in text_of(as_html, events)
+    assert "┊ ·     – ●" in page(events)
+    assert "┊ ? " in page(events[:-3])
+
+
+def test_a_player_jumps_to_where_nothing_was_taken_of_the_drafts() -> None:
+    player = Player(choosing(), paused=True)
+    player.rejection()
+
+    assert [step.text for step in player.state.steps] == ["second draft", "the base model's own"]
 
 
 def test_a_fork_has_the_figure_of_the_candidate_that_it_goes_on_with() -> None:

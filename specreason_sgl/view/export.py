@@ -17,6 +17,7 @@ from specreason_sgl.view import figures
 from specreason_sgl.view.html import REASON, as_html
 from specreason_sgl.view.solve_view import (
     Look,
+    candidate_sign,
     candidate_words,
     chain_words,
     given_words,
@@ -152,7 +153,7 @@ def _markdown_chain(chain: ChainState, state: SolveState, redecision: Redecision
 def _markdown_candidates(step: StepState, state: SolveState, redecision: Redecision | None) -> Iterator[str]:
     yield f"{len(step.candidates)} candidates"
     for each in step.candidates.values():
-        sign = SIGNS["accepted" if each.is_accepted else "rejected" if each.score else "unanswered"]
+        sign = candidate_sign(each, step)
         decision = redecision.on(each.score) if redecision else None
         flip = f" {SIGNS['flip'].label}" if decision and decision.flips else ""
         figure = [" ".join(told(each.score, state.rule))] if each.score else []

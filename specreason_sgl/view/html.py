@@ -17,6 +17,7 @@ from specreason_sgl.runs.redecide import Redecision
 from specreason_sgl.view import figures
 from specreason_sgl.view.mathml import mathml, with_formulas
 from specreason_sgl.view.solve_view import (
+    candidate_sign,
     candidate_words,
     chain_figures,
     fate,
@@ -277,7 +278,7 @@ def _choice(step: StepState, state: SolveState, redecision: Redecision | None) -
         words += "".join(f" · {_sign('accepted')} {_escape(figure)}" for figure in taken) or f" · {_sign('rejected')}"
     rows = ""
     for number, each in step.candidates.items():
-        sign = SIGNS["accepted" if each.is_accepted else "rejected" if each.score else "waiting"]
+        sign = candidate_sign(each, step)
         more = " · ".join(candidate_words(each, step, state))
         text = "" if each.text is None or each.text == step.text else _text(each.text)
         rows += (

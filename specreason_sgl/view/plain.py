@@ -25,7 +25,16 @@ from specreason_sgl.view import figures
 from specreason_sgl.view.lines import label
 from specreason_sgl.view.output import Output
 from specreason_sgl.view.scenes import SolveScene
-from specreason_sgl.view.solve_view import REASON, candidate_words, flip_words, of_chain, spent, totals, vote_words
+from specreason_sgl.view.solve_view import (
+    REASON,
+    candidate_sign,
+    candidate_words,
+    flip_words,
+    of_chain,
+    spent,
+    totals,
+    vote_words,
+)
 from specreason_sgl.view.state import SolveState, StepState, told
 from specreason_sgl.view.text import one_line, shorten
 from specreason_sgl.view.theme import SIGNS
@@ -158,7 +167,7 @@ def step_lines(step: StepState, state: SolveState) -> list[str]:
     """One step on one line, and each of several candidates for it on a line of its own."""
     lines = [step_line(step, state)]
     for each in step.candidates.values() if len(step.candidates) > 1 else ():
-        sign = SIGNS["accepted" if each.is_accepted else "rejected" if each.score else "unanswered"]
+        sign = candidate_sign(each, step)
         figure = " ".join(told(each.score, state.rule)) if each.score else "–"
         words = "  ".join((state.name_of(each.author).label, *candidate_words(each, step, state)))
         lines.append(f"  candidate {each.number}  {sign.glyph} {figure}  {words}  {shorten(each.text or '', TEXT)}")

@@ -162,13 +162,15 @@ class Player:
         self._until((StepTaken, TextAdded, StepsCut, AnswerWritten))
 
     def rejection(self) -> None:
-        """Go on to the next rejected draft."""
+        """Go on to the next step of which no draft was taken."""
         while not self.done:
             self._until((StepScored,))
             event = self.events[self._next - 1]
             if isinstance(event, StepScored) and not event.accepted:
                 self.step()
-                return
+                step = self.state.chain(event.chain).standing.get(event.step)
+                if step is None or step.is_taken_over:
+                    return
 
     def finish(self) -> None:
         """Let all of it happen."""

@@ -157,8 +157,13 @@ def _growing(state: SolveState, look: Look, room: int) -> list[Text]:
 
 def _end(state: SolveState, chain: ChainState, look: Look, most: int) -> list[Text]:
     """The heading of a chain and its last lines, as many as fit."""
-    items = [item_lines(item, state, look) for item in chain.items[-most:]]
-    content = [each for lines in (*items, _thinking(chain, look)) for each in lines]
+    rows = [
+        item_lines(row, state, look)
+        if isinstance(row, StepState | TextState)
+        else _aside(row if isinstance(row, Noticed) else [row], state, look)
+        for row in chain.rows[-most:]
+    ]
+    content = [each for lines in (*rows, _thinking(chain, look)) for each in lines]
     return [*_chain_heading(chain, state, look), *content[-(most - 1) :]][:most]
 
 
@@ -347,7 +352,7 @@ def _beside(state: SolveState, look: Look, many: int) -> tuple[list[Section], in
     inner, items = _column(look, many), state.items
     chosen = items[look.cursor].place if look.cursor is not None and look.cursor < len(items) else None
     made: list[Section] = []
-    cursor = None
+    cursor: int | None = None
     branches = state.branches
     for start in range(0, len(branches), many):
         band = branches[start : start + many]
@@ -355,8 +360,10 @@ def _beside(state: SolveState, look: Look, many: int) -> tuple[list[Section], in
         levels: dict[int, list[list[Section]]] = {}
         """The sections by the number of steps before them, and by column."""
         ends: list[list[Section]] = []
+        chosen_level: int | None = None
         for column, (chain, cuts) in enumerate(band):
-            level, before = 0, None
+            level = 0
+            before: Item | None = None
             asides: list[Section] = []
             for row in _passages(chain, state):
                 if not isinstance(row, StepState | TextState):
@@ -371,11 +378,11 @@ def _beside(state: SolveState, look: Look, many: int) -> tuple[list[Section], in
                 is_first, is_chosen = before is None, row.place == chosen
                 cell.append(_lazy(_unless_folded, row, chain, state, inner, is_first=is_first, chosen=is_chosen))
                 if row.place == chosen:
-                    cursor = len(made), level
+                    chosen_level = level
                 before = row
             ends.append([_lazy(_thinking, chain, inner), *asides, *(_lazy(_cut, cut, state) for cut in cuts)])
-        if isinstance(cursor, tuple):
-            cursor = cursor[0] + sorted(levels).index(cursor[1])
+        if chosen_level is not None:
+            cursor = len(made) + sorted(levels).index(chosen_level)
         made += [_lazy(_cells, levels[level], inner) for level in sorted(levels)]
         made.append(_lazy(_cells, ends, inner))
     return [*made, _lazy(answer_lines, state, look)], cursor
@@ -603,13 +610,14 @@ def _choice(step: StepState, state: SolveState, look: Look, *, opened: bool) -> 
     rows = [_inside("rejected", words.append(" ▾" if opened else "", "dim"), look)]
     for each in shown:
         rows += _candidate(each, step, state, look, opened=opened)
-    for text in list(unfinished.values())[: None if opened else CHOICE]:
+    tails = list(unfinished.values())[: None if opened else CHOICE]
+    for text in tails:
         sign = SIGNS["drafting" if step.newest == "draft" else "regenerating"]
         room = look.inside - FIGURE - 5
         tail = one_line(text[-2 * room :] if room > 0 else "")
         tail = tail if cell_len(tail) < room else "…" + tail[2 - room :]
         rows.append(_inside("rejected", line((sign.glyph, sign.style), " " * (FIGURE + 4), f"{tail}▌"), look))
-    more = len(candidates) - len(shown)
+    more = len(candidates) - len(shown) + len(unfinished) - len(tails)
     return rows + ([_inside("rejected", line((f"▸ {more} more", "dim")), look)] if more else [])
 
 
@@ -627,9 +635,7 @@ def _foremost(candidates: Sequence[Candidate], state: SolveState) -> list[Candid
 
 def _candidate(each: Candidate, step: StepState, state: SolveState, look: Look, *, opened: bool) -> list[Text]:
     """One of the candidates: whether it was taken, what it was worth, who wrote it, and its text."""
-    sign = SIGNS["judging" if each.score is None else "accepted" if each.is_accepted else "rejected"]
-    if each.score is None and step.author is not None:
-        sign = SIGNS["unanswered"]
+    sign = candidate_sign(each, step)
     writer = state.sign_of_author(each.author)
     figure = told(each.score, state.rule)[1] if each.score else "–"
     words = line((sign.glyph, sign.style), f" {figure:>{FIGURE}} ", (writer.glyph, writer.style), " ")
@@ -637,14 +643,22 @@ def _candidate(each: Candidate, step: StepState, state: SolveState, look: Look, 
         words.append(SIGNS["flip"].glyph + " ", SIGNS["flip"].style)
     is_steps = each.is_accepted and each.text == step.text
     if not opened:
-        style = "" if is_steps else "dim"
-        words.append(shorten(each.text or "", max(1, look.inside - words.cell_len)), style)
-        return [_inside("rejected", words, look)]
+        text = _marked(shorten(each.text or "", max(1, look.inside - words.cell_len)), look)
+        text.style = "" if is_steps else "dim"
+        return [_inside("rejected", words.append_text(text), look)]
     words.append(" · ".join((state.name_of(each.author).word, *candidate_words(each, step, state))), "dim")
     rows = [] if is_steps else [_marked(row, look) for row in wrap(each.text or "", look.inside)]
     for row in rows:
         row.style = "dim"
     return [_inside("rejected", row, look) for row in (words, *rows)]
+
+
+def candidate_sign(each: Candidate, step: StepState) -> Sign:
+    """Whether a candidate was taken, as far as that is decided."""
+    if each.score is not None:
+        return SIGNS["accepted" if each.is_accepted else "rejected"]
+    is_open = step.author is None and not step.is_over
+    return SIGNS["judging"] if is_open else replace(SIGNS["waiting"], word="not scored")
 
 
 def candidate_words(each: Candidate, step: StepState, state: SolveState) -> Iterator[str]:

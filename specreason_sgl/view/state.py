@@ -638,7 +638,8 @@ class SolveState:
     def _drafted_for(self, event: StepTaken) -> dict[int, Candidate]:
         """The candidate of the parent chain that a fork goes on with."""
         parent = self.chain(event.chain).parent
-        forked = self.chains[parent].standing.get(event.step) if parent in self.chains else None
+        before = self.chains.get(parent) if parent is not None else None
+        forked = before.standing.get(event.step) if before else None
         same = (each for each in forked.candidates.values() if each.is_accepted) if forked else ()
         return {each.number: replace(each) for each in same if (each.author, each.text) == (event.author, event.text)}
 
