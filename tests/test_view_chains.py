@@ -47,12 +47,13 @@ from specreason_sgl.view.browse import Browser
 from specreason_sgl.view.compare import Side, compare_frame, compare_report, first_different_step
 from specreason_sgl.view.export import as_markdown, as_svg
 from specreason_sgl.view.html import STYLE, as_html
+from specreason_sgl.view.items import Look
 from specreason_sgl.view.json_lines import JsonSink
 from specreason_sgl.view.listing import EndedSolve, ended_line, solves_page
 from specreason_sgl.view.plain import PlainSink, redecided_lines
 from specreason_sgl.view.replay import Player, ReplayScene, stretched
 from specreason_sgl.view.scenes import SolveScene
-from specreason_sgl.view.solve_view import Look, solve_frame
+from specreason_sgl.view.solve_view import solve_frame
 from specreason_sgl.view.solve_view import solve_report as whole_page
 from specreason_sgl.view.state import SolveState
 from specreason_sgl.view.theme import OTHERS, SIGNS

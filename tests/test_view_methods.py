@@ -29,13 +29,15 @@ from specreason_sgl.events import (
 )
 from specreason_sgl.text.scoring import Score, certain
 from specreason_sgl.view.browse import Browser
+from specreason_sgl.view.chains import BESIDE
 from specreason_sgl.view.compare import Side, compare_frame, compare_report, first_different_step
 from specreason_sgl.view.export import as_markdown, as_svg
 from specreason_sgl.view.html import as_html
+from specreason_sgl.view.items import CHOICE, Look
 from specreason_sgl.view.page import LivePage
 from specreason_sgl.view.plain import PlainSink
 from specreason_sgl.view.replay import Player, stretched
-from specreason_sgl.view.solve_view import BESIDE, CHOICE, Look, solve_frame, solve_report
+from specreason_sgl.view.solve_view import solve_frame, solve_report
 from specreason_sgl.view.state import SolveState
 
 HOSTILE = "\x1b[2J[red]</pre><script>alert(1)</script>\u202e"

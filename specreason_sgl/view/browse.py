@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from specreason_sgl.view.solve_view import ANSWER, Look
-from specreason_sgl.view.state import Item, SolveState, StepState
+from specreason_sgl.view.chains import ANSWER
+from specreason_sgl.view.items import Look
+from specreason_sgl.view.state import SolveState
+from specreason_sgl.view.steps import Item, StepState
 
 KEYS = "n/b step  r rejection  f fold  c chain  / search  u/d scroll  g/G ends  q quit"
 SCROLL = 8

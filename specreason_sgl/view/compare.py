@@ -10,8 +10,9 @@ from itertools import zip_longest
 from rich.text import Text
 
 from specreason_sgl.view import figures
+from specreason_sgl.view.chains import Section, sections
+from specreason_sgl.view.items import LOW, Look, of_chain
 from specreason_sgl.view.lines import Part, columns, flow, keys_help, label, legend, line, page, rule
-from specreason_sgl.view.solve_view import LOW, Look, Section, of_chain, sections
 from specreason_sgl.view.state import SolveState
 from specreason_sgl.view.text import head, one_line
 from specreason_sgl.view.theme import FINAL_LEGEND

@@ -14,20 +14,12 @@ from rich.text import Text
 from specreason_sgl.errors import UsageError
 from specreason_sgl.runs.redecide import Redecision
 from specreason_sgl.view import figures
+from specreason_sgl.view.chains import chain_words, given_words, vote_words
 from specreason_sgl.view.html import REASON, as_html
-from specreason_sgl.view.solve_view import (
-    Look,
-    candidate_sign,
-    candidate_words,
-    chain_words,
-    given_words,
-    redecided_words,
-    solve_report,
-    step_words,
-    totals,
-    vote_words,
-)
-from specreason_sgl.view.state import ChainState, SolveState, StepState, TextState, told
+from specreason_sgl.view.items import Look, candidate_sign, candidate_words, step_words
+from specreason_sgl.view.solve_view import redecided_words, solve_report, totals
+from specreason_sgl.view.state import SolveState
+from specreason_sgl.view.steps import ChainState, StepState, TextState, told
 from specreason_sgl.view.text import one_line, shorten, visible
 from specreason_sgl.view.theme import SIGNS
 

@@ -15,18 +15,12 @@ from pathlib import Path
 from specreason_sgl.events import StepScored
 from specreason_sgl.runs.redecide import Redecision
 from specreason_sgl.view import figures
+from specreason_sgl.view.chains import chain_figures, fate, given_words, vote_words
+from specreason_sgl.view.items import candidate_sign, candidate_words, step_words
 from specreason_sgl.view.mathml import mathml, with_formulas
-from specreason_sgl.view.solve_view import (
-    candidate_sign,
-    candidate_words,
-    chain_figures,
-    fate,
-    given_words,
-    redecided_words,
-    step_words,
-    vote_words,
-)
-from specreason_sgl.view.state import ChainState, Item, SolveState, StepState, TextState, told
+from specreason_sgl.view.solve_view import redecided_words
+from specreason_sgl.view.state import SolveState
+from specreason_sgl.view.steps import ChainState, Item, StepState, TextState, told
 from specreason_sgl.view.text import one_line, shorten, visible
 from specreason_sgl.view.theme import FINAL_LEGEND, OTHERS, SIGNS, WORD, Sign, SignName
 

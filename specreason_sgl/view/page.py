@@ -21,7 +21,8 @@ from specreason_sgl.events import (
     ThinkingEnded,
 )
 from specreason_sgl.view import html
-from specreason_sgl.view.state import ChainState, Item, SolveState, StepState
+from specreason_sgl.view.state import SolveState
+from specreason_sgl.view.steps import ChainState, Item, StepState
 from specreason_sgl.view.theme import Sign
 
 POLICY = (

@@ -22,20 +22,14 @@ from specreason_sgl.events import (
 )
 from specreason_sgl.runs.redecide import Redecision
 from specreason_sgl.view import figures
+from specreason_sgl.view.chains import vote_words
+from specreason_sgl.view.items import REASON, candidate_sign, candidate_words, of_chain, spent
 from specreason_sgl.view.lines import label
 from specreason_sgl.view.output import Output
 from specreason_sgl.view.scenes import SolveScene
-from specreason_sgl.view.solve_view import (
-    REASON,
-    candidate_sign,
-    candidate_words,
-    flip_words,
-    of_chain,
-    spent,
-    totals,
-    vote_words,
-)
-from specreason_sgl.view.state import SolveState, StepState, told
+from specreason_sgl.view.solve_view import flip_words, totals
+from specreason_sgl.view.state import SolveState
+from specreason_sgl.view.steps import StepState, told
 from specreason_sgl.view.text import one_line, shorten
 from specreason_sgl.view.theme import SIGNS
 

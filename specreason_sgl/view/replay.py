@@ -28,7 +28,8 @@ from specreason_sgl.runs.redecide import Redecision
 from specreason_sgl.view import figures
 from specreason_sgl.view.browse import KEYS as BROWSE
 from specreason_sgl.view.browse import Browser
-from specreason_sgl.view.solve_view import Look, solve_frame
+from specreason_sgl.view.items import Look
+from specreason_sgl.view.solve_view import solve_frame
 from specreason_sgl.view.state import SolveState
 
 PIECES = 24

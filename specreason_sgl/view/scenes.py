@@ -15,9 +15,10 @@ from specreason_sgl.view.batch_view import KEYS as BATCH_KEYS
 from specreason_sgl.view.batch_view import BatchLook, BatchState, SolveKey, batch_frame
 from specreason_sgl.view.browse import KEYS, Browser
 from specreason_sgl.view.compare import Side, compare_frame
+from specreason_sgl.view.items import Look
 from specreason_sgl.view.listing import EndedSolve, solves_page
 from specreason_sgl.view.live import Scene
-from specreason_sgl.view.solve_view import Look, solve_frame
+from specreason_sgl.view.solve_view import solve_frame
 from specreason_sgl.view.state import SolveState
 
 T = TypeVar("T")
