@@ -9,6 +9,8 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rich.cells import cell_len
 from test_view_chains import called
 
@@ -630,3 +632,24 @@ def test_a_replay_begins_no_chain_before_it_was_opened() -> None:
         first.setdefault(event.chain, type(event))
 
     assert first[3] is ChainOpened
+
+
+@given(
+    make=st.sampled_from([choosing, taking_over, beams, voting, told_by_others]),
+    until=st.integers(1, 40),
+    width=st.integers(1, 140),
+    height=st.integers(1, 40),
+    cursor=st.none() | st.integers(0, 9),
+    folded=st.frozensets(st.integers(0, 3)),
+)
+@settings(max_examples=100, deadline=None)
+def test_a_frame_of_any_moment_fits_any_terminal(
+    make: Callable[[], list[Event]], until: int, width: int, height: int, cursor: int | None, folded: frozenset[int]
+) -> None:
+    state = of(stretched(make())[:until])
+    look = Look(width=width, height=height, cursor=cursor, opened=frozenset({0, 2}), folded=folded, found="a")
+    shown = solve_frame(state, look).plain.split("\n")
+
+    assert len(shown) == height
+    for rows in (shown, compare_report(Side("a", state), Side("b", state), look).plain.split("\n")):
+        assert max(map(cell_len, rows)) <= width
