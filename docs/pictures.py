@@ -15,9 +15,10 @@ from specreason_sgl.runs.store import SolveRecord, read_run
 from specreason_sgl.view.batch_view import BatchLook, BatchState, SolveKey, batch_frame
 from specreason_sgl.view.compare import Side, compare_frame
 from specreason_sgl.view.export import picture
+from specreason_sgl.view.items import Look
 from specreason_sgl.view.listing import EndedSolve
 from specreason_sgl.view.replay import stretched
-from specreason_sgl.view.solve_view import Look, solve_frame
+from specreason_sgl.view.solve_view import solve_frame
 from specreason_sgl.view.state import SolveState
 
 FOLDER = Path(__file__).parent / "pictures"

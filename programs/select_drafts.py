@@ -32,7 +32,7 @@ def select_drafts(s, solve, n: Annotated[int, Field(ge=1, le=9)] = 8):
             question, choices = turns.selection([each.text for _, each in drafts]), DIGITS[: len(drafts) + 1]
             chosen = solve.choice(ask(chain, "base", place.named("select"), question, "", choices), "select", place)
             for (number, each), digit, share in zip(drafts, choices[1:], chosen.shares[1:], strict=True):
-                if solve.decide(place, chosen.text == digit, attempt=number, value=share):
+                if solve.decide(place, chosen.text == digit, attempt=number, value=share, measure="probability"):
                     kept = each
         chain.take(place, kept or solve.read(step(place, "base", "regenerate"), "regenerate", place))
     return solve.answer(answer(chain, "base"), chain)

@@ -36,9 +36,9 @@ def drawn(place, role, numbers, beta, bound, by, lots):
         base, small = (solve.choice(state, "likelihood", place).logprobs for state in read)
         values = {number: values[number] + (b - s) / beta for number, b, s in zip(values, base, small, strict=True)}
     best = list(drafts)[softly(list(values.values()), beta, lots)]
-    is_kept = role == "base" or values[best] >= bound
+    is_kept, measure = role == "base" or values[best] >= bound, "likelihood ratio" if by == "ratio" else "reward"
     for number, score in scores.items():
-        solve.decide(place, is_kept and number == best, score, attempt=number, value=values[number])
+        solve.decide(place, is_kept and number == best, score, attempt=number, value=values[number], measure=measure)
     return drafts[best], values[best]
 
 

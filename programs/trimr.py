@@ -21,7 +21,7 @@ def says_yes(chain, kind, number, question):
     role = chain.solve.role("verifier", "small")
     asked = ask(chain, role, chain.named(kind, number), question, turns.ANSWER, turns.YES_NO)
     yes, no = chain.solve.choice(asked, kind, chain, number).shares
-    chain.solve.notice(f"thought {number} {kind}: {yes:.2f}", chain)
+    chain.solve.notice(f"thought {number} {kind}: {yes:.2f}", chain, role)
     return yes > no
 
 

@@ -69,6 +69,8 @@ class TextStreamed(Event):
     step: int | None
     model: Role
     kind: CallKind
+    attempt: int = Field(0, exclude_if=lambda attempt: attempt == 0)
+    """The number of its call among several of that kind for the step or the chain, from 0."""
     text: str
 
 
@@ -129,6 +131,8 @@ class StepScored(Event):
     """The number of the candidate, where there are several."""
     value: float | None = Field(None, exclude_if=lambda value: value is None)
     """The number by which the program chose, where that is not the score."""
+    measure: str = Field("", exclude_if=lambda measure: not measure)
+    """What that number is, in the program's own word: ``reward``, ``probability``."""
     logprobs: tuple[float, ...]
     """The log-probabilities of the digits 0 to 9, over the model's whole vocabulary."""
     greedy: int
@@ -229,6 +233,8 @@ class Noticed(Event):
 
     type: Literal["noticed"] = "noticed"
     message: str
+    author: Author = Field("", exclude_if=lambda author: not author)
+    """Whose remark it is, such as ``verifier``; empty if it is the program's."""
 
 
 class SolveFailed(Event):

@@ -56,6 +56,7 @@ def test_the_page_has_foldable_steps_and_fetches_nothing() -> None:
 
     folds = [told for tag, told in elements if tag == "details"]
     assert [told["class"] for told in folds if told.get("class") != "source"] == [
+        "chain",
         "step small role-2e9e5b",
         "step small role-2e9e5b",
         "step base role-1f93a8",

@@ -26,8 +26,8 @@ from specreason_sgl.view.batch_sinks import solve_row
 from specreason_sgl.view.compare import Side, compare_report
 from specreason_sgl.view.export import as_markdown, as_svg
 from specreason_sgl.view.html import as_html
+from specreason_sgl.view.items import Look
 from specreason_sgl.view.replay import Player, stretched
-from specreason_sgl.view.solve_view import Look
 from specreason_sgl.view.state import SolveState
 
 if TYPE_CHECKING:

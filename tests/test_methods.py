@@ -202,10 +202,10 @@ def test_a_thinking_whose_answers_agree_again_and_again_has_converged() -> None:
     asked = [prompt for prompt in ran.small.prompts if turns.AGREE in prompt]
     assert asked[0].endswith(f"[user]{turns.AGREE}\n1: It is 4.\n2: Wait, 4.[assistant]<think>Answer: ")
     assert "It is 4.\n\nWait, 4.\n\n[user]" in asked[0], "it reads the thought and not what comes behind it"
-    assert [e.message for e in ran.told(Noticed)][:3] == [
-        "thought 1 states: 0.91",
-        "thought 2 states: 0.91",
-        "thought 2 agrees: 0.91",
+    assert [(e.author, e.message) for e in ran.told(Noticed)][:3] == [
+        ("small", "thought 1 states: 0.91"),
+        ("small", "thought 2 states: 0.91"),
+        ("small", "thought 2 agrees: 0.91"),
     ]
 
 
@@ -238,6 +238,7 @@ def test_a_verifier_of_its_own_is_asked_if_there_is_one() -> None:
     ran = Ran("trimr", [], [Reply("a"), ANSWER], words="", thoughts=1, others={"verifier": {"states_try_1": [YES]}})
 
     assert ("verifier", "states") in ran.calls
+    assert "▲ verifier  thought 1 states: 0.91" in ran.shown
 
 
 def test_the_control_compares_answers_in_place_of_a_verifier() -> None:
@@ -280,6 +281,7 @@ def test_chains_are_cut_answered_and_voted_on() -> None:
 
     assert [(e.chain, e.parent, e.steps) for e in ran.told(ChainOpened)] == [(1, None, 0), (2, 0, 3)]
     assert [e.author for e in ran.told(AnswerWritten)] == [*["base"] * 6, "vote"]
+    assert "vote  ✓ 5 ×4 · 4 ×2" in ran.shown
     assert ran.answer == "5"
     assert any(prompt.endswith("aaaa.\n\nbbbb.\n\ncccc.\n</think>\n\n") for prompt in ran.base.prompts)
 
@@ -450,6 +452,8 @@ def test_the_draft_with_the_best_tilted_reward_is_taken() -> None:
     assert ran.text == [("small", "c d"), ("small", "f")]
     assert scored(ran) == [(0, 0, False), (0, 1, True), (1, 0, False), (1, 1, True), (1, 2, False)]
     values = [e.value for e in ran.told(StepScored)]
+    assert {e.measure for e in ran.told(StepScored)} == {"reward"}
+    assert "✓ reward 3.51  ● small  2 tok" in ran.shown
     assert values[:2] == pytest.approx([5 / 9, 5 / 9 + 59 / 20])
     assert [(e.attempt, e.text) for e in ran.told(StepDrafted)][:3] == [(0, "a b"), (1, "c d"), (2, "")]
     assert ran.record.tally.wasted_tokens == 2 + 2
@@ -526,6 +530,7 @@ def test_the_base_model_selects_one_of_several_drafts() -> None:
     ran = Ran("select_drafts", small, base, n=3)
 
     assert ran.text == [("small", "b"), ("base", "own"), ("base", "end")]
+    assert "✗ probability 0.05  ● small" in ran.shown
     assert scored(ran) == [(0, 0, False), (0, 2, True), (1, 0, False), (1, 1, False), (1, 2, False)]
     assert ran.base.prompts[0].endswith(f"[user]1: a\n2: b\n{turns.BEST}[assistant]<think>")
     assert [e.value for e in ran.told(StepScored)][2] == pytest.approx(

@@ -308,6 +308,18 @@ def test_a_model_that_thinks_alone_streams_a_whole_chain(model: str) -> None:
     ]
 
 
+def test_pieces_of_calls_at_the_same_time_say_which_call_they_are_of() -> None:
+    heard: list[Event] = []
+    small = {"draft_0": [Reply("a", closes=True)], "draft_0_try_1": [Reply("b", closes=True)]}
+    servers = Pair(ScriptedBackend("base", {"select_0": [2], "answer": [ANSWER]}), ScriptedBackend("small", small))
+    solve(
+        PROBLEM, loading.load("select_drafts"), servers, Settings(), sink=heard.append, stream=True, parameters={"n": 2}
+    )
+    pieces = {(e.kind, e.attempt, e.text) for e in heard if isinstance(e, TextStreamed)}
+
+    assert pieces == {("draft", 0, "a"), ("draft", 1, "b"), ("answer", 0, "So \\boxed{4}.")}
+
+
 def test_the_parts_of_a_step_stream_as_one_step() -> None:
     small, base = [Reply("a"), Reply("b c", closes=True)], [9, ANSWER]
 

@@ -41,13 +41,14 @@ from specreason_sgl.view.batch_view import BatchLook, BatchState, SolveKey, Time
 from specreason_sgl.view.browse import Browser
 from specreason_sgl.view.compare import Side, compare_frame, first_different_step
 from specreason_sgl.view.display import choose, open_batch_display, open_display
+from specreason_sgl.view.items import FOLDED, Look
 from specreason_sgl.view.json_lines import JsonSink
 from specreason_sgl.view.listing import EndedSolve, accuracies, solves_page
 from specreason_sgl.view.live import decode_keys
 from specreason_sgl.view.output import Output
 from specreason_sgl.view.plain import PlainSink
 from specreason_sgl.view.scenes import BatchScene, SolveScene
-from specreason_sgl.view.solve_view import FOLDED, Look, solve_frame, solve_report
+from specreason_sgl.view.solve_view import solve_frame, solve_report
 from specreason_sgl.view.state import SolveState
 from specreason_sgl.view.text import fit, head, one_line, shorten, visible, wrap
 from specreason_sgl.view.theme import BATCH_LEGEND, LEGEND, SIGNS

@@ -47,12 +47,13 @@ from specreason_sgl.view.browse import Browser
 from specreason_sgl.view.compare import Side, compare_frame, compare_report, first_different_step
 from specreason_sgl.view.export import as_markdown, as_svg
 from specreason_sgl.view.html import STYLE, as_html
+from specreason_sgl.view.items import Look
 from specreason_sgl.view.json_lines import JsonSink
 from specreason_sgl.view.listing import EndedSolve, ended_line, solves_page
 from specreason_sgl.view.plain import PlainSink, redecided_lines
 from specreason_sgl.view.replay import Player, ReplayScene, stretched
 from specreason_sgl.view.scenes import SolveScene
-from specreason_sgl.view.solve_view import Look, solve_frame
+from specreason_sgl.view.solve_view import solve_frame
 from specreason_sgl.view.solve_view import solve_report as whole_page
 from specreason_sgl.view.state import SolveState
 from specreason_sgl.view.theme import OTHERS, SIGNS
@@ -62,16 +63,31 @@ LONG = "long " * 2000
 
 words = st.one_of(
     st.sampled_from(
-        ["base", "small", "verifier", "hint", "draft", "judge", "regenerate", "think", "answer", "closed", ""]
+        [
+            "base",
+            "small",
+            "verifier",
+            "hint",
+            "vote",
+            "draft",
+            "judge",
+            "regenerate",
+            "think",
+            "answer",
+            "closed",
+            "pruned",
+            "",
+        ]
     ),
     st.sampled_from([*FINDS, LONG, "$\\frac{", "_hidden", "[bold]x[/]", "<script>", "| a | b |", "```"]),
     st.text(max_size=12),
 )
 numbers = st.integers(0, 4)
 tokens = st.integers(0, 60)
+attempts = st.sampled_from([0, 0, 1, 2])
 
 
-def scored(step: int, digit: int, *, accepted: bool, chain: int = 0, at: float = 0.0) -> StepScored:
+def scored(step: int, digit: int, *, accepted: bool, chain: int = 0, at: float = 0.0, **more: Any) -> StepScored:
     score = Score(tuple(-0.05 if place == digit else -6.0 for place in range(10)))
     return StepScored(
         at=at,
@@ -84,6 +100,7 @@ def scored(step: int, digit: int, *, accepted: bool, chain: int = 0, at: float =
         entropy=score.entropy,
         missing_mass=score.missing_mass,
         accepted=accepted,
+        **more,
     )
 
 
@@ -106,21 +123,22 @@ def event_lists(draw: st.DrawFn) -> list[Event]:  # noqa: C901, PLR0912 - one ca
         )
     ]
     clock = 0.0
+    told: dict[str, Any]
     for kind in draw(st.lists(st.sampled_from("tdsTaxfcnkeg"), max_size=40)):
         clock += draw(st.sampled_from([0.0, 0.25]))
         chain, step = draw(st.integers(0, 3)), draw(numbers)
         match kind:
             case "t":
                 of = draw(st.none() | numbers)
-                made.append(
-                    TextStreamed(at=clock, chain=chain, step=of, model=draw(words), kind=draw(words), text=draw(words))
-                )
+                told = {"model": draw(words), "kind": draw(words), "attempt": draw(attempts), "text": draw(words)}
+                made.append(TextStreamed(at=clock, chain=chain, step=of, **told))
             case "d":
-                made.append(
-                    StepDrafted(at=clock, chain=chain, step=step, text=draw(words), tokens=draw(tokens), closes=False)
-                )
+                told = {"author": draw(words), "attempt": draw(attempts), "text": draw(words), "tokens": draw(tokens)}
+                made.append(StepDrafted(at=clock, chain=chain, step=step, closes=False, **told))
             case "s":
-                made.append(scored(step, draw(st.integers(0, 9)), accepted=draw(st.booleans()), chain=chain, at=clock))
+                told = {"attempt": draw(attempts), "value": draw(st.none() | st.floats(-9, 9)), "measure": draw(words)}
+                digit, accepted = draw(st.integers(0, 9)), draw(st.booleans())
+                made.append(scored(step, digit, accepted=accepted, chain=chain, at=clock, **told))
             case "T":
                 made.append(
                     StepTaken(
@@ -143,7 +161,7 @@ def event_lists(draw: st.DrawFn) -> list[Event]:  # noqa: C901, PLR0912 - one ca
                     called(draw(words), draw(words), draw(tokens), of, chain, at=clock, dropped=draw(st.booleans()))
                 )
             case "n":
-                made.append(Noticed(at=clock, chain=chain, message=draw(words)))
+                made.append(Noticed(at=clock, chain=chain, message=draw(words), author=draw(words)))
             case "k":
                 made.append(Dropped(at=clock, chain=chain, step=step, model=draw(words), tokens=draw(tokens)))
             case "e":
@@ -221,6 +239,7 @@ def test_a_solve_of_any_words_and_chains_is_drawn_at_any_moment(events: list[Eve
         Look(width=width, height=24),
         Look(width=width, height=24, cursor=place % (len(state.items) + 1), opened=opened, redecision=again),
         Look(width=width, height=60, offset=3),
+        Look(width=width, height=24, cursor=0, folded=frozenset(state.chains)),
     ):
         page = solve_frame(state, look).plain
         rows = page.split("\n")
@@ -252,7 +271,9 @@ def test_a_solve_of_any_words_and_chains_is_told_in_lines_and_files(events: list
 
 
 @thorough
-@given(events=event_lists(), keys=st.lists(st.sampled_from(["n", "b", "r", "f", "F", "g", "G", "u", "d"]), max_size=8))
+@given(
+    events=event_lists(), keys=st.lists(st.sampled_from(["n", "b", "r", "f", "c", "F", "g", "G", "u", "d"]), max_size=8)
+)
 def test_a_solve_of_any_words_and_chains_is_played_and_walked_through(events: list[Event], keys: list[str]) -> None:
     stored = record(events)
     player = Player(stretched(stored.events), paused=True)
@@ -439,8 +460,8 @@ def test_each_chain_stands_under_its_heading_with_what_it_came_to() -> None:
 
     headings = [row for row in rows if row.startswith("── chain")]
     assert [heading.strip("─ ") for heading in headings] == [
-        "chain 0 · 2 steps, 15 tok · ended: closed",
-        "chain 1 · from chain 0 after 1 step · 2 steps, 14 tok · ended: agreed",
+        "chain 0 · ◆ answered · 2 steps, 15 tok · ended: closed",
+        "chain 1 · ◆ gave the answer · from chain 0 after 1 step · 2 steps, 14 tok · ended: agreed",
     ]
     first, second = (page.index(heading) for heading in headings)
     assert (

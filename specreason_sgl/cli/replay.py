@@ -226,9 +226,9 @@ def _print_plain(records: Sequence[SolveRecord], threshold: float | None, rule: 
 def _compare(stored: Run, records: Sequence[SolveRecord], other: Run) -> None:
     from specreason_sgl.view.compare import compare_report
     from specreason_sgl.view.display import console, has_colour
+    from specreason_sgl.view.items import Look
     from specreason_sgl.view.live import show, unwinding
     from specreason_sgl.view.scenes import CompareScene
-    from specreason_sgl.view.solve_view import Look
 
     left = records[0]
     right = _counterpart(left, other, same=stored.folder.resolve() == other.folder.resolve())

@@ -65,7 +65,7 @@ class Place:
         """
         counted = {"again": self.again, "try": attempt, "part": part}
         more = "".join(f"_{word}_{times}" for word, times in counted.items() if times)
-        return self.chain.called(f"{kind}_{self.number}{more}", kind, self.number)
+        return self.chain.called(f"{kind}_{self.number}{more}", kind, self.number, attempt)
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,8 @@ class Purpose:
     step: int | None
     """None for whole chains and the answer."""
     kind: CallKind
+    attempt: int = 0
+    """The number of the call among several of that kind."""
 
 
 @dataclass(frozen=True)
@@ -130,12 +132,12 @@ class Chain:
 
     def named(self, kind: CallKind, attempt: int = 0) -> str:
         """The variable of a call for the whole chain, by which `Solve.read` finds it; see `Place.named`."""
-        return self.called(f"{kind}_try_{attempt}" if attempt else kind, kind, None)
+        return self.called(f"{kind}_try_{attempt}" if attempt else kind, kind, None, attempt)
 
-    def called(self, name: str, kind: CallKind, step: int | None) -> str:
+    def called(self, name: str, kind: CallKind, step: int | None, attempt: int) -> str:
         """Put the chain's number to a variable's name, and have the solve know what streams under that name."""
         name = f"chain_{self.number}_{name}" if self.number else name
-        self.solve.purposes[name] = Purpose(self.number, step, kind)
+        self.solve.purposes[name] = Purpose(self.number, step, kind, attempt)
         return name
 
     def prompt(self, role: Role, *ahead: str) -> str:

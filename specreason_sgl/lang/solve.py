@@ -355,6 +355,7 @@ class Solve:
         *,
         attempt: int = 0,
         value: float | None = None,
+        measure: str = "",
     ) -> bool:
         """Emit the event of a decision on a draft; returns the decision.
 
@@ -364,6 +365,7 @@ class Solve:
             score: the judge's score; if no judge was asked, a certain 9 or 0 is recorded.
             attempt: the number of the draft among several candidates for the place, from 0.
             value: the number by which it was decided, where that is not the score.
+            measure: what that number is, in a word for readers.
         """
         score = score or certain("9" if accepted else "0")
         threshold = 7.0 if self._threshold is None else self._threshold
@@ -372,6 +374,7 @@ class Solve:
                 step=place.number,
                 attempt=attempt,
                 value=value,
+                measure=measure,
                 logprobs=score.logprobs,
                 greedy=score.greedy,
                 expected=score.expected,
@@ -414,9 +417,9 @@ class Solve:
         self.emit(AnswerWritten(author="vote", text="", answer=most or None, truncated=False))
         return most
 
-    def notice(self, message: str, chain: Chain | None = None) -> None:
-        """Emit a line for whoever reads the trace."""
-        self.emit(Noticed(message=message), chain)
+    def notice(self, message: str, chain: Chain | None = None, author: Author = "") -> None:
+        """Emit a line for whoever reads the trace, in the name of an author if it is somebody's."""
+        self.emit(Noticed(message=message, author=author), chain)
 
     def _listen(self, role: Role, name: str) -> Hear | None:
         # A name of the program's own is that of the first chain, which puts no number to its names.
@@ -427,7 +430,15 @@ class Solve:
     def _hear(self, role: Role, made_for: Purpose, text: str) -> None:
         """Pass streamed text to the display; it is not stored."""
         at = time.perf_counter() - self._began
-        heard = TextStreamed(at=at, chain=made_for.chain, step=made_for.step, model=role, kind=made_for.kind, text=text)
+        heard = TextStreamed(
+            at=at,
+            chain=made_for.chain,
+            step=made_for.step,
+            model=role,
+            kind=made_for.kind,
+            attempt=made_for.attempt,
+            text=text,
+        )
         for listener in self._listeners:
             listener(heard)
 

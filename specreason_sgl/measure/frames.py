@@ -15,7 +15,8 @@ from specreason_sgl.runs.redecide import redecide
 from specreason_sgl.text.scoring import Score
 from specreason_sgl.view.batch_view import BatchLook, BatchState, SolveKey, batch_frame
 from specreason_sgl.view.compare import Side, compare_frame
-from specreason_sgl.view.solve_view import Look, solve_frame
+from specreason_sgl.view.items import Look
+from specreason_sgl.view.solve_view import solve_frame
 from specreason_sgl.view.state import SolveState
 
 STEPS = 1000

@@ -19,7 +19,8 @@ from specreason_sgl.tally import Tally
 from specreason_sgl.view import figures
 from specreason_sgl.view.lines import columns, fitting, flow, keys_help, label, legend, line, page, rule, spread
 from specreason_sgl.view.listing import OUTCOME, ROOMY, EndedSolve, ended_line, scrolled
-from specreason_sgl.view.state import SolveState, utility
+from specreason_sgl.view.state import SolveState
+from specreason_sgl.view.steps import utility
 from specreason_sgl.view.text import one_line, shorten
 from specreason_sgl.view.theme import BATCH_LEGEND, SIGNS
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from specreason_sgl.view.solve_view import ANSWER, Look
-from specreason_sgl.view.state import Item, SolveState, StepState
+from specreason_sgl.view.chains import ANSWER
+from specreason_sgl.view.items import Look
+from specreason_sgl.view.state import SolveState
+from specreason_sgl.view.steps import Item, StepState
 
-KEYS = "n/b step  r rejection  f fold  / search  u/d scroll  g/G ends  q quit"
+KEYS = "n/b step  r rejection  f fold  c chain  / search  u/d scroll  g/G ends  q quit"
 SCROLL = 8
 
 
@@ -20,6 +22,7 @@ class Browser:
     """The selected item of the solve; None follows the end."""
     offset: int = 0
     opened: frozenset[int] = frozenset()
+    folded: frozenset[int] = frozenset()
     query: str = ""
     typing: str | None = None
     """The text typed into the search so far; None if there is no search."""
@@ -34,10 +37,16 @@ class Browser:
         elif self.missed:
             keys = f"nothing found  {keys}"
         return replace(
-            look, cursor=self.cursor, offset=self.offset, opened=self.opened, found=self.typing or self.query, keys=keys
+            look,
+            cursor=self.cursor,
+            offset=self.offset,
+            opened=self.opened,
+            folded=self.folded,
+            found=self.typing or self.query,
+            keys=keys,
         )
 
-    def press(self, key: str, state: SolveState) -> bool:  # noqa: C901 - one case for each key
+    def press(self, key: str, state: SolveState) -> bool:  # noqa: C901, PLR0912 - one case for each key
         """Act on a key; returns whether the key has a meaning."""
         self.missed = False
         if self.typing is not None:
@@ -48,9 +57,10 @@ class Browser:
         here = last if self.cursor is None else self.cursor
         match key:
             case "n" | "j" | "down" | "right":
-                self._go(None if self.cursor is None or here >= last else here + 1)
+                ahead = self._past_folds(items, here, 1)
+                self._go(None if self.cursor is None or ahead > last else ahead)
             case "b" | "k" | "up" | "left":
-                self._go(max(0, here - 1))
+                self._go(max(0, self._past_folds(items, here, -1)))
             case "g" | "home":
                 self._go(0)
             case "G" | "end":
@@ -60,9 +70,11 @@ class Browser:
             case "u" | "pageup":
                 self._scroll(-SCROLL)
             case "r":
-                self._find(items, lambda item: isinstance(item, StepState) and item.rejected is not None)
+                self._find(items, lambda item: isinstance(item, StepState) and item.is_taken_over)
             case "f" | "enter":
                 self._fold(items, here)
+            case "c":
+                self._fold_chain(items if state.is_branched else [], here)
             case "F":
                 everything = frozenset({ANSWER, *(item.place for item in items)})
                 self.opened = frozenset() if everything <= self.opened else everything
@@ -85,6 +97,20 @@ class Browser:
         place = items[here].place if 0 <= here < len(items) else ANSWER
         self.opened = self.opened ^ {place}
 
+    def _fold_chain(self, items: list[Item], here: int) -> None:
+        """Fold or unfold the chain of the selected item; its first item stands for it."""
+        if 0 <= here < len(items):
+            chain = items[here].chain
+            self.folded = self.folded ^ {chain}
+            self._go(next(place for place, item in enumerate(items) if item.chain == chain))
+
+    def _past_folds(self, items: list[Item], here: int, step: int) -> int:
+        """The next place in a direction that is not inside a folded chain."""
+        place = here + step
+        while 0 < place < len(items) and items[place].chain == items[place - 1].chain in self.folded:
+            place += step
+        return place
+
     def _find(self, items: list[Item], wanted: Callable[[Item], bool]) -> None:
         """Go to the next wanted item; after the last one the search starts again at the beginning."""
         here = -1 if self.cursor is None else self.cursor
@@ -92,6 +118,7 @@ class Browser:
         place = next((place for place in places if wanted(items[place])), None)
         self.missed = place is None
         if place is not None:
+            self.folded -= {items[place].chain}
             self._go(place)
 
     def _type(self, key: str, state: SolveState) -> None:
@@ -113,8 +140,8 @@ class Browser:
         wanted = self.query.casefold()
 
         def holds(item: Item) -> bool:
-            rejected = item.rejected if isinstance(item, StepState) else None
-            return wanted in item.shown.casefold() or wanted in (rejected or "").casefold()
+            drafts = item.candidates.values() if isinstance(item, StepState) else ()
+            return any(wanted in text.casefold() for text in (item.shown, *(each.text or "" for each in drafts)))
 
         if wanted:
             self._find(state.items, holds)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import zip_longest
 
 from rich.text import Text
 
 from specreason_sgl.view import figures
+from specreason_sgl.view.chains import Section, sections
+from specreason_sgl.view.items import LOW, Look, of_chain
 from specreason_sgl.view.lines import Part, columns, flow, keys_help, label, legend, line, page, rule
-from specreason_sgl.view.solve_view import LOW, Look, Section, of_chain, sections
 from specreason_sgl.view.state import SolveState
 from specreason_sgl.view.text import head, one_line
 from specreason_sgl.view.theme import FINAL_LEGEND
@@ -24,6 +26,19 @@ class Side:
 
     title: str
     state: SolveState
+
+    @cached_property
+    def shown(self) -> SolveState:
+        """What is shown of it: of several chains, the one that gave the answer."""
+        return self.state.alone
+
+    @property
+    def which(self) -> str:
+        """Which of its chains that is; empty where there is but one."""
+        chain, many = self.state.answering_chain, len(self.state.chains)
+        if not self.state.is_branched:
+            return ""
+        return f"{many} chains; shown is chain {chain.number}, which gave the answer" if chain else f"all {many} chains"
 
 
 def compare_frame(left: Side, right: Side, look: Look) -> Text:
@@ -56,9 +71,10 @@ def compare_report(left: Side, right: Side, look: Look) -> Text:
 def first_different_step(left: SolveState, right: SolveState) -> tuple[int, int] | None:
     """Where two solves first differ, as (step, chain); for other text the number of steps before it.
 
-    None if there is no difference. Steps that were taken back do not count.
+    None if there is no difference. Steps that were taken back do not count, nor do chains beside the one that gave the
+    answer.
     """
-    standing = [[item for item in state.items if item.cut is None] for state in (left, right)]
+    standing = [[item for item in state.alone.items if item.cut is None] for state in (left, right)]
     for some in zip_longest(*standing):
         texts = [item and (item.chain, item.shown.split()) for item in some]
         if texts[0] != texts[1]:
@@ -68,7 +84,7 @@ def first_different_step(left: SolveState, right: SolveState) -> tuple[int, int]
 
 def _sides(left: Side, right: Side, look: Look) -> list[list[Section]]:
     inner = replace(look, width=_half(look), redecision=None)
-    return [sections(side.state, inner) for side in (left, right)]
+    return [sections(side.shown, inner) for side in (left, right)]
 
 
 def _half(look: Look) -> int:
@@ -108,7 +124,8 @@ def _summary(side: Side, look: Look) -> list[Text]:
     ]
     if tally.judged:
         items.append([f"acceptance {figures.share(tally.acceptance)}"])
-    return [line((f" {one_line(side.title)}", "bold")), *flow([line(*item) for item in items], _half(look))]
+    which = [line((f" {side.which}", "dim"))] if side.which else []
+    return [line((f" {one_line(side.title)}", "bold")), *flow([line(*item) for item in items], _half(look)), *which]
 
 
 def _footer(look: Look) -> list[Text]:

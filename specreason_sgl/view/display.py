@@ -89,10 +89,11 @@ def open_display(mode: DisplayMode, *, title: str = "specreason", stream: TextIO
 
 @contextmanager
 def _rich_display(title: str, stream: TextIO) -> Iterator[Sink]:
+    from specreason_sgl.view.items import Look
     from specreason_sgl.view.live import beside
     from specreason_sgl.view.plain import SceneSink
     from specreason_sgl.view.scenes import SolveScene
-    from specreason_sgl.view.solve_view import Look, solve_report
+    from specreason_sgl.view.solve_view import solve_report
 
     terminal = console(stream)
     scene = SolveScene(title, colour=not terminal.no_color)

@@ -14,9 +14,12 @@ from rich.text import Text
 from specreason_sgl.errors import UsageError
 from specreason_sgl.runs.redecide import Redecision
 from specreason_sgl.view import figures
+from specreason_sgl.view.chains import chain_words, given_words, vote_words
 from specreason_sgl.view.html import REASON, as_html
-from specreason_sgl.view.solve_view import Look, chain_words, redecided_words, solve_report, step_words, totals
-from specreason_sgl.view.state import ChainState, SolveState, StepState, TextState
+from specreason_sgl.view.items import Look, candidate_sign, candidate_words, step_words
+from specreason_sgl.view.solve_view import redecided_words, solve_report, totals
+from specreason_sgl.view.state import SolveState
+from specreason_sgl.view.steps import ChainState, StepState, TextState, told
 from specreason_sgl.view.text import one_line, shorten, visible
 from specreason_sgl.view.theme import SIGNS
 
@@ -99,10 +102,13 @@ def as_markdown(state: SolveState, title: str, redecision: Redecision | None = N
         parts.append(f"> {redecided_words(redecision)}")
     for chain in state.chains.values():
         parts += _markdown_chain(chain, state, redecision)
-    parts += [f"{SIGNS['notice'].label}: {_plain(notice)}" for notice in state.notices]
+    for notice in state.notices:
+        sign = state.name_of(notice.author) if notice.author else SIGNS["notice"]
+        parts.append(f"{_plain(sign.label)}: {_plain(notice.message)}")
     if state.answer:
         grade = f" · {SIGNS[state.phase].label}" if state.phase in {"right", "wrong"} else ""
-        parts += [f"## {SIGNS['answered'].label}{grade}", _fenced(state.answer.text)]
+        vote = _plain(vote_words(state))
+        parts += [f"## {SIGNS['answered'].label}{grade}", *filter(None, [vote]), _fenced(_worded(state))]
     if state.failure:
         parts.append(f"{SIGNS['failed'].label}: {_plain(state.failure.error)}")
     parts += [f"- {_listed(words.plain)}" for words in totals(state, WIDTH)]
@@ -111,11 +117,11 @@ def as_markdown(state: SolveState, title: str, redecision: Redecision | None = N
 
 def _markdown_chain(chain: ChainState, state: SolveState, redecision: Redecision | None) -> Iterator[str]:
     if state.is_branched:
-        yield f"# {_plain(chain_words(chain))}"
+        yield f"# {_plain(chain_words(chain, state))}"
     for item in chain.items:
         marks = []
         if isinstance(item, TextState):
-            yield f"{SIGNS['added'].word} by {_plain(state.sign_of_author(item.author).label)}"
+            yield f"{SIGNS['added'].word} by {_plain(state.name_of(item.author).label)}"
             marks += [f"{figures.count(item.tokens)} tok"] if item.tokens else []
         else:
             yield f"## {item.number} {_plain(state.sign_of(item).label)}"
@@ -127,11 +133,30 @@ def _markdown_chain(chain: ChainState, state: SolveState, redecision: Redecision
             marks.append("counterfactual")
         marks += [step_words(item, state)] if isinstance(item, StepState) else []
         yield from filter(None, (" · ".join(marks), _fenced(item.shown)))
-        if isinstance(item, StepState) and item.rejected is not None:
+        if isinstance(item, StepState) and len(item.candidates) > 1:
+            yield from _markdown_candidates(item, state, redecision)
+        elif isinstance(item, StepState) and item.rejected is not None:
             yield f"{SIGNS['rejected'].label} draft, {figures.count(item.draft_tokens)} tok"
             yield _fenced(item.rejected)
-    if chain.answer and chain.answer is not state.answer:
-        yield f"{SIGNS['answered'].label}: {_plain(chain.answer.answer or '–')}"
+    if answers := [each for each in chain.answers if state.is_branched or each is not state.answer]:
+        yield f"{SIGNS['answered'].label}: {_plain(given_words(answers))}"
+
+
+def _markdown_candidates(step: StepState, state: SolveState, redecision: Redecision | None) -> Iterator[str]:
+    yield f"{len(step.candidates)} candidates"
+    for each in step.candidates.values():
+        sign = candidate_sign(each, step)
+        decision = redecision.on(each.score) if redecision else None
+        flip = f" {SIGNS['flip'].label}" if decision and decision.flips else ""
+        figure = [" ".join(told(each.score, state.rule))] if each.score else []
+        words = *figure, state.name_of(each.author).label, *candidate_words(each, step, state)
+        yield f"{sign.label}{flip} · {_plain(' · '.join(words))}"
+        if each.text and each.text != step.text:
+            yield _fenced(each.text)
+
+
+def _worded(state: SolveState) -> str:
+    return state.worded.text if state.worded else ""
 
 
 def _plain(text: str) -> str:

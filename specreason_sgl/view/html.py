@@ -12,11 +12,15 @@ from base64 import b64encode
 from hashlib import sha256
 from pathlib import Path
 
+from specreason_sgl.events import StepScored
 from specreason_sgl.runs.redecide import Redecision
 from specreason_sgl.view import figures
+from specreason_sgl.view.chains import chain_figures, fate, given_words, vote_words
+from specreason_sgl.view.items import candidate_sign, candidate_words, step_words
 from specreason_sgl.view.mathml import mathml, with_formulas
-from specreason_sgl.view.solve_view import chain_words, redecided_words, step_words
-from specreason_sgl.view.state import ChainState, Item, SolveState, StepState, TextState
+from specreason_sgl.view.solve_view import redecided_words
+from specreason_sgl.view.state import SolveState
+from specreason_sgl.view.steps import ChainState, Item, StepState, TextState, told
 from specreason_sgl.view.text import one_line, shorten, visible
 from specreason_sgl.view.theme import FINAL_LEGEND, OTHERS, SIGNS, WORD, Sign, SignName
 
@@ -46,7 +50,7 @@ POLICY = f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none'; form
 
 
 def as_html(state: SolveState, title: str, redecision: Redecision | None = None) -> str:
-    """The trace as a page of its own; every step folds."""
+    """The trace as a page of its own; every step folds, and every chain, of which only the answering one is open."""
     legend = " ".join(_sign(name) for name in FINAL_LEGEND)
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -59,18 +63,27 @@ def as_html(state: SolveState, title: str, redecision: Redecision | None = None)
 </head>
 <body>
 <h1>{_escape(one_line(title))}</h1>
-{trace(state, redecision)}
+{trace(state, redecision, opened=state.answering_chain)}
 <footer class="legend">{legend}</footer>
 </body>
 </html>
 """
 
 
-def trace(state: SolveState, redecision: Redecision | None = None) -> str:
-    """All parts: what came out, the question, the steps of each chain, and the answer."""
+def trace(state: SolveState, redecision: Redecision | None = None, opened: ChainState | None = None) -> str:
+    """All parts: what came out, the question, the steps of each chain, and the answer.
+
+    Args:
+        state: the solve.
+        redecision: decisions taken again.
+        opened: the only chain that is not folded; if not given, none is.
+    """
     question = state.started.question if state.started else ""
     note = f'<p class="note">{_escape(redecided_words(redecision))}</p>' if redecision else ""
-    chains = "\n".join(chain_part(chain, state, redecision) for chain in state.chains.values())
+    chains = "\n".join(
+        chain_part(chain, state, redecision, is_open=opened is None or opened is chain)
+        for chain in state.chains.values()
+    )
     parts = (outcome(state), note, _text(question), chains, place(CHAINS), end(state))
     return f'<article id="{TRACE}">' + "\n".join(filter(None, parts)) + "</article>"
 
@@ -122,11 +135,14 @@ def _writers(state: SolveState) -> str:
     return f"<table><thead><tr><td></td>{heads}</tr></thead><tbody>{rows}</tbody></table>" if rows else ""
 
 
-def chain_part(chain: ChainState, state: SolveState, redecision: Redecision | None = None) -> str:
+def chain_part(
+    chain: ChainState, state: SolveState, redecision: Redecision | None = None, *, is_open: bool = True
+) -> str:
     """A chain with all that is in it."""
     items = "\n".join(item_part(item, state, redecision) for item in chain.items)
-    parts = (heading(chain, state), items, place(next_of(chain)), thinking(chain), earlier_answer(chain, state))
-    return f'<section id="chain-{chain.number}">' + "\n".join(filter(None, parts)) + "</section>"
+    parts = (heading(chain, state), items, place(next_of(chain)), thinking(chain), answers(chain, state))
+    opened = ' open=""' if is_open else ""
+    return f'<details{opened} id="chain-{chain.number}" class="chain">' + "\n".join(filter(None, parts)) + "</details>"
 
 
 def next_of(chain: ChainState) -> str:
@@ -152,16 +168,24 @@ def thinking_of(chain: ChainState) -> str:
 def around(chain: ChainState, state: SolveState) -> dict[str, str]:
     """The small parts of a chain, by id: its heading, and what stands below its items."""
     return {
-        f"head-{chain.number}": heading(chain, state),
+        head_of(chain): heading(chain, state),
         thinking_of(chain): thinking(chain),
-        f"answer-{chain.number}": earlier_answer(chain, state),
+        f"answer-{chain.number}": answers(chain, state),
     }
+
+
+def head_of(chain: ChainState) -> str:
+    """The id of a chain's heading."""
+    return f"head-{chain.number}"
 
 
 def heading(chain: ChainState, state: SolveState) -> str:
     """Which of several chains it is."""
-    name = f"head-{chain.number}"
-    return f'<h2 id="{name}">{_escape(chain_words(chain))}</h2>' if state.is_branched else place(name)
+    if not state.is_branched:
+        return f'<summary id="{head_of(chain)}" hidden=""></summary>'
+    given = f" {_escape(given_words(chain.answers))}" if chain.answers else ""
+    words = f"chain {chain.number} · {_sign(fate(chain, state))}{given}"
+    return f'<summary id="{head_of(chain)}">{words} · {_escape(" · ".join(chain_figures(chain)))}</summary>'
 
 
 def thinking(chain: ChainState) -> str:
@@ -176,12 +200,16 @@ def thinking(chain: ChainState) -> str:
     )
 
 
-def earlier_answer(chain: ChainState, state: SolveState) -> str:
-    """The answer of a chain, where it is not the solve's."""
+def answers(chain: ChainState, state: SolveState) -> str:
+    """The answers that were given behind a chain, without the one that stands below all."""
     name = f"answer-{chain.number}"
-    if not chain.answer or chain.answer is state.answer:
-        return place(name)
-    return f'<p id="{name}">{_sign("answered")} <strong>{_answer(chain.answer.answer)}</strong></p>'
+    given = [each for each in chain.answers if state.is_branched or each is not state.answer]
+    parts = "".join(
+        f'<details id="given-{chain.number}-{number}" class="given"><summary>{_sign("answered")} '
+        f"<strong>{_answer(each.answer)}</strong></summary>{_text(each.text)}</details>"
+        for number, each in enumerate(given)
+    )
+    return f'<div id="{name}">{parts}</div>' if parts else place(name)
 
 
 def item_part(item: Item, state: SolveState, redecision: Redecision | None = None) -> str:
@@ -203,19 +231,21 @@ def _cut(item: Item) -> str:
 def _added(text: TextState, state: SolveState, redecision: Redecision | None) -> str:
     sign = state.sign_of_author(text.author)
     tokens = f" {figures.count(text.tokens)} tok" if text.tokens else ""
+    wrote = "" if text.author in {"base", "small"} else f"{_sign('added')} by "
     return (
-        f'<div id="{id_of(text.place)}" class="{_classes(_kind("added", text, redecision), sign)}">{_sign("added")} by '
-        f"{_sign(sign)}{tokens} {_cut(text)}{_text(text.text)}</div>"
+        f'<div id="{id_of(text.place)}" class="{_classes(_kind("added", text, redecision), sign)}">{wrote}'
+        f"{_sign(sign)}{tokens} {_cut(text)}{_text(text.shown)}</div>"
     )
 
 
 def _step(step: StepState, state: SolveState, redecision: Redecision | None) -> str:
     sign = state.sign_of(step)
     kind = _kind("base" if step.author == "base" else "small", step, redecision)
-    decision = redecision.on(step.score) if redecision else None
-    flip = f"{_sign('flip')} " if decision and decision.flips else ""
+    flip = "" if len(step.candidates) > 1 else _flip(step.score, redecision)
     rejected = ""
-    if step.rejected is not None:
+    if len(step.candidates) > 1:
+        rejected = _choice(step, state, redecision)
+    elif step.rejected is not None:
         words = f"{_sign('rejected')} draft, {figures.count(step.draft_tokens)} tok"
         rejected = (
             f'<details id="draft-{step.place}" class="{_classes("rejected", SIGNS["rejected"])}">'
@@ -228,21 +258,53 @@ def _step(step: StepState, state: SolveState, redecision: Redecision | None) -> 
     )
 
 
+def _flip(score: StepScored | None, redecision: Redecision | None) -> str:
+    decision = redecision.on(score) if redecision else None
+    return f"{_sign('flip')} " if decision and decision.flips else ""
+
+
+def _choice(step: StepState, state: SolveState, redecision: Redecision | None) -> str:
+    """The candidates of a step, folded to which of them was taken."""
+    figures_of = {number: " ".join(told(c.score, state.rule)) for number, c in step.candidates.items() if c.score}
+    taken = [figures_of[number] for number, each in step.candidates.items() if each.is_accepted]
+    words = f"{len(step.candidates)} candidates"
+    if figures_of:
+        words += "".join(f" · {_sign('accepted')} {_escape(figure)}" for figure in taken) or f" · {_sign('rejected')}"
+    rows = ""
+    for number, each in step.candidates.items():
+        sign = candidate_sign(each, step)
+        more = " · ".join(candidate_words(each, step, state))
+        text = "" if each.text is None or each.text == step.text else _text(each.text)
+        rows += (
+            f'<div class="{_classes("candidate", sign)}">{_sign(sign)} {_flip(each.score, redecision)}'
+            f"{_escape(figures_of.get(number, ''))} {_sign(state.name_of(each.author))} "
+            f'<span class="figures">{_escape(more)}</span>{text}</div>'
+        )
+    return f'<details id="choice-{step.place}" class="choice"><summary>{words}</summary>{rows}</details>'
+
+
 def step_text(step: StepState) -> str:
-    """The text of a step, as far as it is written."""
-    return f'<div id="{text_of(step)}">{_text(step.shown)}</div>'
+    """The text of a step, as far as it is written; of several candidates that are being written, each."""
+    texts = [text[-TAIL:] for text in step.unfinished.values()] or [step.shown]
+    return f'<div id="{text_of(step)}">{"".join(map(_text, texts))}</div>'
 
 
 def end(state: SolveState) -> str:
     """What stands below the steps: notices, the answer as it was written, a failure."""
-    parts = [f'<p class="note">{_sign("notice")} {_escape(visible(notice))}</p>' for notice in state.notices]
-    if state.answering:
-        parts.append(_written("answering", "", "".join(state.answering)))
+    parts = []
+    for notice in state.notices:
+        sign = state.name_of(notice.author) if notice.author else SIGNS["notice"]
+        parts.append(f'<p class="note">{_sign(sign)} {_escape(visible(notice.message))}</p>')
+    if answering := state.answering:
+        texts = [text[-TAIL:] for _, text in answering] if len(answering) > 1 else [answering[0][1]]
+        parts += [_written("answering", "", text) for text in texts]
     elif state.answer:
         grade = _sign(state.phase) if state.phase in {"right", "wrong"} else ""
         cut = f"{SIGNS['notice'].glyph} cut at its limit" if state.answer.truncated else ""
         words = f" <strong>{_answer(state.answer.answer)}</strong> {grade} {cut}"
-        parts.append(_written("answered", words, state.answer.text))
+        vote = vote_words(state)
+        words += f'<p class="figures">{_escape(vote)}</p>' if vote else ""
+        parts.append(_written("answered", words, (state.worded or state.answer).text))
     if state.failure:
         parts.append(f"<p>{_sign('failed')} {_escape(visible(state.failure.error))}</p>")
         parts += [f'<p class="note">hint: {_escape(visible(state.failure.hint))}</p>'] if state.failure.hint else []

@@ -18,9 +18,11 @@ from specreason_sgl.events import (
     StepsCut,
     StepTaken,
     TextStreamed,
+    ThinkingEnded,
 )
 from specreason_sgl.view import html
-from specreason_sgl.view.state import ChainState, Item, SolveState, StepState
+from specreason_sgl.view.state import SolveState
+from specreason_sgl.view.steps import ChainState, Item, StepState
 from specreason_sgl.view.theme import Sign
 
 POLICY = (
@@ -91,11 +93,12 @@ class LivePage:
         return self.state.sign_of(item) if isinstance(item, StepState) else self.state.sign_of_author(item.author)
 
     def _streamed(self, event: TextStreamed) -> list[Part]:
+        new = [] if event.chain in self._items else self._chains(event)
         if event.kind == "answer":
-            return self._now_and_then(html.END, event.at, lambda: html.end(self.state))
+            return [*new, *self._now_and_then(html.END, event.at, lambda: html.end(self.state))]
+        if new:
+            return new
         chain = self.state.chain(event.chain)
-        if chain.number not in self._items:
-            return self._chains(event)
         if event.step is None:
             return self._now_and_then(html.thinking_of(chain), event.at, lambda: html.thinking(chain))
         step = chain.standing[event.step]
@@ -125,9 +128,12 @@ class LivePage:
         if is_last:
             for each in chains.values():
                 parts += self._changed(each, [step for step in each.standing.values() if step.author is None])
-        for each in chains.values():
-            if each is chain or is_new or is_last or isinstance(event, AnswerWritten):
+        becomes_branched = is_new and len(chains) == 2  # noqa: PLR2004
+        for each in (each for each in chains.values() if each.number in self._items):
+            if each is chain or becomes_branched or is_last:
                 parts += self._different(html.around(each, self.state))
+            elif is_new or isinstance(event, AnswerWritten):
+                parts += self._different({html.head_of(each): html.heading(each, self.state)})
         return parts
 
     def _changed(self, chain: ChainState, touched: Sequence[Item]) -> list[Part]:
@@ -168,6 +174,8 @@ def touched(event: Event, chain: ChainState) -> Sequence[Item]:
     """The items of a chain that an event may have changed."""
     if isinstance(event, StepsCut):
         return [item for item in chain.items if item.cut is not None and item.number >= event.keep]
+    if isinstance(event, ThinkingEnded):
+        return [item for item in chain.items if isinstance(item, StepState) and item.is_over]
     if isinstance(event, (CallMade, StepDrafted, StepScored, StepTaken)) and event.step is not None:
         return [step] if (step := chain.standing.get(event.step)) else []
     return []

@@ -22,11 +22,14 @@ from specreason_sgl.events import (
 )
 from specreason_sgl.runs.redecide import Redecision
 from specreason_sgl.view import figures
+from specreason_sgl.view.chains import vote_words
+from specreason_sgl.view.items import REASON, candidate_sign, candidate_words, of_chain, spent
 from specreason_sgl.view.lines import label
 from specreason_sgl.view.output import Output
 from specreason_sgl.view.scenes import SolveScene
-from specreason_sgl.view.solve_view import REASON, flip_words, of_chain, spent, totals
-from specreason_sgl.view.state import SolveState, StepState, utility
+from specreason_sgl.view.solve_view import flip_words, totals
+from specreason_sgl.view.state import SolveState
+from specreason_sgl.view.steps import StepState, told
 from specreason_sgl.view.text import one_line, shorten
 from specreason_sgl.view.theme import SIGNS
 
@@ -94,10 +97,10 @@ def describe(event: Event, state: SolveState) -> list[str]:  # noqa: C901, PLR09
             parent = "" if event.parent is None else f" from chain {event.parent} after {figures.steps(event.steps)}"
             return [f"chain {event.chain} opened{parent}"]
         case StepTaken():
-            return [step_line(state.standing(event), state)]
+            return step_lines(state.standing(event), state)
         case TextAdded():
             tokens = f"  {figures.count(event.tokens)} tok" if event.tokens else ""
-            author = state.sign_of_author(event.author).label
+            author = state.name_of(event.author).label
             text = shorten(event.text, TEXT)
             return [f"{SIGNS['added'].label} by {author}{of_chain(event.chain)}{tokens}  {text}"]
         case StepsCut():
@@ -110,11 +113,15 @@ def describe(event: Event, state: SolveState) -> list[str]:  # noqa: C901, PLR09
             words = (
                 f"{shorten(event.reason, REASON)} · {figures.steps(event.steps)} · {figures.count(event.tokens)} tok"
             )
-            return [f"thinking{of_chain(event.chain)} ended: {words}"]
+            over = [step for step in state.chain(event.chain).items if isinstance(step, StepState) and step.is_over]
+            lines = [each for step in over for each in step_lines(step, state)]
+            return [*lines, f"thinking{of_chain(event.chain)} ended: {words}"]
         case AnswerWritten():
-            return [f"{SIGNS['answered'].label}{of_chain(event.chain)}  {shorten(event.answer or '–', TEXT)}"]
+            answer = f"{SIGNS['answered'].label}{of_chain(event.chain)}  {shorten(event.answer or '–', TEXT)}"
+            return ["  ".join(filter(None, (answer, vote_words(state))))]
         case Noticed():
-            return [f"{SIGNS['notice'].label}  {one_line(event.message)}"]
+            sign = state.name_of(event.author) if event.author else SIGNS["notice"]
+            return [f"{sign.label}  {one_line(event.message)}"]
         case SolveFailed():
             hint = [f"hint: {one_line(event.hint)}"] if event.hint else []
             return [f"{SIGNS['failed'].label}  {one_line(event.error)}", *hint]
@@ -150,11 +157,22 @@ def redecided_lines(title: str, redecision: Redecision) -> list[str]:
     return lines
 
 
+def step_lines(step: StepState, state: SolveState) -> list[str]:
+    """One step on one line, and each of several candidates for it on a line of its own."""
+    lines = [step_line(step, state)]
+    for each in step.candidates.values() if len(step.candidates) > 1 else ():
+        sign = candidate_sign(each, step)
+        figure = " ".join(told(each.score, state.rule)) if each.score else "–"
+        words = "  ".join((state.name_of(each.author).label, *candidate_words(each, step, state)))
+        lines.append(f"  candidate {each.number}  {sign.glyph} {figure}  {words}  {shorten(each.text or '', TEXT)}")
+    return lines
+
+
 def step_line(step: StepState, state: SolveState) -> str:
     """One step on one line."""
     parts = [f"step {step.number:>3}{of_chain(step.chain)}", label(state.sign_of(step), 13)[0]]
-    if step.score is not None:
-        parts.append(f"score {utility(step.score, state.rule)[1]}")
+    if step.score is not None and not step.is_refused:
+        parts.append(" ".join(told(step.score, state.rule)))
     parts.append(f"{figures.count(step.tokens)} tok")
     parts += spent(step)
     return "  ".join([*parts, shorten(step.shown, TEXT)])

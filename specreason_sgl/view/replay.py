@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 from rich.text import Text
 
 from specreason_sgl.events import (
     AnswerWritten,
+    Author,
     CallKind,
     CallMade,
+    ChainOpened,
     Event,
-    Role,
     StepDrafted,
     StepScored,
     StepsCut,
@@ -25,13 +28,16 @@ from specreason_sgl.runs.redecide import Redecision
 from specreason_sgl.view import figures
 from specreason_sgl.view.browse import KEYS as BROWSE
 from specreason_sgl.view.browse import Browser
-from specreason_sgl.view.solve_view import Look, solve_frame
+from specreason_sgl.view.items import Look
+from specreason_sgl.view.solve_view import solve_frame
 from specreason_sgl.view.state import SolveState
 
 PIECES = 24
 """The most pieces in which a stored text is streamed again."""
 UNSTREAMED: frozenset[CallKind] = frozenset({"draft", "judge", "think", "answer"})
 """Kinds of calls whose text is not streamed again as that of a step."""
+CANDIDATES: frozenset[CallKind] = frozenset({"draft", "regenerate"})
+"""Kinds of calls that candidates are written by."""
 FASTEST = 64.0
 KEYS = f"space play  +/- speed  {BROWSE}"
 
@@ -57,20 +63,33 @@ def _place(placed: Placed) -> int:
 
 def _with_streams(placed: Iterable[Placed]) -> Iterator[Placed]:
     calls: dict[int, CallMade] = {}
+    opened: dict[int, float] = {}
+    answers = Counter[int]()
+    drafted = set[tuple[int, Author, str]]()
     for place, event in placed:
         call = calls.get(event.chain)
+        told: dict[str, Any] = {}
         match event:
+            case ChainOpened():
+                opened[event.chain] = event.at
             case CallMade(dropped=False):
                 calls[event.chain] = event
             case StepDrafted() if call is not None:
-                model = call.model if call.kind == "draft" else "small"
-                yield from _pieces(event.text, event.step, model, "draft", call, place)
-            case StepTaken() if call is not None and call.kind not in UNSTREAMED and call.model == event.author:
-                yield from _pieces(event.text, event.step, event.author, call.kind, call, place)
+                kind = call.kind if call.kind in CANDIDATES and call.model == event.author else "draft"
+                told = {"step": event.step, "kind": kind, "attempt": event.attempt}
+                drafted.add((event.step, event.author, event.text))
+            case StepTaken() | TextAdded() if call is not None and call.kind not in UNSTREAMED:
+                if call.model == event.author and (event.step, event.author, event.text) not in drafted:
+                    told = {"step": event.step, "kind": call.kind}
             case AnswerWritten() if call is not None and call.kind == "answer":
-                yield from _pieces(event.text, None, event.author, "answer", call, place)
+                told = {"step": None, "kind": "answer", "attempt": answers[event.chain]}
+                answers[event.chain] += 1
             case _:
                 pass
+        if told and call is not None and isinstance(event, StepDrafted | StepTaken | TextAdded | AnswerWritten):
+            piece = TextStreamed(chain=event.chain, model=event.author, text=event.text, **told)
+            since = max(0.0, opened.get(event.chain, 0.0), call.at - call.wall_s)
+            yield from ((place, each) for each in _pieces(piece, min(since, call.at), call.at))
         yield place, event
 
 
@@ -100,13 +119,13 @@ def _in_one_go(steps: Sequence[tuple[int, StepTaken]], call: CallMade) -> Iterat
         yield place, step.model_copy(update={"at": max(0.0, call.at - call.wall_s * (1 - done / total))})
 
 
-def _pieces(text: str, step: int | None, model: Role, kind: CallKind, call: CallMade, place: int) -> Iterator[Placed]:
-    count = min(PIECES, len(text))
-    places = [len(text) * part // count for part in range(count + 1)] if count else []
+def _pieces(whole: TextStreamed, since: float, until: float) -> Iterator[TextStreamed]:
+    """A text in pieces over a span of time."""
+    count = min(PIECES, len(whole.text))
+    places = [len(whole.text) * part // count for part in range(count + 1)] if count else []
     for one, (start, end) in enumerate(pairwise(places)):
-        at = max(0.0, call.at - call.wall_s * (1 - one / count))
-        piece = TextStreamed(at=at, chain=call.chain, step=step, model=model, kind=kind, text=text[start:end])
-        yield place, piece
+        at = since + (until - since) * one / count
+        yield whole.model_copy(update={"at": at, "text": whole.text[start:end]})
 
 
 @dataclass
@@ -144,13 +163,15 @@ class Player:
         self._until((StepTaken, TextAdded, StepsCut, AnswerWritten))
 
     def rejection(self) -> None:
-        """Go on to the next rejected draft."""
+        """Go on to the next step of which no draft was taken."""
         while not self.done:
             self._until((StepScored,))
             event = self.events[self._next - 1]
             if isinstance(event, StepScored) and not event.accepted:
                 self.step()
-                return
+                step = self.state.chain(event.chain).standing.get(event.step)
+                if step is None or step.is_taken_over:
+                    return
 
     def finish(self) -> None:
         """Let all of it happen."""

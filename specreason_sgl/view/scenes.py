@@ -15,14 +15,15 @@ from specreason_sgl.view.batch_view import KEYS as BATCH_KEYS
 from specreason_sgl.view.batch_view import BatchLook, BatchState, SolveKey, batch_frame
 from specreason_sgl.view.browse import KEYS, Browser
 from specreason_sgl.view.compare import Side, compare_frame
+from specreason_sgl.view.items import Look
 from specreason_sgl.view.listing import EndedSolve, solves_page
 from specreason_sgl.view.live import Scene
-from specreason_sgl.view.solve_view import Look, solve_frame
+from specreason_sgl.view.solve_view import solve_frame
 from specreason_sgl.view.state import SolveState
 
 T = TypeVar("T")
 
-BATCH_TRACE_KEYS = "esc/b back  n/↑/↓ step  r rejection  f fold  / search  u/d scroll  q leaves the view"
+BATCH_TRACE_KEYS = "esc/b back  n/↑/↓ step  r rejection  f fold  / search  u/d scroll  c chain  q leaves the view"
 WATCH_KEYS = "↑/↓ select  enter opens the trace  q quit"
 COMPARE_KEYS = "n/b step  f fold  u/d scroll  g/G ends  q quit"
 
@@ -231,7 +232,7 @@ class CompareScene:
         """Begin at the first step."""
         self.over = False
         self._sides = left, right
-        self._longer = max(left.state, right.state, key=lambda state: len(state.items))
+        self._longer = max(left.shown, right.shown, key=lambda state: len(state.items))
         self._colour = colour
         self._browser = Browser(cursor=0)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
 
 from specreason_sgl.events import (
     AnswerWritten,
@@ -13,6 +12,7 @@ from specreason_sgl.events import (
     CallKind,
     CallMade,
     ChainOpened,
+    EndOfThinking,
     Event,
     Noticed,
     SolveEnded,
@@ -27,163 +27,25 @@ from specreason_sgl.events import (
     ThinkingEnded,
 )
 from specreason_sgl.tally import Tally
+from specreason_sgl.text.answers import is_same
 from specreason_sgl.text.scoring import RULES, ScoreRule
-from specreason_sgl.view.theme import SIGNS, Sign, SignName, other
+from specreason_sgl.view.steps import Candidate, ChainState, Item, Row, StepState, TextState
+from specreason_sgl.view.text import shorten
+from specreason_sgl.view.theme import SIGNS, WORD, Sign, SignName, other
 
-DOING: dict[CallKind, SignName] = {
-    "draft": "drafting",
-    "judge": "judging",
-    "regenerate": "regenerating",
-    "think": "thinking",
-    "answer": "answering",
-}
-"""The sign of a running call, by its kind; for a program's own kinds it is just ``working``."""
+VOTE: Author = "vote"
+"""The author of an answer that was chosen among others."""
+PRUNED: EndOfThinking = "pruned"
+"""Why a chain ended that others were preferred to."""
 
 
 @dataclass
-class StepState:
-    """One place in a chain of thought."""
+class Given:
+    """An answer, and how often it was given."""
 
-    number: int
-    chain: int = 0
-    place: int = 0
-    """Its number among all items of the solve, in the order of their beginnings; it never changes."""
-    decided: int = 0
-    """How many drafts of the whole solve had been decided on before it."""
-    draft: str | None = None
-    draft_tokens: int = 0
-    score: StepScored | None = None
-    text: str | None = None
-    """The text that became part of the reasoning; None until then."""
-    author: Author | None = None
-    tokens: int = 0
-    cut: str | None = None
-    """Why it was taken back; None while it stands."""
-    seconds: Counter[CallKind] = field(default_factory=Counter)
-    streamed: dict[CallKind, list[str]] = field(default_factory=dict)
-    """The streamed pieces of text, by kind of call, the newest last."""
-    pieces: int = 0
-    """How many pieces have streamed in since the last call came back: about as many tokens."""
-
-    @property
-    def sign(self) -> SignName:
-        """The sign for what the step is, or for what is being done for it."""
-        if self.author is not None:
-            alone: dict[Author, SignName] = {"base": "base", "small": "accepted" if self.score is not None else "small"}
-            return alone.get(self.author, "other")
-        if self.streamed.get("regenerate") or (self.score is not None and not self.score.accepted):
-            return "regenerating"
-        newest = next(reversed(self.streamed), None)
-        if newest is not None and newest not in {"draft", "judge"}:
-            return DOING.get(newest, "working")
-        return "drafting" if self.draft is None else "judging"
-
-    @property
-    def shown(self) -> str:
-        """Its text, as far as it is written."""
-        if self.text is not None:
-            return self.text
-        if self.sign in {"regenerating", "thinking", "working"}:
-            return "".join(self.streamed[next(reversed(self.streamed))]) if self.streamed else ""
-        return self.draft if self.draft is not None else "".join(self.streamed.get("draft", ()))
-
-    @property
-    def rejected(self) -> str | None:
-        """The draft that was not taken."""
-        if self.draft is None or self.score is None or self.score.accepted:
-            return None
-        return self.draft
-
-
-@dataclass
-class TextState:
-    """Text in a chain that is no step."""
-
-    author: Author
-    text: str
-    tokens: int
-    number: int
-    """The number of steps before it."""
-    chain: int = 0
-    place: int = 0
-    decided: int = 0
-    cut: str | None = None
-
-    @property
-    def shown(self) -> str:
-        """Its text."""
-        return self.text
-
-
-class Piece(NamedTuple):
-    """The size of a piece of a chain: a step, or other text after ``number`` steps."""
-
-    number: int
-    is_step: bool
-    tokens: int
-
-
-Item = StepState | TextState
-"""Something with a text of its own that can be looked at."""
-
-
-@dataclass
-class ChainState:
-    """One chain of thought, with all that was ever in it."""
-
-    number: int = 0
-    parent: int | None = None
-    """The chain that it was forked from."""
-    inherited: int = 0
-    """How many steps it took over from its parent."""
-    prefix: list[Piece] = field(default_factory=list)
-    """The pieces that it took over from its parent."""
-    rows: list[Item | str] = field(default_factory=list)
-    """All items in order, also those that were taken back, and the notices as plain text."""
-    standing: dict[int, StepState] = field(default_factory=dict)
-    """The steps that have not been taken back, by number."""
-    thinking: list[str] = field(default_factory=list)
-    """A whole chain that is streaming in and has not been cut into steps yet."""
-    ended: ThinkingEnded | None = None
-    answer: AnswerWritten | None = None
-
-    @property
-    def items(self) -> list[Item]:
-        """What can be looked at."""
-        return [row for row in self.rows if not isinstance(row, str)]
-
-    @property
-    def steps(self) -> int:
-        """Steps in it, those from its parent included."""
-        return self.inherited + sum(step.author is not None for step in self.standing.values())
-
-    @property
-    def pieces(self) -> list[Piece]:
-        """What it is made of, with what it has from its parent."""
-        own = (Piece(item.number, isinstance(item, StepState), item.tokens) for item in self.items if item.cut is None)
-        return [*self.prefix, *own]
-
-    @property
-    def tokens(self) -> int:
-        """Thinking tokens in it, those from its parent included."""
-        return sum(piece.tokens for piece in self.pieces)
-
-    def take_back(self, event: StepsCut) -> None:
-        """Cut steps off, with what was added behind those that stay."""
-        for item in self.items:
-            if item.cut is None and item.number >= event.keep:
-                item.cut = event.reason
-        self.standing = {number: step for number, step in self.standing.items() if step.cut is None}
-        self.inherited = min(self.inherited, max(0, event.keep))
-        self.prefix = [piece for piece in self.prefix if piece.number < event.keep]
-        self.ended = None
-
-
-def utility(score: StepScored, rule: ScoreRule) -> tuple[float, str]:
-    """The figure of a score that a rule compares with the threshold, and the same as it is written."""
-    if rule == "expected":
-        return score.expected, f"{score.expected:.1f}"
-    return float(score.greedy), str(score.greedy)
+    answer: str | None
+    written: list[AnswerWritten] = field(default_factory=list)
+    """Each time."""
 
 
 @dataclass
@@ -194,8 +56,9 @@ class SolveState:
     chains: dict[int, ChainState] = field(default_factory=lambda: {0: ChainState()})
     """By number, in the order in which they were opened."""
     tally: Tally = field(default_factory=Tally)
-    answering: list[str] = field(default_factory=list)
     answer: AnswerWritten | None = None
+    given: list[Given] = field(default_factory=list)
+    """The answers that are not the vote's, each with how often it was given, in the order in which they appeared."""
     failure: SolveFailed | None = None
     ended: SolveEnded | None = None
     newest: int = 0
@@ -234,9 +97,92 @@ class SolveState:
         return [item for item in self.items if isinstance(item, StepState)]
 
     @property
-    def notices(self) -> list[str]:
+    def notices(self) -> list[Noticed]:
         """What readers should know, one chain after the other."""
-        return [row for chain in self.chains.values() for row in chain.rows if isinstance(row, str)]
+        return [row for chain in self.chains.values() for row in chain.rows if isinstance(row, Noticed)]
+
+    @property
+    def answering(self) -> list[tuple[int, str]]:
+        """The answers that are streaming in, each with the number of its chain."""
+        chains = self.chains.values()
+        return [(chain.number, "".join(text)) for chain in chains for text in chain.answering.values()]
+
+    @property
+    def votes(self) -> list[Given]:
+        """What a vote was held about, the chosen answer first and then the most frequent; empty without one."""
+        if self.answer is None or self.answer.author != VOTE:
+            return []
+        chosen = self._like(self.answer.answer)
+        return sorted(self.given, key=lambda each: (each is not chosen, -len(each.written)))
+
+    @property
+    def worded(self) -> AnswerWritten | None:
+        """The answer in a model's own words: of a vote, as it was first given behind a whole chain, if it was."""
+        votes = self.votes
+        if not votes or self.answer is None or not _are_alike(votes[0].answer, self.answer.answer):
+            return self.answer
+        given = [(each, self.chains.get(each.chain)) for each in votes[0].written]
+        return next((each for each, chain in given if chain and not self.is_cut(chain)), given[0][0])
+
+    @property
+    def answering_chain(self) -> ChainState | None:
+        """The chain whose answer is the solve's."""
+        return self.chains.get(self.worded.chain) if self.worded else None
+
+    def sign_of_chain(self, chain: ChainState) -> SignName:
+        """The sign for what a chain is doing, or for what became of it."""
+        if self.is_going(chain):
+            return "thinking"
+        if chain.answers:
+            return "answered"
+        if self.is_cut(chain):
+            return "cut"
+        is_late = self.is_settled or (chain.ended is not None and chain.ended.reason == PRUNED)
+        return "dropped" if is_late else "waiting"
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no further answer is to come."""
+        has_voted = self.answer is not None and self.answer.author == VOTE
+        return has_voted or self.ended is not None or self.failure is not None
+
+    def is_cut(self, chain: ChainState) -> bool:
+        """Whether it is nothing but the beginning of a chain that had ended when it was forked."""
+        parent = self.chains.get(chain.parent) if chain.parent is not None else None
+        return parent is not None and parent.ended is not None and not chain.items
+
+    def is_going(self, chain: ChainState) -> bool:
+        """Whether it may still grow."""
+        return chain.ended is None and self.ended is None and self.failure is None and not self.is_cut(chain)
+
+    @property
+    def branches(self) -> list[tuple[ChainState, list[ChainState]]]:
+        """The chains with something of their own, each with its cuts: those that are nothing but its beginning."""
+        stems = {chain.number: self._stem(chain) for chain in self.chains.values()}
+        cuts: dict[int, list[ChainState]] = {number: [] for number, stem in stems.items() if stem == number}
+        for number, stem in stems.items():
+            if stem != number and stem in cuts:
+                cuts[stem].append(self.chains[number])
+        return [(self.chains[number], each) for number, each in cuts.items()]
+
+    def _stem(self, chain: ChainState) -> int:
+        """The nearest chain with something of its own that a chain comes from; most often itself."""
+        seen = {chain.number}
+        while self.is_cut(chain) and chain.parent is not None and chain.parent not in seen:
+            seen.add(chain.parent)
+            chain = self.chains[chain.parent]
+        return chain.number
+
+    @property
+    def alone(self) -> SolveState:
+        """The solve with nothing but the chain that gave the answer, from its beginning; all of it if none did."""
+        chain = self.answering_chain if self.is_branched else None
+        if chain is None:
+            return self
+        rows: list[Row] = [replace(item, chain=0, cut=None) for item in chain.prefix]
+        rows += [replace(row, chain=0) if isinstance(row, StepState | TextState) else row for row in chain.rows]
+        one = ChainState(chain.number, rows=rows, standing=chain.standing, ended=chain.ended)
+        return replace(self, chains={one.number: one}, newest=one.number)
 
     @property
     def writers(self) -> dict[Author, Sign]:
@@ -287,7 +233,7 @@ class SolveState:
 
     @property
     def _doing(self) -> SignName:
-        if self.answering or all(chain.ended for chain in self.chains.values()):
+        if self.answering or not any(self.is_going(chain) for chain in self.chains.values()):
             return "answering"
         if any(chain.thinking for chain in self.chains.values()):
             return "thinking"
@@ -309,6 +255,10 @@ class SolveState:
         if author in self.others:
             return other(author, self.others.index(author))
         return SIGNS["base" if author == "base" else "small"]
+
+    def name_of(self, author: Author) -> Sign:
+        """An author's glyph, colour and name."""
+        return replace(self.sign_of_author(author), word=shorten(author, WORD) or "?")
 
     def chain(self, number: int) -> ChainState:
         """One of its chains, which is there from the first time on that anything is said of it."""
@@ -336,29 +286,28 @@ class SolveState:
                     step = self._step(event.chain, event.step)
                     step.seconds[event.kind] += event.wall_s  # type: ignore[assignment]  # Counter is typed for integers
                     step.pieces = 0
+                    if heard := [number for kind, number in step.streamed if kind == event.kind]:
+                        del step.streamed[event.kind, min(heard)]  # several are read in the order of their numbers
             case StepDrafted():
                 self._add_draft(event)
             case StepScored():
                 step = self._step(event.chain, event.step)
-                step.score, step.decided = event, self.tally.judged - 1
+                step.candidates.setdefault(event.attempt, Candidate(event.attempt)).score = event
+                step.decided = self.tally.judged - 1
             case StepTaken():
                 self._add_taken(event)
             case TextAdded():
-                self._know(event.author)
-                marks = event.chain, self._next_place(), self.tally.judged
-                self.chain(event.chain).rows.append(
-                    TextState(event.author, event.text, event.tokens, event.step, *marks)
-                )
+                self._add_piece(event)
             case StepsCut():
                 self.chain(event.chain).take_back(event)
             case ThinkingEnded():
                 self._end_chain(event)
             case AnswerWritten():
-                self._know(event.author)
-                self.answer = self.chain(event.chain).answer = event
-                self.answering.clear()
+                self._add_answer(event)
             case Noticed():
-                self.chain(event.chain).rows.append(event.message)
+                if event.author:
+                    self._know(event.author)
+                self.chain(event.chain).rows.append(event)
             case SolveFailed():
                 self.failure = event
             case SolveEnded():
@@ -378,36 +327,49 @@ class SolveState:
         parent = self.chains.get(event.parent) if event.parent is not None else None
         chain = self.chain(event.chain)
         chain.parent, chain.inherited = event.parent, max(0, event.steps)
-        pieces = parent.pieces if parent else []
-        chain.prefix = [piece for piece in pieces if piece.number + piece.is_step <= event.steps]
+        path = parent.path if parent else []
+        chain.prefix = [item for item in path if item.number + isinstance(item, StepState) <= event.steps]
 
     def _step(self, chain: int, number: int) -> StepState:
         found = self.chain(chain)
         if number not in found.standing:
-            found.standing[number] = StepState(number, chain, self._next_place(), self.tally.judged)
+            marks = chain, self._next_place(), self.tally.judged
+            seconds = found.spent.pop(number, Counter[CallKind]())
+            found.standing[number] = StepState(number, *marks, seconds=seconds)
             found.rows.append(found.standing[number])
         self.newest = chain
         return found.standing[number]
 
     def _add_text(self, event: TextStreamed) -> None:
         if event.kind == "answer":
-            self.answering.append(event.text)
+            self.chain(event.chain).answering.setdefault(event.attempt, []).append(event.text)
         elif event.step is None:
             self.chain(event.chain).thinking.append(event.text)
         else:
             step = self._step(event.chain, event.step)
-            step.streamed.setdefault(event.kind, []).append(event.text)
+            step.streamed.setdefault((event.kind, event.attempt), []).append(event.text)
             step.pieces += 1
+
+    def _add_piece(self, event: TextAdded) -> None:
+        self._know(event.author)
+        chain = self.chain(event.chain)
+        step = chain.standing.get(event.step)
+        if step is not None and step.author is None and not step.candidates:  # the rest of it comes behind this
+            chain.spent[event.step] = chain.standing.pop(event.step).seconds
+            chain.rows = [row for row in chain.rows if row is not step]
+        marks = event.chain, self._next_place(), self.tally.judged
+        chain.rows.append(TextState(event.author, event.text, event.tokens, event.step, *marks))
 
     def _add_draft(self, event: StepDrafted) -> None:
         step = self._step(event.chain, event.step)
-        if step.score is not None:  # an empty step has come to nothing and the place is filled again
+        if event.attempt in step.candidates:  # an empty step has come to nothing and the place is filled again
             again = StepState(event.step, event.chain, step.place, self.tally.judged, seconds=step.seconds)
             chain = self.chain(event.chain)
             chain.rows[next(n for n, row in enumerate(chain.rows) if row is step)] = again
             chain.standing[event.step] = step = again
-        step.draft, step.draft_tokens = event.text, event.tokens
-        step.streamed.pop("draft", None)
+        self._know(event.author)
+        step.candidates[event.attempt] = Candidate(event.attempt, event.author, event.text, event.tokens)
+        step.streamed = {call: text for call, text in step.streamed.items() if call[1] != event.attempt}
 
     def _add_taken(self, event: StepTaken) -> None:
         self._know(event.author)
@@ -415,12 +377,47 @@ class SolveState:
         step.text, step.author, step.tokens = event.text, event.author, event.tokens
         if step.score is None:
             step.decided = self.tally.judged
+        if not step.candidates:
+            step.candidates = self._drafted_for(event)
         step.streamed.clear()
         self.chain(event.chain).thinking.clear()
+
+    def _drafted_for(self, event: StepTaken) -> dict[int, Candidate]:
+        """The candidate of the parent chain that a fork goes on with."""
+        parent = self.chain(event.chain).parent
+        before = self.chains.get(parent) if parent is not None else None
+        forked = before.standing.get(event.step) if before else None
+        same = (each for each in forked.candidates.values() if each.is_accepted) if forked else ()
+        return {each.number: replace(each) for each in same if (each.author, each.text) == (event.author, event.text)}
+
+    def _add_answer(self, event: AnswerWritten) -> None:
+        self._know(event.author)
+        self.answer = event
+        chain = self.chain(event.chain)
+        if event.author == VOTE:
+            return
+        if chain.answering:  # several are read in the order of their numbers
+            chain.answering.pop(min(chain.answering))
+        chain.rows.append(event)
+        if (known := self._like(event.answer)) is None:
+            known = Given(event.answer)
+            self.given.append(known)
+        known.written.append(event)
+
+    def _like(self, answer: str | None) -> Given | None:
+        return next((each for each in self.given if _are_alike(each.answer, answer)), None)
 
     def _end_chain(self, event: ThinkingEnded) -> None:
         chain = self.chain(event.chain)
         chain.ended = event
         chain.thinking.clear()
-        chain.rows = [row for row in chain.rows if not isinstance(row, StepState) or row.author is not None]
+        for step in chain.standing.values():
+            step.is_over = step.author is None and len(step.candidates) > 1 and step.score is not None
+        chain.rows = [
+            row for row in chain.rows if not isinstance(row, StepState) or row.author is not None or row.is_over
+        ]
         chain.standing = {number: step for number, step in chain.standing.items() if step.author is not None}
+
+
+def _are_alike(one: str | None, other: str | None) -> bool:
+    return is_same(one, other or "") if one else not other
