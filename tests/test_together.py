@@ -156,12 +156,13 @@ def test_a_model_that_another_takes_the_place_of_in_every_mode_may_be_any(solve:
     def with_models(run: Run, modes: Sequence[dict[str, Any]], **models: str) -> Run:
         assert run.config
         config = RunConfig.model_validate({**run.config.model_dump(), "models": models})
-        job = {**config.job, "modes": modes} if config.job else None
+        job = {**(config.model_extra or {})["job"], "modes": modes}
         records = [record.model_copy(update={"mode": modes[0]["name"]}) for record in run.records]
         return Run(run.folder, config.model_copy(update={"job": job}), run.status, records, [])
 
     alone, other = solve("alone", "base"), solve("other", "base+decode")
-    (base,) = alone.config.job["modes"]
+    assert alone.config
+    (base,) = (alone.config.model_extra or {})["job"]["modes"]
     compressed = {**base, "name": "base-compressed", "roles": {"base": "compressed"}}
     whole = with_models(alone, [base], base="B", small="S")
     made = report_together([whole, with_models(other, [compressed], base="B-4bit", compressed="B-4bit", small="S")])

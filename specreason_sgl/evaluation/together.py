@@ -109,8 +109,12 @@ def _models(job: Job, config: RunConfig) -> dict[str, Any]:
     """The models that any mode asks, by role; a base model that drafts tokens for itself is the base model."""
     models = (config.model_extra or {}).get("models")
     found = dict(models) if isinstance(models, Mapping) else {}
-    asked = {role: model for role, model in found.items() if not all(role in mode.roles for mode in job.modes)}
-    decoding = asked.pop(DECODE, None)
+    decoding = found.pop(DECODE, None)
+    asked = {
+        role: model
+        for role, model in found.items()
+        if any(mode.roles.get(role, DECODE) == DECODE for mode in job.modes)
+    }
     return {**({"base": decoding} if decoding else {}), **asked}
 
 
