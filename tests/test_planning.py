@@ -52,7 +52,7 @@ def stored(folder: Path, records: list[SolveRecord], **job: Any) -> Path:
 def p_values(problems: int, better: float, worse: float, tries: int) -> NDArray[np.float64]:
     """The p-values of exact sign tests on problems that one mode wins or loses with these chances."""
     won, lost, _ = np.random.default_rng(1).multinomial(problems, [better, worse, 1 - better - worse], tries).T
-    return np.minimum(1, 2 * stats.binom.sf(np.maximum(won, lost) - 1, won + lost, 0.5))
+    return np.asarray(np.minimum(1, 2 * stats.binom.sf(np.maximum(won, lost) - 1, won + lost, 0.5)), np.float64)
 
 
 @pytest.mark.parametrize("differ", [0.03, 0.05, 0.1, 0.2])
