@@ -195,6 +195,8 @@ def test_the_command_measures_costs_and_predicts_from_them(servers: RunningPair,
 
     assert costs.token_s("base", 256) > costs.token_s("small", 256) > 0
     assert 0.5 < costs.crowding < 5
+    assert costs.crowding_many is not None
+    assert 0 <= costs.crowding_many < 5
     assert (
         costs.speed_ups(Work(acceptance=1), 256)["specreason"] > costs.speed_ups(Work(acceptance=0), 256)["specreason"]
     )

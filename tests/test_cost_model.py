@@ -94,6 +94,9 @@ def test_with_many_at_once_the_server_with_more_to_do_decides() -> None:
     assert COSTS.model_copy(update={"crowding": 2.0}).seconds("specreason", work, 256, 8) == pytest.approx(
         (base + small) / 8
     ), "on one card both take turns"
+    for share in (0.0, 0.25, 1.0):
+        measured = COSTS.model_copy(update={"crowding": 9.0, "crowding_many": share})
+        assert measured.seconds("specreason", work, 256, 8) == pytest.approx((base + share * small) / 8)
     assert COSTS.seconds("specreason", work, 256, 6) == COSTS.seconds("specreason", work, 256, 8) * 8 / 6
 
 

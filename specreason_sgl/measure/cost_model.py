@@ -8,7 +8,9 @@ a round brings depends on the text, so it is taken from stored solves, or from q
 
 from __future__ import annotations
 
+import itertools
 import math
+import random
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -53,6 +55,8 @@ STEP_TOKENS = 25.0
 """The assumed tokens of a step, if no run is given."""
 ACCEPTANCES = (0.4, 0.6, 0.8)
 _FILLER = " and then one more"
+_NUMBERS = itertools.count(random.SystemRandom().randrange(10**6, 9 * 10**6))
+"""What makes every draft new to servers, also to those that were measured before."""
 
 
 class Cost(BaseModel):
@@ -100,6 +104,8 @@ class Decoding(BaseModel):
     """Tokens that a round brings where the base model answers story questions."""
     crowding: float
     """As in `Costs`."""
+    crowding_many: float | None = None
+    """As in `Costs`."""
 
 
 class Costs(BaseModel):
@@ -116,6 +122,9 @@ class Costs(BaseModel):
     """Seconds that a call takes in addition to its tokens."""
     crowding: float
     """The time of a draft and a judgement at once, as a multiple of the longer one alone: above 1 on a shared card."""
+    crowding_many: float | None = None
+    """Where many run at once, the share of the shorter work that adds to the time of the longer: 0 where the servers do
+    not disturb each other, 1 where they take turns. From `crowding` if it was not measured."""
     decoding: Decoding | None = None
 
     @property
@@ -151,7 +160,7 @@ class Costs(BaseModel):
         decoding = self.decoding if is_decoding else None
         judge = _nearest(decoding.judge if decoding else self.judge, behind, at_once)
         draft = self._call_s(at_once) + work.step_tokens * self.token_s("small", behind, at_once)
-        crowding = decoding.crowding if decoding else self.crowding
+        crowding, added = (decoding or self).crowding, (decoding or self).crowding_many
         agreement = work.agreement or (decoding.agreement if decoding else 1.0)
         rejected = work.agreement_rejected or agreement
 
@@ -170,7 +179,8 @@ class Costs(BaseModel):
         if at_once > 1:
             thrown_away = (1 - work.acceptance) * draft if method == "lookahead" else 0.0
             base, small = work.steps * (judge + again) + answer, work.steps * (draft + thrown_away)
-            return (max(base, small) + (crowding - 1) * min(base, small)) / at_once
+            added = crowding - 1 if added is None else added
+            return (max(base, small) + added * min(base, small)) / at_once
         if method == "specreason":
             return work.steps * (draft + judge + again) + answer
         late = (1 - work.acceptance) * min(draft, judge)
@@ -261,15 +271,17 @@ def calibrate(
             judge=_costs(decode, "judgements where tokens are drafted", _judge_seconds, say, times),
             agreement=agreement,
             crowding=_crowding(decode, small, times),
+            crowding_many=_crowding_many(decode, small, times),
         )
     say("a draft and a judgement at the same time")
-    crowding = _crowding(base, small, times)
+    crowding, many = _crowding(base, small, times), _crowding_many(base, small, times)
     return Costs(
         base=tokens[base.role],
         small=tokens[small.role],
         judge=judge,
         call_s=call_s,
         crowding=crowding,
+        crowding_many=many,
         decoding=decoding,
     )
 
@@ -331,9 +343,12 @@ def tables(
         for row in each
     ]
     rows.append(("a call, beyond its tokens", f"{costs.call_s / token:.2f}"))
-    rows.append(("draft and judgement at once, against the longer alone", f"{costs.crowding:.2f}x"))
+    for where, each in (("", costs), (" where tokens are drafted", costs.decoding)):
+        if each:
+            rows.append((f"draft and judgement at once{where}, against the longer alone", f"{each.crowding:.2f}x"))
+        if each and each.crowding_many is not None:
+            rows.append((f"of many at once{where}, what the shorter adds to the longer", f"{each.crowding_many:.0%}"))
     if costs.decoding:
-        rows.append(("the same where tokens are drafted", f"{costs.decoding.crowding:.2f}x"))
         rows.append(("tokens that a round brings", f"{costs.decoding.agreement:.2f}"))
     return [
         Table(
@@ -446,20 +461,22 @@ def _agreement(endpoint: Endpoint) -> float:
 
 
 def _judge_seconds(base: Endpoint, text: str, batch: int, times: int) -> float:
-    judges = [_judge(base, text) for _ in range(batch)]
-
-    def all_(number: int) -> None:
-        with ThreadPoolExecutor(batch) as pool:
-            list(pool.map(lambda place: judges[place](number * batch + place), range(batch)))
-
-    return statistics.median(_seconds(all_, number) for number in range(times))
+    judge = _judge(base, text)
+    return statistics.median(_seconds(_together, judge, batch) for _ in range(times))
 
 
-def _judge(base: Endpoint, text: str) -> Callable[[int], object]:
-    """What judges the draft with a number behind a text that is cached from here on."""
+def _together(judge: Callable[[], object], batch: int) -> None:
+    """Judge so many drafts at once."""
+    with ThreadPoolExecutor(batch) as pool:
+        for one in [pool.submit(judge) for _ in range(batch)]:
+            one.result()
+
+
+def _judge(base: Endpoint, text: str) -> Callable[[], object]:
+    """What judges a draft that no server has read before, behind a text that is cached from here on."""
     judge = Judge(base, Problem(id="cost", question="?"), Settings.model_validate({}))
     judge.score([text], _FILLER)
-    return lambda number: judge.score([text], f"{_FILLER * 6} {number}")
+    return lambda: judge.score([text], f" {next(_NUMBERS)}{_FILLER * 6}")
 
 
 def _crowding(base: Endpoint, small: Endpoint, times: int) -> float:
@@ -468,15 +485,36 @@ def _crowding(base: Endpoint, small: Endpoint, times: int) -> float:
     def draft() -> None:
         _generation(small, drafted_behind, round(STEP_TOKENS), 1)
 
-    def both(number: int) -> None:
+    def both() -> None:
         with ThreadPoolExecutor(2) as pool:
-            for one in (pool.submit(draft), pool.submit(judge, number)):
+            for one in (pool.submit(draft), pool.submit(judge)):
                 one.result()
 
     draft()
-    return statistics.median(
-        _seconds(both, number) / max(_seconds(draft), _seconds(judge, number + times)) for number in range(times)
-    )
+    return statistics.median(_seconds(both) / max(_seconds(draft), _seconds(judge)) for _ in range(times))
+
+
+def _crowding_many(base: Endpoint, small: Endpoint, times: int) -> float:
+    """What drafts add to the time of judgements that take as long, as a share of it, with many of both at once."""
+    batch = BATCHES[-1]
+    judge, behind = _judge(base, _text(base, CONTEXTS[0])), _text(small, CONTEXTS[0])
+
+    def draft(rounds: int) -> None:
+        for _ in range(rounds):
+            _generation(small, behind, round(STEP_TOKENS), batch)
+
+    def both(rounds: int) -> None:
+        with ThreadPoolExecutor(2) as pool:
+            for one in (pool.submit(draft, rounds), pool.submit(_together, judge, batch)):
+                one.result()
+
+    draft(1)
+    as_long = max(1, round(_seconds(_together, judge, batch) / _seconds(draft, 1)))
+    added = []
+    for _ in range(times):
+        drafts, judgements = _seconds(draft, as_long), _seconds(_together, judge, batch)
+        added.append((_seconds(both, as_long) - max(drafts, judgements)) / min(drafts, judgements))
+    return max(0.0, statistics.median(added))
 
 
 def _seconds(work: Callable[..., object], *arguments: object) -> float:
