@@ -318,7 +318,8 @@ def test_a_fork_has_the_figure_of_the_candidate_that_it_goes_on_with() -> None:
     state = of(beams())
     shown = page(beams(), opened=frozenset(item.place for item in state.items))
 
-    assert [(step.text, step.score and step.score.value) for step in state.chains[1].items][:1] == [("right", 0.7)]
+    forked = state.chains[1].standing[0]
+    assert (forked.text, forked.score and forked.score.value) == ("right", 0.7)
     assert "taken by a fork" in shown
     assert shown.count("taken by a fork") == 1
 
@@ -455,7 +456,7 @@ def test_a_key_folds_the_chain_of_the_selected_item_and_the_way_leads_past_it() 
     browser.press("c", state)
     folded = solve_frame(state, browser.look(Look(width=80, height=40))).plain
 
-    assert (browser.cursor, browser.folded) == (0, {0})
+    assert (browser.cursor, browser.folded) == (0, frozenset({0}))
     assert "▸ 3 steps folded" in folded
     assert "a two" not in folded
     assert "b two" in folded

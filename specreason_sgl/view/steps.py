@@ -70,7 +70,7 @@ class StepState:
         """The candidate that speaks for the step: the one that was taken, else the last that was heard of."""
         taken = [each for each in self.candidates.values() if each.is_accepted]
         here = (each for each in taken if each.text == self.text)
-        return next(here, None) or next(iter(taken or reversed(self.candidates.values())), None)
+        return next(here, None) or next(iter(taken or list(self.candidates.values())[-1:]), None)
 
     @property
     def draft(self) -> str | None:
