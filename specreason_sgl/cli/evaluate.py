@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from specreason_sgl.cli.hours import expected, print_hours
 from specreason_sgl.cli.options import (
     ApiKey,
     BaseUrl,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from specreason_sgl.evaluation.job import Job
+    from specreason_sgl.measure.hours import Hours
     from specreason_sgl.runs.store import Done, Problem, RunWriter
     from specreason_sgl.view.batch_sinks import BatchSink
 
@@ -87,6 +89,32 @@ def evaluate(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved job and the number of solves", rich_help_panel=RUN)
     ] = False,
+    anyway: Annotated[
+        bool,
+        typer.Option("--anyway", help="Also solve what the servers have no room for", rich_help_panel=RUN),
+    ] = False,
+    estimate: Annotated[
+        bool,
+        typer.Option("--estimate", help="With --dry-run: the hours that the job will take", rich_help_panel=RUN),
+    ] = False,
+    costs: Annotated[
+        Path | None,
+        typer.Option(
+            "--costs",
+            metavar="FILE",
+            help="With --estimate: from `bench --calibrate --out FILE` [measured on the servers]",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(
+            "--like",
+            metavar="RUN",
+            help="With --estimate: a stored run whose solves were of that size [whole budgets]",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
     pair: PairName = None,
     base: BaseUrl = None,
     small: SmallUrl = None,
@@ -138,25 +166,36 @@ def evaluate(
     overrides = dict(map(parse_override, override or ()))
     overrides |= {name: value for name, value in given.items() if value is not None}
     resolved = _resolve(job, overrides, modes)
+    if (estimate and not dry_run) or ((costs or like) and not estimate):
+        raise UsageError(
+            "hours are reckoned by `--dry-run --estimate`", hint="`--costs FILE` and `--like RUN` go with these two"
+        )
     if resume and out is None:
         raise UsageError("`--resume` needs the run folder", hint="name it with `--out`")
     problems = load(resolved.dataset)
     from specreason_sgl.evaluation.job import resolved as with_knobs
-    from specreason_sgl.evaluation.modes import load_programs
+    from specreason_sgl.evaluation.modes import check_roles, load_programs, outlines
 
+    options = _options(resolved, api_key)
+    for mode in resolved.modes:
+        check_roles(mode, options.roles)
     if not dry_run:
         _tell_of_code(resolved)
-    resolved = with_knobs(resolved, load_programs(resolved.modes, stock=dry_run))
+    resolved = with_knobs(resolved, outlines(resolved.modes) if dry_run else load_programs(resolved.modes))
     if dry_run:
-        say(_plan(resolved, problems, as_json=json))
+        hours = expected(resolved, problems, options, costs, like) if estimate else None
+        say(_plan(resolved, problems, hours, as_json=json))
+        if hours and not json:
+            print_hours(hours)
         return
     raise typer.Exit(
         _run(
             resolved,
             problems,
-            _options(resolved, api_key),
+            options,
             folder=out,
             resume=resume,
+            anyway=anyway,
             fail_on_error=fail_on_error,
             display="none" if json and display == "auto" else display,
             as_json=json,
@@ -228,12 +267,13 @@ def _tell_of_code(job: Job) -> None:
             note(f"this job runs the code in `{path}`")
 
 
-def _plan(job: Job, problems: Sequence[Problem], *, as_json: bool) -> str:
+def _plan(job: Job, problems: Sequence[Problem], hours: Hours | None, *, as_json: bool) -> str:
     from json import dumps
 
     solves, told = len(problems) * job.repeats * len(job.modes), job.model_dump(mode="json")
     if as_json:
-        return dumps({"job": told, "problems": len(problems), "solves": solves}, indent=2)
+        estimate = {"estimate": hours.model_dump(mode="json")} if hours else {}
+        return dumps({"job": told, "problems": len(problems), "solves": solves, **estimate}, indent=2)
     return (
         f"{dumps(told, indent=2, ensure_ascii=False)}\n"
         f"{len(problems)} problems x {job.repeats} repeats x {len(job.modes)} modes = {solves} solves"
@@ -247,6 +287,7 @@ def _run(
     *,
     folder: Path | None,
     resume: bool,
+    anyway: bool,
     fail_on_error: float | None,
     display: str,
     as_json: bool,
@@ -291,6 +332,8 @@ def _run(
                 resume=resume,
                 fail_on_error=fail_on_error,
                 scope=scope,
+                anyway=anyway,
+                warn=note,
             )
         except (KeyboardInterrupt, SpecReasonError):
             if begun:

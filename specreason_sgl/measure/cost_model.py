@@ -62,7 +62,7 @@ class Cost(BaseModel):
 
     context: int
     """Tokens before it, roughly."""
-    batch: int
+    batch: int = Field(ge=1)
     """Requests that run together."""
     seconds: float
 
@@ -93,9 +93,9 @@ class Decoding(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    rounds: list[Cost]
+    rounds: list[Cost] = Field(min_length=1)
     """The time of a round."""
-    judge: list[Cost]
+    judge: list[Cost] = Field(min_length=1)
     agreement: float
     """Tokens that a round brings where the base model answers story questions."""
     crowding: float
@@ -107,10 +107,10 @@ class Costs(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    base: list[Cost]
+    base: list[Cost] = Field(min_length=1)
     """The time of a token."""
-    small: list[Cost]
-    judge: list[Cost]
+    small: list[Cost] = Field(min_length=1)
+    judge: list[Cost] = Field(min_length=1)
     """The time of judging a new short step."""
     call_s: float
     """Seconds that a call takes in addition to its tokens."""
