@@ -89,7 +89,7 @@ def _measured(job: Job, problems: Sequence[Problem], options: PairOptions) -> tu
     from specreason_sgl.evaluation.job import DECODE
     from specreason_sgl.lang.scope import Scope
     from specreason_sgl.lang.stopping import stoppable
-    from specreason_sgl.measure.cost_model import calibrate
+    from specreason_sgl.measure import cost_model
     from specreason_sgl.servers import pairs
     from specreason_sgl.servers.opening import open_pair
     from specreason_sgl.view.display import console
@@ -108,7 +108,8 @@ def _measured(job: Job, problems: Sequence[Problem], options: PairOptions) -> tu
         room = fitting.rooms(pair, job, problems)
         solves = len(job.modes) * len(problems) * job.repeats
         fitting.check(fitting.complaints(job, room, solves), anyway=True, warn=note)
-        made = calibrate(pair.base, pair.small, _measuring, pair.models.get(DECODE))
+        drafting, times = pair.models.get(DECODE), cost_model.ROUNDS
+        made = cost_model.calibrate(pair.base, pair.small, _measuring, drafting, times)
         return made, fitting.concurrency(job, room)
 
 

@@ -52,9 +52,10 @@ class Room:
         """What holds the tokens, in words."""
         return f"the {self.role} server's {'context' if self.most == self.context else 'cache'} of {self.most} tokens"
 
-    def thinking(self, settings: Settings, question: int) -> int | None:
-        """The thinking tokens that fit behind a question of so many tokens, with an answer; None if unknown."""
-        return None if self.most is None else max(0, self.most - question - settings.answer_tokens - MARGIN)
+    def thinking(self, settings: Settings, question: int) -> int:
+        """The thinking tokens that fit behind a question of so many tokens, with an answer behind them."""
+        room = settings.budget if self.most is None else self.most - question - settings.answer_tokens - MARGIN
+        return max(0, room)
 
     def at_once(self, settings: Settings) -> int | None:
         """How many of the longest possible solves it has room for at the same time; None if unknown."""
@@ -140,36 +141,36 @@ def check(found: Sequence[Complaint], *, anyway: bool, warn: Callable[[str], Non
 
 
 def _budgets(job: Job, servers: Sequence[Room]) -> list[Complaint]:
-    """A complaint for each server in whose room budgets do not fit, behind a usual question or the longest."""
-    short: dict[tuple[Role, bool], list[Mode]] = {}
+    """Complaints about budgets that do not fit: behind a usual question, and behind the longest alone."""
+    found: dict[bool, list[tuple[Mode, Room]]] = {True: [], False: []}
     for mode in job.modes:
-        known = [room for room in _written_to(mode, servers) if room.most is not None]
-        tight = min(known, key=lambda room: _left(room, [mode], room.longest), default=None)
-        if tight is not None and _left(tight, [mode], tight.longest) < mode.settings.budget:
-            refuses = _left(tight, [mode], tight.usual) < mode.settings.budget
-            short.setdefault((tight.role, refuses), []).append(mode)
-    by_role = {room.role: room for room in servers}
-    return [_short(job, by_role[role], some, refuses=refuses) for (role, refuses), some in short.items()]
+        tight = min(
+            _written_to(mode, servers), key=lambda room: room.thinking(mode.settings, room.longest), default=None
+        )
+        if tight and tight.thinking(mode.settings, tight.longest) < mode.settings.budget:
+            found[tight.thinking(mode.settings, tight.usual) < mode.settings.budget].append((mode, tight))
+    short = [mode for some in found.values() for mode, _ in some]
+    others = [mode.name for mode in job.modes if mode not in short]
+    return [_short(job, some, others, refuses=refuses) for refuses, some in found.items() if some]
 
 
-def _short(job: Job, room: Room, some: Sequence[Mode], *, refuses: bool) -> Complaint:
+def _short(job: Job, some: Sequence[tuple[Mode, Room]], others: Sequence[str], *, refuses: bool) -> Complaint:
+    def left(mode: Mode, room: Room, *, least: bool = False) -> int:
+        return room.thinking(mode.settings, room.usual if refuses and not least else room.longest)
+
+    mode, room = min(some, key=lambda each: left(*each))
     which, question = ("a question", room.usual) if refuses else ("the longest question", room.longest)
-    named, most = _names(some), max(mode.settings.budget for mode in some)
-    wanted = max(mode.settings.budget + mode.settings.answer_tokens for mode in some) + MARGIN + room.longest
     text = (
-        f"{room.place} has room for {_left(room, some, question)} tokens of thinking behind {which} of {question}, "
-        f"and the budget of {named} is {most}"
+        f"{room.place} has room for {left(mode, room)} tokens of thinking behind {which} of {question}, "
+        f"and the budget of {_names([mode for mode, _ in some])} is {max(mode.settings.budget for mode, _ in some)}"
     )
+    wanted = max(m.settings.budget + m.settings.answer_tokens + each.longest for m, each in some) + MARGIN
     hints = [f"start the servers with `specreason up --context {-(-wanted // STEP) * STEP}`"]
-    if all(mode.settings.budget == job.settings.budget for mode in some):
-        hints.append(f"give `--set settings.budget={_left(room, some, room.longest)}`")
-    elif others := [mode.name for mode in job.modes if mode not in some]:
+    if all(mode.settings.budget == job.settings.budget for mode, _ in some):
+        hints.append(f"give `--set settings.budget={min(left(*each, least=True) for each in some)}`")
+    elif others:
         hints.append(f"keep to `--modes {','.join(others)}`")
     return Complaint(text, ", or ".join(hints), refuses)
-
-
-def _left(room: Room, some: Sequence[Mode], question: int) -> int:
-    return min(room.thinking(mode.settings, question) or 0 for mode in some)
 
 
 def _many(job: Job, servers: Sequence[Room], solves: int) -> list[Complaint]:
