@@ -179,7 +179,7 @@ def test_questions_are_counted_where_a_server_tells_of_its_room() -> None:
     problems = [Problem(id=f"{n}", question="word " * n) for n in (3, 900, 7)]
     base, small = StoryBackend("base", []), StoryBackend("small", [])
     base.context = 4096
-    first, second = rooms(Pair(base, small), job(), problems)  # type: ignore[type-var]
+    first, second = rooms(Pair(base, small), job(), problems)
 
     assert first.longest - first.usual == 893
     assert (second.context, second.longest) == (None, 0)

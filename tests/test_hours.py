@@ -185,7 +185,11 @@ def test_the_command_says_the_hours_by_stored_costs_and_a_stored_run(
         ((*ESTIMATE, "--costs", "empty.json"), "`empty.json` has no costs in it", "bench --calibrate --out FILE"),
         ((*ESTIMATE, "--costs", "costs.json", "--like", "nope"), "there is no run `nope`", "specreason list"),
         (("eval", "mine.toml", "--estimate"), "hours are reckoned by `--dry-run --estimate`", "`--like RUN`"),
-        (("eval", "mine.toml", "--dry-run", "--like", "x"), "hours are reckoned by `--dry-run --estimate`", ""),
+        (
+            ("eval", "mine.toml", "--dry-run", "--like", "x"),
+            "hours are reckoned by `--dry-run --estimate`",
+            "`--costs FILE`",
+        ),
     ],
 )
 def test_mistakes_are_told_in_a_line(

@@ -18,7 +18,6 @@ from specreason_sgl.runs.store import Problem
 from specreason_sgl.settings import Settings
 
 if TYPE_CHECKING:
-    from specreason_sgl.engine.backend import Endpoint
     from specreason_sgl.lang.pair import Pair
 
 MANY = 100
@@ -74,7 +73,7 @@ class Complaint:
     """Whether nothing is solved unless the user says that it shall be."""
 
 
-def rooms(pair: Pair[Endpoint], job: Job, problems: Sequence[Problem]) -> list[Room]:
+def rooms(pair: Pair[Any], job: Job, problems: Sequence[Problem]) -> list[Room]:
     """What the servers of a pair have room for; they are asked, and how many tokens the questions have.
 
     Args:
@@ -95,7 +94,7 @@ def rooms(pair: Pair[Endpoint], job: Job, problems: Sequence[Problem]) -> list[R
     return found
 
 
-def _tokens(server: Endpoint, problem: Problem, settings: Settings) -> int:
+def _tokens(server: Any, problem: Problem, settings: Settings) -> int:
     chat = server.chat.asking(server.chat.prompts.with_words(settings.instruction, settings.judge))
     return len(server.tokens(chat.opening(problem.question, choice=problem.choice, earlier=problem.earlier)))
 
