@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +26,6 @@ from specreason_sgl.servers.opening import PairOptions
 from specreason_sgl.servers.processes import CONTEXT_TOKENS, POOL_TOKENS
 from specreason_sgl.testing import StoryBackend
 
-ROOT = Path(__file__).parents[1]
 BUDGETS = st.integers(0, 40_000)
 
 
@@ -281,19 +277,3 @@ def test_the_outline_of_a_program_is_what_it_is_when_it_is_loaded(name: str) -> 
     assert (made.name, made.model, made.overlaps, made.objects) == (
         whole.name, whole.model, whole.overlaps, whole.objects
     )  # fmt: skip
-
-
-def test_a_dry_run_does_without_sglang() -> None:
-    code = (
-        "import sys\n"
-        "from specreason_sgl.cli import app\n"
-        "sys.argv = ['specreason', 'eval', 'methods', '--dry-run', '--json']\n"
-        "code = app.main()\n"
-        "print([name for name in ('sglang', 'torch') if name in sys.modules], code, file=sys.stderr)\n"
-    )
-    made = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT)}
-    )
-
-    assert json.loads(made.stdout)["job"]["modes"][2]["parameters"]["threshold"] == 7
-    assert made.stderr.splitlines()[-1] == "[] 0"

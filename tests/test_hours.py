@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,8 @@ from specreason_sgl.measure.cost_model import Cost, Costs, Work
 from specreason_sgl.measure.hours import ACCEPTANCE, reckon, table
 from specreason_sgl.runs.store import Problem, RunConfig, RunWriter, SolveRecord, closing
 from specreason_sgl.servers.pairs import RunningPair
+
+ROOT = Path(__file__).parents[1]
 
 
 def cost(seconds: float, batch: int = 1) -> Cost:
@@ -202,6 +207,26 @@ def test_mistakes_are_told_in_a_line(
     told = capsys.readouterr().err.splitlines()
     assert complaint in told[-2 if hint else -1]
     assert hint in told[-1]
+
+
+def test_a_dry_run_and_its_hours_do_without_sglang(files: Path) -> None:
+    code = (
+        "import sys\n"
+        "from specreason_sgl.cli import app\n"
+        "options = ['--dry-run', '--estimate', '--costs', 'costs.json', '--json']\n"
+        "sys.argv = ['specreason', 'eval', 'methods', *options]\n"
+        "code = app.main()\n"
+        "print([name for name in ('sglang', 'torch') if name in sys.modules], code, file=sys.stderr)\n"
+    )
+    made = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=files,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+    told = json.loads(made.stdout)
+    assert told["job"]["modes"][2]["parameters"]["threshold"] == 7
+    assert told["estimate"]["modes"][2]["seconds"] > 0
+    assert made.stderr.splitlines()[-1] == "[] 0"
 
 
 @pytest.mark.server

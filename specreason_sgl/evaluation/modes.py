@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from specreason_sgl.errors import UsageError
 from specreason_sgl.evaluation.datasets import step_checker
-from specreason_sgl.evaluation.job import PROGRAMS, Job, Kind, Mode
+from specreason_sgl.evaluation.job import KINDS, PROGRAMS, Job, Kind, Mode
 from specreason_sgl.events import Role
 from specreason_sgl.lang.backend import Backend
 from specreason_sgl.lang.loading import Program, find, is_stock, load
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 BOTH: tuple[Role, ...] = ("base", "small")
 NEEDED: Mapping[Kind, tuple[Role, ...]] = {"base": ("base",), "base+decode": ("base",), "small": ("small",)}
 """The models that a kind of mode needs, where that is not both."""
-_BY_PROGRAM = {program: kind for kind, program in reversed(PROGRAMS.items())}
+_BY_PROGRAM = {PROGRAMS[kind]: kind for kind in reversed(KINDS)}
 MOST_AT_ONCE = 64
 PROMPT_TOKENS = 1024
 """The assumed most tokens of a question together with the judge's turn."""

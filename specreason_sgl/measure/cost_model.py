@@ -21,7 +21,6 @@ from specreason_sgl.embedded import stories
 from specreason_sgl.errors import UsageError
 from specreason_sgl.evaluation.job import Kind
 from specreason_sgl.evaluation.report import Table
-from specreason_sgl.lang.judging import Judge
 from specreason_sgl.runs.store import Problem, SolveRecord
 from specreason_sgl.settings import Settings
 
@@ -457,6 +456,8 @@ def _judge_seconds(base: Endpoint, text: str, batch: int, times: int) -> float:
 
 def _judge(base: Endpoint, text: str) -> Callable[[int], object]:
     """What judges the draft with a number behind a text that is cached from here on."""
+    from specreason_sgl.lang.judging import Judge  # brings SGLang with it, which what is reckoned does without
+
     judge = Judge(base, Problem(id="cost", question="?"), Settings.model_validate({}))
     judge.score([text], _FILLER)
     return lambda number: judge.score([text], f"{_FILLER * 6} {number}")
