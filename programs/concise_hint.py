@@ -8,6 +8,7 @@ model's own control tokens; a judge sees it too. Trained hints (embeddings) need
 import sglang as sgl
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
+from specreason_sgl.lang.knobs import Thinker
 from specreason_sgl.lang.loading import load
 from specreason_sgl.text import turns
 
@@ -17,7 +18,7 @@ over_one = load("stepwise").module
 @sgl.function
 def concise_hint(
     s, solve, alpha: NonNegativeInt = 128, beta: NonNegativeFloat = 0.2, most: PositiveInt = 1024,
-    hint: str = turns.BE_BRIEF, over: over_one.Thinker = "base", threshold: NonNegativeFloat = 7.0,
+    hint: str = turns.BE_BRIEF, over: Thinker = "base", threshold: NonNegativeFloat = 7.0,
 ):  # fmt: skip
     """Think, and be told to keep it short now and then.
 

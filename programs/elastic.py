@@ -8,9 +8,7 @@ import sglang as sgl
 from pydantic import NonNegativeInt, PositiveInt
 
 from specreason_sgl.lang.calls import answer, think
-from specreason_sgl.lang.loading import load
-
-Writer = load("stepwise").module.Writer
+from specreason_sgl.lang.knobs import Writer
 
 
 @sgl.function

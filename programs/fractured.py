@@ -10,7 +10,7 @@ import sglang as sgl
 from pydantic import NonNegativeFloat, PositiveInt
 
 from specreason_sgl.lang.calls import answer, think
-from specreason_sgl.lang.knobs import Several
+from specreason_sgl.lang.knobs import Several, Thinker, Writer
 from specreason_sgl.lang.loading import load
 from specreason_sgl.text.answers import is_same
 
@@ -29,8 +29,8 @@ def places(steps, cuts, keep):
 @sgl.function
 def fractured(
     s, solve, n: Several = 16, cuts: Several = 16, keep: Several = 4, m: Several = 4,
-    thinker: over_one.Writer = "base", answerer: over_one.Writer = "base", early: bool = False,
-    first: PositiveInt = 6144, every: PositiveInt = 2048, over: over_one.Thinker = "base",
+    thinker: Writer = "base", answerer: Writer = "base", early: bool = False,
+    first: PositiveInt = 6144, every: PositiveInt = 2048, over: Thinker = "base",
     threshold: NonNegativeFloat = 7.0,
 ):  # fmt: skip
     """Think several times, answer behind several places of each chain, and vote; or answer early.

@@ -10,6 +10,7 @@ import re
 import sglang as sgl
 from pydantic import NonNegativeFloat, NonNegativeInt
 
+from specreason_sgl.lang.knobs import Thinker
 from specreason_sgl.lang.loading import load
 from specreason_sgl.text import turns
 from specreason_sgl.text.arithmetic import computed
@@ -22,7 +23,7 @@ over_one = load("stepwise").module
 @sgl.function
 def start_hints(
     s, solve, calls: NonNegativeInt = 6, rounds: NonNegativeInt = 1, words: str = "Wait Alternatively",
-    over: over_one.Thinker = "base", threshold: NonNegativeFloat = 7.0,
+    over: Thinker = "base", threshold: NonNegativeFloat = 7.0,
 ):  # fmt: skip
     """Think with a calculator, be told of it, and check the result before the end.
 

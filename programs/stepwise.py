@@ -3,17 +3,13 @@
 It is also what methods stand on that hint at a thinking or end it: `thinking` runs it, or SpecReason in its place.
 """
 
-from typing import Literal
-
 import sglang as sgl
 
 from specreason_sgl.lang.calls import answer, step
+from specreason_sgl.lang.knobs import Writer
 from specreason_sgl.lang.loading import load
 
 paper = load("specreason").function.func
-
-Writer = Literal["base", "small"]
-Thinker = Literal["base", "small", "specreason"]
 
 
 def thinking(s, solve, over, threshold):

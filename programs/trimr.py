@@ -9,6 +9,7 @@ import sglang as sgl
 from pydantic import NonNegativeFloat, PositiveInt
 
 from specreason_sgl.lang.calls import answer, ask
+from specreason_sgl.lang.knobs import Thinker
 from specreason_sgl.lang.loading import load
 from specreason_sgl.text import turns
 from specreason_sgl.text.answers import is_same
@@ -28,7 +29,7 @@ def says_yes(chain, kind, number, question):
 @sgl.function
 def trimr(
     s, solve, agreeing: PositiveInt = 2, share: NonNegativeFloat = 0.5, thoughts: PositiveInt = 20,
-    words: str = "Wait But Alternatively Hmm", probes: bool = False, over: over_one.Thinker = "base",
+    words: str = "Wait But Alternatively Hmm", probes: bool = False, over: Thinker = "base",
     threshold: NonNegativeFloat = 7.0,
 ):  # fmt: skip
     """Think, and have each thought's answer compared with the one before.

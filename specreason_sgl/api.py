@@ -41,6 +41,7 @@ from specreason_sgl.settings import Settings
 from specreason_sgl.tables import complaint
 from specreason_sgl.tally import Tally
 from specreason_sgl.view.html import as_html
+from specreason_sgl.view.output import note
 from specreason_sgl.view.state import SolveState
 
 if TYPE_CHECKING:
@@ -455,6 +456,7 @@ def evaluate(
     modes: Sequence[str] | None = None,
     resume: bool = False,
     display: str = "none",
+    anyway: bool = False,
     **given: Any,
 ) -> StoredRun:
     """Run a job: every mode on the same problems.
@@ -466,11 +468,12 @@ def evaluate(
         modes: the names of the modes to run; all if not given.
         resume: whether to go on with the run in ``out``.
         display: how to show the solves while they run: ``rich``, ``plain`` or ``none``.
+        anyway: whether a job is also run that the servers have no room for.
         given: other values of the job: ``limit``, ``dataset``, ``repeats``, ``seed``, ``concurrency``, and any other by
             its dotted name with two underscores for a dot, such as ``settings__budget``.
 
     Raises:
-        SpecReasonError: the job or a value is not valid, or a server stopped answering.
+        SpecReasonError: the job or a value is not valid, the servers have no room for it, or one stopped answering.
     """
     from specreason_sgl.evaluation.datasets import load as load_problems
     from specreason_sgl.evaluation.evaluating import carry_out
@@ -489,5 +492,8 @@ def evaluate(
     def show(_run: RunWriter, total: int, earlier: Sequence[store.Done]) -> AbstractContextManager[BatchSink]:
         return open_batch_display(display, total, title=made.name, earlier=earlier, stream=sys.stdout)  # type: ignore[arg-type]
 
-    carry_out(made, problems, pair, folder, show, label=pair.label, resume=resume, scope=Scope(parent=pair.scope))
+    scope = Scope(parent=pair.scope)
+    carry_out(
+        made, problems, pair, folder, show, label=pair.label, resume=resume, scope=scope, anyway=anyway, warn=note
+    )
     return read_run(folder)

@@ -119,12 +119,15 @@ def test_one_problem(job: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert "1 problems x 2 repeats x 6 modes = 12 solves" in capsys.readouterr().out
 
 
+OWN = ("--base", "http://x", "--small", "http://y")
+
+
 def test_the_embedded_pair_gets_budgets_that_fit(
     job: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call(monkeypatch, "eval", str(job), "--dry-run", "--json", "--set", "settings.budget=8192")
     embedded = json.loads(capsys.readouterr().out)
-    call(monkeypatch, "eval", str(job), "--dry-run", "--json", "--set", "settings.budget=8192", "--base", "http://x")
+    call(monkeypatch, "eval", str(job), "--dry-run", "--json", "--set", "settings.budget=8192", *OWN)
     own = json.loads(capsys.readouterr().out)
 
     assert {mode["settings"]["budget"] for mode in embedded["job"]["modes"]} == {1024}

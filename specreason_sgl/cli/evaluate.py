@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from specreason_sgl.cli.hours import expected, print_hours
 from specreason_sgl.cli.options import (
     ApiKey,
     BaseUrl,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from specreason_sgl.evaluation.job import Job
+    from specreason_sgl.measure.hours import Hours
     from specreason_sgl.runs.store import Done, Problem, RunWriter
     from specreason_sgl.view.batch_sinks import BatchSink
 
@@ -92,6 +94,32 @@ def evaluate(
             rich_help_panel=RUN,
         ),
     ] = False,
+    anyway: Annotated[
+        bool,
+        typer.Option("--anyway", help="Also solve what the servers have no room for", rich_help_panel=RUN),
+    ] = False,
+    estimate: Annotated[
+        bool,
+        typer.Option("--estimate", help="With --dry-run: the hours that the job will take", rich_help_panel=RUN),
+    ] = False,
+    costs: Annotated[
+        Path | None,
+        typer.Option(
+            "--costs",
+            metavar="FILE",
+            help="With --estimate: from `bench --calibrate --out FILE` [measured on the servers]",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(
+            "--like",
+            metavar="RUN",
+            help="With --estimate: a stored run whose solves were of that size [whole budgets]",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
     pair: PairName = None,
     base: BaseUrl = None,
     small: SmallUrl = None,
@@ -143,25 +171,34 @@ def evaluate(
     overrides = dict(map(parse_override, override or ()))
     overrides |= {name: value for name, value in given.items() if value is not None}
     resolved = _resolve(job, overrides, modes)
+    if (estimate and not dry_run) or ((costs or like) and not estimate):
+        raise UsageError(
+            "hours are reckoned by `--dry-run --estimate`", hint="`--costs FILE` and `--like RUN` go with these two"
+        )
     if resume and out is None:
         raise UsageError("`--resume` needs the run folder", hint="name it with `--out`")
     problems = load(resolved.dataset)
     from specreason_sgl.evaluation.job import resolved as with_knobs
-    from specreason_sgl.evaluation.modes import load_programs
+    from specreason_sgl.evaluation.modes import check_roles, load_programs, outlines
 
+    options = _options(resolved, api_key)
+    for mode in resolved.modes:
+        check_roles(mode, options.roles)
     if not dry_run:
         _tell_of_code(resolved)
-    resolved = with_knobs(resolved, load_programs(resolved.modes, stock=dry_run))
+    resolved = with_knobs(resolved, outlines(resolved.modes) if dry_run else load_programs(resolved.modes))
     if dry_run:
-        _tell_plan(resolved, problems, as_json=json)
+        hours = expected(resolved, problems, options, costs, like) if estimate else None
+        _tell_plan(resolved, problems, hours, as_json=json)
         return
     raise typer.Exit(
         _run(
             resolved,
             problems,
-            _options(resolved, api_key),
+            options,
             folder=out,
             resume=resume,
+            anyway=anyway,
             fail_on_error=fail_on_error,
             display="none" if json and display == "auto" else display,
             as_json=json,
@@ -233,8 +270,8 @@ def _tell_of_code(job: Job) -> None:
             note(f"this job runs the code in `{path}`")
 
 
-def _tell_plan(job: Job, problems: Sequence[Problem], *, as_json: bool) -> None:
-    """Print what would be run, and how many problems it takes to see a small difference."""
+def _tell_plan(job: Job, problems: Sequence[Problem], hours: Hours | None, *, as_json: bool) -> None:
+    """Print what would be run, how many problems it takes to see a small difference, and how long it will take."""
     from json import dumps
 
     from specreason_sgl.evaluation import planning
@@ -244,7 +281,9 @@ def _tell_plan(job: Job, problems: Sequence[Problem], *, as_json: bool) -> None:
     solves, told = len(problems) * job.repeats * len(job.modes), job.model_dump(mode="json")
     plan = planning.plan(job, _runs())
     if as_json:
-        say(dumps({"job": told, "problems": len(problems), "solves": solves, "power": plan.as_row()}, indent=2))
+        power, estimate = plan.as_row(), {"estimate": hours.model_dump(mode="json")} if hours else {}
+        told_all = {"job": told, "problems": len(problems), "solves": solves, "power": power, **estimate}
+        say(dumps(told_all, indent=2))
         return
     say(dumps(told, indent=2, ensure_ascii=False))
     say(f"{len(problems)} problems x {job.repeats} repeats x {len(job.modes)} modes = {solves} solves")
@@ -252,6 +291,8 @@ def _tell_plan(job: Job, problems: Sequence[Problem], *, as_json: bool) -> None:
         paper = console()
         for part in rendered(planning.table(plan)):
             paper.print(part)
+    if hours:
+        print_hours(hours)
 
 
 def _runs() -> Path:
@@ -268,6 +309,7 @@ def _run(
     *,
     folder: Path | None,
     resume: bool,
+    anyway: bool,
     fail_on_error: float | None,
     display: str,
     as_json: bool,
@@ -312,6 +354,8 @@ def _run(
                 resume=resume,
                 fail_on_error=fail_on_error,
                 scope=scope,
+                anyway=anyway,
+                warn=note,
             )
         except (KeyboardInterrupt, SpecReasonError):
             if begun:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from specreason_sgl.evaluation import modes
+from specreason_sgl.evaluation import fitting, modes
 from specreason_sgl.evaluation import runner as runners
 from specreason_sgl.evaluation.grading import Grader
 from specreason_sgl.evaluation.job import Job
@@ -45,6 +45,8 @@ def carry_out(
     resume: bool = False,
     fail_on_error: float | None = None,
     scope: Scope | None = None,
+    anyway: bool = False,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> list[Done]:
     """Run every mode of a job on the same problems into a run folder; returns what became of every solve.
 
@@ -58,14 +60,20 @@ def carry_out(
         resume: whether to go on with the run in the folder.
         fail_on_error: stop when more solves than this failed; a share of all below 1, a count from there on.
         scope: the scope that the run's calls belong to.
+        anyway: whether a job is also carried out that the servers have no room for.
+        warn: called with a line on what they have no room for.
 
     Raises:
-        SpecReasonError: the folder is not that of this run, a server stopped answering, or too many solves failed.
+        SpecReasonError: the servers have no room for the job, the folder is not that of this run, a server stopped
+            answering, or too many solves failed.
     """
-    concurrency = job.concurrency or modes.concurrency_that_fits([server.server_info() for server in pair], job)
+    for mode in job.modes:
+        modes.check_roles(mode, pair.models)
+    total, rooms = len(job.modes) * len(problems) * job.repeats, fitting.rooms(pair, job, problems)
+    fitting.check(fitting.complaints(job, rooms, total), anyway=anyway, warn=warn)
+    concurrency = fitting.concurrency(job, rooms)
     config = job_config(job, problems, label, pair.models, concurrency)
     job = job.model_copy(update={"concurrency": concurrency})
-    total = len(job.modes) * len(problems) * job.repeats
     with ExitStack() as stack:
         done: list[Done] = []
         if resume:

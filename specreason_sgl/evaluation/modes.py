@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from specreason_sgl.errors import UsageError
 from specreason_sgl.evaluation.datasets import step_checker
-from specreason_sgl.evaluation.job import Job, Kind, Mode
+from specreason_sgl.evaluation.job import KINDS, PROGRAMS, Job, Kind, Mode
 from specreason_sgl.events import Role
 from specreason_sgl.lang.backend import Backend
 from specreason_sgl.lang.loading import Program, find, is_stock, load
+from specreason_sgl.lang.outlines import outline
 from specreason_sgl.runs.store import Problem
 
 if TYPE_CHECKING:
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     from specreason_sgl.tally import Tally
 
 
+BOTH: tuple[Role, ...] = ("base", "small")
 NEEDED: Mapping[Kind, tuple[Role, ...]] = {"base": ("base",), "base+decode": ("base",), "small": ("small",)}
 """The models that a kind of mode needs, where that is not both."""
+_BY_PROGRAM = {PROGRAMS[kind]: kind for kind in reversed(KINDS)}
 MOST_AT_ONCE = 64
 PROMPT_TOKENS = 1024
 """The assumed most tokens of a question together with the judge's turn."""
@@ -42,18 +45,24 @@ class Server(Backend, Protocol):
         ...
 
 
-def load_programs(modes: Iterable[Mode], *, stock: bool = False) -> dict[str, Program]:
+def load_programs(modes: Iterable[Mode]) -> dict[str, Program]:
     """Load the programs of modes, by the name that modes use; each file is run once.
-
-    Args:
-        modes: the modes.
-        stock: whether to load only programs that come with the package, so that no other code is run.
 
     Raises:
         UsageError: a file is not a program.
     """
-    names = {mode.program for mode in modes}
-    return {name: load(name) for name in names if not stock or is_stock(find(name))}
+    return {name: load(name) for name in {mode.program for mode in modes}}
+
+
+def outlines(modes: Iterable[Mode]) -> dict[str, Program]:
+    """The outlines of those programs of modes that come with the package, by the name that modes use.
+
+    No other code is run, and SGLang is not needed.
+
+    Raises:
+        UsageError: there is no such program.
+    """
+    return {name: outline(name) for name in {mode.program for mode in modes} if is_stock(find(name))}
 
 
 def program_digests(modes: Iterable[Mode]) -> dict[str, str]:
@@ -91,32 +100,49 @@ def parameters(mode: Mode, problem: Problem, rates: Mapping[str, float | None]) 
     return mode.parameters
 
 
-def concurrency_that_fits(servers: Iterable[Mapping[str, Any]], job: Job) -> int:
+def kind_of(mode: Mode) -> Kind | None:
+    """The mode's kind; where it has none and runs the program of a kind over its own models, that kind."""
+    return mode.kind or (None if mode.roles else _BY_PROGRAM.get(mode.program))
+
+
+def concurrency_that_fits(
+    servers: Iterable[Mapping[str, Any]], job: Job, prompt: int = PROMPT_TOKENS, context: int | None = None
+) -> int:
     """How many solves the servers have room for at the same time, from their reports about themselves.
 
     Args:
         servers: the servers' ``/server_info``.
         job: the job; its longest possible solve has to fit that often.
+        prompt: the most tokens of a question together with the judge's turn.
+        context: the most tokens that a solve can have.
     """
-    return room_for(servers, max(mode.settings.budget + mode.settings.answer_tokens for mode in job.modes))
+    longest = max(mode.settings.budget + mode.settings.answer_tokens for mode in job.modes)
+    return room_for(servers, longest if context is None else min(longest, context - prompt), prompt)
 
 
-def room_for(servers: Iterable[Mapping[str, Any]], tokens: int) -> int:
+def room_for(servers: Iterable[Mapping[str, Any]], tokens: int, prompt: int = PROMPT_TOKENS) -> int:
     """How many solves the servers have room for at the same time.
 
     Args:
         servers: the servers' ``/server_info``.
         tokens: the most tokens that a solve generates and keeps.
+        prompt: the most tokens of a question together with the judge's turn.
     """
-    longest = tokens + PROMPT_TOKENS
-    room = [MOST_AT_ONCE]
-    for info in servers:
-        replicas = int(info.get("replicas", 1))
-        if cache := info.get("max_total_num_tokens") or info.get("max_total_tokens"):
-            room.append(int(cache) // longest * replicas)
-        if requests := info.get("max_running_requests"):
-            room.append(int(requests) * replicas)
-    return max(1, min(room))
+    told = (held_by(info, tokens + prompt) for info in servers)
+    return max(1, min([MOST_AT_ONCE, *(each for each in told if each is not None)]))
+
+
+def held_by(info: Mapping[str, Any], tokens: int) -> int | None:
+    """How many solves of so many tokens a server runs at the same time, from its ``/server_info``; None if unknown."""
+    cache, requests = cache_of(info), info.get("max_running_requests")
+    known = [cache // max(1, tokens) if cache else None, int(requests) if requests else None]
+    return min((each * int(info.get("replicas", 1)) for each in known if each is not None), default=None)
+
+
+def cache_of(info: Mapping[str, Any]) -> int | None:
+    """The tokens that the cache of one server has room for, from its ``/server_info``; None if it does not say."""
+    told = info.get("max_total_num_tokens") or info.get("max_total_tokens")
+    return int(told) if told else None
 
 
 def acceptance(solves: Iterable[Tally]) -> float | None:
@@ -128,6 +154,28 @@ def acceptance(solves: Iterable[Tally]) -> float | None:
     return accepted / judged if judged else None
 
 
+def check_roles(mode: Mode, roles: Collection[Role]) -> None:
+    """Make sure that a mode has its models.
+
+    Args:
+        mode: the mode.
+        roles: the roles of the models that there are.
+
+    Raises:
+        UsageError: the mode needs a model that is not there.
+    """
+    for role, other in mode.roles.items():
+        if other not in roles:
+            raise UsageError(
+                f"mode `{mode.name}` needs a {other} model in the place of {role}",
+                hint=f"name its server with `--model {other}=URL`",
+            )
+    kind = kind_of(mode)
+    for role in NEEDED.get(kind, BOTH) if kind else ():
+        if role not in roles and role not in mode.roles:
+            raise UsageError(f"mode `{mode.name}` needs a {role} model", hint=f"name its server with `--{role} URL`")
+
+
 def pair_for(mode: Mode, pair: Pair[Server]) -> Pair[Server]:
     """The servers a mode runs over.
 
@@ -136,16 +184,8 @@ def pair_for(mode: Mode, pair: Pair[Server]) -> Pair[Server]:
     """
     from specreason_sgl.lang.pair import Pair
 
-    for role, other in mode.roles.items():
-        if other not in pair.models:
-            raise UsageError(
-                f"mode `{mode.name}` needs a {other} model in the place of {role}",
-                hint=f"name its server with `--model {other}=URL`",
-            )
+    check_roles(mode, pair.models)
     models = pair.models | {role: pair.models[other] for role, other in mode.roles.items()}
-    for role in NEEDED.get(mode.kind, ("base", "small")) if mode.kind else ():
-        if role not in models:
-            raise UsageError(f"mode `{mode.name}` needs a {role} model", hint=f"name its server with `--{role} URL`")
     if mode.plain:
         models = {role: model.plain() for role, model in models.items()}
     return Pair(models.pop("base", None), models.pop("small", None), models)

@@ -17,9 +17,15 @@ if TYPE_CHECKING:
             """Empty the cache, if there is one."""
 
 else:
-    from sglang.lang.backend.base_backend import BaseBackend
 
-    SglBackend = BaseBackend
+    def __getattr__(name: str) -> type:
+        """Import SGLang's class when it is wanted: that takes seconds, and a protocol needs none of it."""
+        if name != "SglBackend":
+            raise AttributeError(name)
+        from sglang.lang.backend.base_backend import BaseBackend
+
+        return BaseBackend
+
 
 Hear = Callable[[str], None]
 """Called with each piece of a text as it is generated."""

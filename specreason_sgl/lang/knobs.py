@@ -31,6 +31,10 @@ from specreason_sgl.tables import complaint
 
 Several = Annotated[int, Field(ge=1, le=64)]
 """The type of a knob that says how many of something are made at the same time; a client of the endpoint may set it."""
+Writer = Literal["base", "small"]
+"""The type of a knob that says which model writes something."""
+Thinker = Literal["base", "small", "specreason"]
+"""The type of a knob that says who thinks: one model, or both by SpecReason."""
 PLAIN = (bool, int, float, str)
 """Types of defaults that stand in for a missing annotation."""
 

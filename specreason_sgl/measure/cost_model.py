@@ -23,7 +23,6 @@ from specreason_sgl.embedded import stories
 from specreason_sgl.errors import UsageError
 from specreason_sgl.evaluation.job import Kind
 from specreason_sgl.evaluation.report import Table
-from specreason_sgl.lang.judging import Judge
 from specreason_sgl.runs.store import Problem, SolveRecord
 from specreason_sgl.settings import Settings
 
@@ -66,7 +65,7 @@ class Cost(BaseModel):
 
     context: int
     """Tokens before it, roughly."""
-    batch: int
+    batch: int = Field(ge=1)
     """Requests that run together."""
     seconds: float
 
@@ -97,9 +96,9 @@ class Decoding(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    rounds: list[Cost]
+    rounds: list[Cost] = Field(min_length=1)
     """The time of a round."""
-    judge: list[Cost]
+    judge: list[Cost] = Field(min_length=1)
     agreement: float
     """Tokens that a round brings where the base model answers story questions."""
     crowding: float
@@ -113,10 +112,10 @@ class Costs(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    base: list[Cost]
+    base: list[Cost] = Field(min_length=1)
     """The time of a token."""
-    small: list[Cost]
-    judge: list[Cost]
+    small: list[Cost] = Field(min_length=1)
+    judge: list[Cost] = Field(min_length=1)
     """The time of judging a new short step."""
     call_s: float
     """Seconds that a call takes in addition to its tokens."""
@@ -474,6 +473,8 @@ def _together(judge: Callable[[], object], batch: int) -> None:
 
 def _judge(base: Endpoint, text: str) -> Callable[[], object]:
     """What judges a draft that no server has read before, behind a text that is cached from here on."""
+    from specreason_sgl.lang.judging import Judge  # brings SGLang with it, which what is reckoned does without
+
     judge = Judge(base, Problem(id="cost", question="?"), Settings.model_validate({}))
     judge.score([text], _FILLER)
     return lambda: judge.score([text], f" {next(_NUMBERS)}{_FILLER * 6}")

@@ -81,6 +81,13 @@ class PairOptions:
         return not (self.base or self.small)
 
     @property
+    def roles(self) -> frozenset[Role]:
+        """The roles of the models that there will be."""
+        own = {"base": self.base or self.is_embedded, "small": self.small or self.is_embedded}
+        named = {role for role, is_there in own.items() if is_there}
+        return frozenset({*named, *self.models, *({"decode"} if self.decode != "off" else ())})
+
+    @property
     def label(self) -> str:
         """What the run is filed under."""
         if self.name:
