@@ -272,8 +272,7 @@ def test_modes_without_their_server_are_refused_before_any_is_opened(
 def test_the_outline_of_a_program_is_what_it_is_when_it_is_loaded(name: str) -> None:
     whole, made = load(name), outline(name)
 
-    assert made.knobs == whole.knobs
-    assert list(made.knobs) == list(whole.knobs)
+    assert str(made.knobs) == str(whole.knobs), "pydantic's fields are equal only to themselves"
     assert (made.name, made.model, made.overlaps, made.objects) == (
         whole.name, whole.model, whole.overlaps, whole.objects
     )  # fmt: skip
