@@ -45,7 +45,7 @@ def specreason(
 
     Args:
         threshold: the utility score at which a draft is accepted; 0 accepts all, anything above 9 none.
-        score: what is compared with it: the most probable digit (`greedy`) or the mean digit (`expected`).
+        score: what is compared with it: the most probable digit (`greedy`), the mean (`expected`), or a fitted value.
         first_n: so many first steps are written by the base model without a draft.
         min_step_tokens: a shorter draft goes on into the next step before it is judged; can cost accuracy.
         back_off: pause drafting where it does not pay; decisions then depend on measured times.

@@ -254,6 +254,7 @@ def solve(
         SolveError: the solve failed.
     """
     from specreason_sgl.lang.loading import load
+    from specreason_sgl.text.score_file import with_score_read
 
     problem = (
         question
@@ -262,7 +263,7 @@ def solve(
     )
     loaded = load(program)
     settings = pair.settings({name: value for name, value in given.items() if name in Settings.model_fields})
-    knobs = {name: value for name, value in given.items() if name not in Settings.model_fields}
+    knobs = with_score_read({name: value for name, value in given.items() if name not in Settings.model_fields})
     config = store.RunConfig(
         created=datetime.now(UTC),
         program=loaded.name,

@@ -6,13 +6,14 @@ They are emitted in order; the run file stores them; the live view, the replay a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from specreason_sgl.text.scoring import Score
+from specreason_sgl.text.scoring import RULES, Fitted, Score, ScoreRule
 
 SCHEMA_VERSION = 1
 
@@ -50,6 +51,14 @@ class SolveStarted(Event):
     score_rule: str | None = None
     parameters: dict[str, Any] = Field(default_factory=dict, exclude_if=lambda parameters: not parameters)
     """The program's knobs, as they were for this solve."""
+
+    @property
+    def rule(self) -> ScoreRule:
+        """Which number of a score was compared with the threshold."""
+        with suppress(ValidationError):
+            if isinstance(told := self.parameters.get("score"), dict):
+                return Fitted.model_validate(told)
+        return next((rule for rule in RULES if rule == self.score_rule), RULES[0])
 
 
 class ChainOpened(Event):
@@ -146,7 +155,7 @@ class StepScored(Event):
 
     @property
     def score(self) -> Score:
-        """The score as a `Score`."""
+        """The score as a `Score`; `scores` knows the lengths of the drafts as well."""
         return Score(self.logprobs)
 
 
@@ -301,3 +310,13 @@ def read_event(row: dict[str, Any]) -> Event:
         with suppress(ValidationError):
             return _KNOWN.validate_python(row)
     return UnknownEvent.model_validate(row)
+
+
+def scores(events: Iterable[Event]) -> Iterator[tuple[StepScored, Score]]:
+    """Every decision on a draft, with the judge's score of it."""
+    tokens: dict[tuple[int, int, int], int] = {}
+    for event in events:
+        if isinstance(event, StepDrafted):
+            tokens[event.chain, event.step, event.attempt] = event.tokens
+        elif isinstance(event, StepScored):
+            yield event, replace(event.score, tokens=tokens.get((event.chain, event.step, event.attempt), 0))

@@ -11,6 +11,7 @@ import typer
 from specreason_sgl import __version__
 from specreason_sgl.cli.audit import audit
 from specreason_sgl.cli.bench import bench
+from specreason_sgl.cli.calibrate import calibrate
 from specreason_sgl.cli.diff import diff
 from specreason_sgl.cli.doctor import doctor
 from specreason_sgl.cli.evaluate import evaluate
@@ -59,6 +60,7 @@ app.command("serve")(serve)
 app.command("programs")(programs)
 app.command("report")(report)
 app.command("audit")(audit)
+app.command("calibrate")(calibrate)
 app.command("bench")(bench)
 app.command("diff")(diff)
 app.command("replay")(replay)

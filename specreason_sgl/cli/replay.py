@@ -40,7 +40,11 @@ def replay(
     ] = None,
     score: Annotated[
         str | None,
-        typer.Option("--score", help="Decide again by this score: `expected` or `greedy`", rich_help_panel=AGAIN),
+        typer.Option(
+            "--score",
+            help="Decide again by this score: `expected`, `greedy`, or a file of `specreason calibrate`",
+            rich_help_panel=AGAIN,
+        ),
     ] = None,
     compare: Annotated[
         str | None, typer.Option("--compare", metavar="RUN", help="Show another run's solve of the problem beside it")
@@ -54,6 +58,7 @@ def replay(
     """Watch a stored run again, decide it again at another threshold, compare it, or export it."""
     from specreason_sgl.runs import index as shelf
     from specreason_sgl.runs.store import read_run
+    from specreason_sgl.text.score_file import rule_given
 
     if speed not in SPEEDS:
         raise UsageError(f"there is no speed `{speed}`", hint="use `1`, `4` or `instant`")
@@ -62,7 +67,8 @@ def replay(
     stored = read_run(shelf.find(run, runs))
     tell_remarks(stored)
     records = _chosen(stored, problem, mode, repeat)
-    rule = _rule(score)
+    rule, certified = rule_given(score) if score is not None else (None, None)
+    threshold = certified if threshold is None else threshold
     if json:
         _print_json(stored, records, threshold, rule)
     elif compare:
@@ -73,15 +79,6 @@ def replay(
         _export(records, export, threshold, rule)
     else:
         _show(stored, records, speed, threshold, rule, by_step=step)
-
-
-def _rule(score: str | None) -> ScoreRule | None:
-    from specreason_sgl.text.scoring import RULES
-
-    known = next((rule for rule in RULES if rule == score), None)
-    if score is not None and known is None:
-        raise UsageError(f"there is no score `{score}`", hint="use `expected` or `greedy`")
-    return known
 
 
 def _chosen(stored: Run, problem: str | None, mode: str | None, repeat: int | None) -> list[SolveRecord]:

@@ -55,7 +55,9 @@ def run(
     score: Annotated[
         str | None,
         typer.Option(
-            "--score", help="What is compared with it: `greedy` or `expected` [greedy]", rich_help_panel=METHOD
+            "--score",
+            help="What is compared with it: `greedy`, `expected`, or a file of `specreason calibrate` [greedy]",
+            rich_help_panel=METHOD,
         ),
     ] = None,
     first_n: Annotated[
@@ -129,6 +131,7 @@ def run(
     from specreason_sgl.cli import session
     from specreason_sgl.embedded import SETTINGS as EMBEDDED_SETTINGS
     from specreason_sgl.tables import parse_override
+    from specreason_sgl.text.score_file import with_score_read
 
     wait_s = WAIT_S if wait_for_server is None else wait_for_server
     options = PairOptions(
@@ -154,13 +157,14 @@ def run(
     }
     settings = _settings(_given(limits), EMBEDDED_SETTINGS if embedded else {})
     knobs = _given({"threshold": threshold, "score": score, "first_n": first_n})
+    knobs = with_score_read(knobs | dict(map(parse_override, parameter or ())))
     raise typer.Exit(
         session.solve_one(
             problem,
             program,
             options,
             settings,
-            parameters=knobs | dict(map(parse_override, parameter or ())),
+            parameters=knobs,
             display="json" if json else display,
             out=out,
         )

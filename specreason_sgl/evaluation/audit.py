@@ -27,10 +27,11 @@ from specreason_sgl.events import (
     StepScored,
     StepsCut,
     StepTaken,
+    scores,
 )
 from specreason_sgl.runs.store import Problem, SolveRecord
 from specreason_sgl.settings import Settings
-from specreason_sgl.text.scoring import DIGITS, LEAST, Score, ScoreRule
+from specreason_sgl.text.scoring import DIGITS, LEAST, NamedRule, Score, ScoreRule
 
 if TYPE_CHECKING:
     from specreason_sgl.lang.backend import Backend
@@ -118,7 +119,7 @@ class Audit(BaseModel):
     problems: int
     left_out: int
     """Drafts that are not known to be right or wrong: after a wrong step, or in a solve without an outcome."""
-    auroc: dict[ScoreRule, Estimate | None]
+    auroc: dict[NamedRule, Estimate | None]
     """By score rule, the probability that a right draft scores above a wrong one; None unless there are both kinds."""
     accepted_right: float | None
     """Right drafts that were accepted, as a share."""
@@ -337,23 +338,24 @@ def _has_judge(record: SolveRecord) -> bool:
 
 
 def _by_steps(record: SolveRecord) -> Iterator[Judged]:
-    for _, _, event, right in _known_drafts(record):
-        yield _judged(record, event, right=right)
+    for _, _, score, right in _known_drafts(record):
+        yield _judged(record, score, right=right)
 
 
-def _known_drafts(record: SolveRecord) -> Iterator[tuple[list[str], str, StepScored, bool]]:
+def _known_drafts(record: SolveRecord) -> Iterator[tuple[list[str], str, Score, bool]]:
     """Judged drafts whose truth is known: the steps before, the draft, its score, and whether it is right."""
     truth = truth_of(record.problem)
     if truth is None:
         return
     drafts: dict[tuple[int, int], str] = {}
+    given = (score for _, score in scores(record.events))
     for event, taken in behind(record.events):
         if isinstance(event, StepDrafted):
             drafts[event.chain, event.attempt] = event.text
         elif isinstance(event, StepScored):
-            draft = drafts.get((event.chain, event.attempt), "")
+            draft, score = drafts.get((event.chain, event.attempt), ""), next(given)
             if (right := truth(taken, draft)) is not None:
-                yield taken, draft, event, right
+                yield taken, draft, score, right
 
 
 def behind(events: Iterable[Event]) -> Iterator[tuple[Event, list[str]]]:
@@ -374,15 +376,14 @@ def behind(events: Iterable[Event]) -> Iterator[tuple[Event, list[str]]]:
 def _by_answer(record: SolveRecord) -> Iterator[Judged]:
     came = outcome(record)
     if came in {"right", "wrong"}:
-        yield from (_judged(record, e, right=came == "right") for e in record.events if isinstance(e, StepScored))
+        yield from (_judged(record, score, right=came == "right") for _, score in scores(record.events))
 
 
-def _judged(record: SolveRecord, event: StepScored, *, right: bool) -> Judged:
+def _judged(record: SolveRecord, score: Score, *, right: bool) -> Judged:
     started = _started(record.events)
     if started.threshold is None:
         raise ValueError("a verdict needs the threshold that it was compared with")
-    rule: ScoreRule = "greedy" if started.score_rule == "greedy" else "expected"
-    return Judged(_name(record.problem), event.score, started.threshold, rule, right=right)
+    return Judged(_name(record.problem), score, started.threshold, started.rule, right=right)
 
 
 def _started(events: Sequence[Event]) -> SolveStarted:

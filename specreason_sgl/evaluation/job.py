@@ -32,6 +32,7 @@ from specreason_sgl.files import read_toml
 from specreason_sgl.lang.knobs import as_json, set_knobs
 from specreason_sgl.settings import Settings
 from specreason_sgl.tables import complaint, put
+from specreason_sgl.text.score_file import with_score_read
 
 if TYPE_CHECKING:
     from specreason_sgl.lang.loading import Program
@@ -271,6 +272,10 @@ def read_job(
         program = isinstance(mode, dict) and mode.get("program")
         if program and (beside := found.parent / program).is_file():
             mode["program"] = str(beside)
+    modes = [mode for mode in row.get("modes", ()) if isinstance(mode, dict)]
+    for knobs in (row.get("parameters"), *modes, *(mode.get("parameters") for mode in modes)):
+        if isinstance(knobs, dict):
+            knobs.update(with_score_read(knobs))
     try:
         return Job.model_validate(row)
     except ValidationError as error:

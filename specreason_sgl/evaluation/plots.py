@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ from specreason_sgl.view.text import shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from specreason_sgl.evaluation.thresholds import Calibration
 
 FORMATS = ("svg", "png")
 _FEWEST = 5
@@ -44,12 +46,6 @@ def draw(report: Report, records: Sequence[SolveRecord], folder: Path, image: st
     Raises:
         UsageError: matplotlib is not installed, or the format is not known.
     """
-    if image not in FORMATS:
-        raise UsageError(f"there is no format `{image}`", hint="use `svg` or `png`")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UsageError("plots need matplotlib", hint="`pip install 'specreason_sgl[plots]'`") from error
     judging = frozenset(judging_modes(records))
     judged = [record for record in records if record.mode in judging]
     statistics = report.statistics
@@ -59,17 +55,40 @@ def draw(report: Report, records: Sequence[SolveRecord], folder: Path, image: st
         "scores": (judged, lambda axes: _scores(axes, judged)),
         "time": (any(summary.shares for summary in statistics.summaries), lambda axes: _time(axes, report)),
     }
+    return _painted({name: paint for name, (is_there, paint) in wanted.items() if is_there}, folder, image)
+
+
+def draw_thresholds(made: Calibration, folder: Path, image: str = "svg") -> list[Path]:
+    """Draw the risk of every threshold over the drafts that it accepts, and return the file.
+
+    Args:
+        made: what was found out about the thresholds.
+        folder: the folder to write the picture into.
+        image: ``svg`` or ``png``.
+
+    Raises:
+        UsageError: matplotlib is not installed, or the format is not known.
+    """
+    return _painted({"thresholds": lambda axes: _thresholds(axes, made)}, folder, image)
+
+
+def _painted(pictures: Mapping[str, Callable[[Any], None]], folder: Path, image: str) -> list[Path]:
+    if image not in FORMATS:
+        raise UsageError(f"there is no format `{image}`", hint="use `svg` or `png`")
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UsageError("plots need matplotlib", hint="`pip install 'specreason_sgl[plots]'`") from error
     folder.mkdir(parents=True, exist_ok=True)
     files = []
-    for name, (there_is_something, paint) in wanted.items():
-        if there_is_something:
-            figure = Figure(figsize=(6.4, 4), layout="constrained")
-            paint(figure.add_subplot())
-            files.append(folder / f"{name}.{image}")
-            with warnings.catch_warnings():
-                # Somebody's words may be in a script that the font lacks: boxes stand for them.
-                warnings.filterwarnings("ignore", "Glyph .* missing from font")
-                figure.savefig(files[-1], dpi=150)
+    for name, paint in pictures.items():
+        figure = Figure(figsize=(6.4, 4), layout="constrained")
+        paint(figure.add_subplot())
+        files.append(folder / f"{name}.{image}")
+        with warnings.catch_warnings():
+            # Somebody's words may be in a script that the font lacks: boxes stand for them.
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")
+            figure.savefig(files[-1], dpi=150)
     return files
 
 
@@ -156,6 +175,23 @@ def _time(axes: Axes, report: Report) -> None:
         left = [a + b for a, b in zip(left, widths, strict=True)]
     axes.set(xlabel="of the time of all calls, %")
     axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(_KINDS))
+
+
+def _thresholds(axes: Axes, made: Calibration) -> None:
+    for number, (rule, points) in enumerate(made.curves.items()):
+        shares = [100 * point.acceptance for point in points]
+        colour = f"C{number}"
+        risks, named = [100 * point.risk for point in points], _words(rule, _LONG)
+        axes.plot(shares, risks, color=colour, marker=".", markersize=3, label=named)
+        axes.plot(shares, [100 * point.bound for point in points], color=colour, linestyle=":")
+    for point, mark, words in ((made.fixed, "s", "the greedy digit at 7"), (made.chosen, "*", "chosen")):
+        if point is not None:
+            place = ([100 * point.acceptance], [100 * point.risk])
+            axes.plot(*place, mark, color="black", markersize=9, label=words)
+    axes.axhline(100 * made.risk, color="0.5", linewidth=1, label=f"wanted: {100 * made.risk:g} %")
+    axes.set(xlabel="drafts accepted, %", ylabel="risk and, dotted, its bound, %")
+    axes.set_ylim(0, 100 * min(1.0, max(4 * made.risk, *(p.risk for some in made.curves.values() for p in some))))
+    axes.legend(fontsize=8)
 
 
 def _words(text: str, width: int = _WORD) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from specreason_sgl.evaluation.statistics import (
 )
 from specreason_sgl.evaluation.together import put_together
 from specreason_sgl.runs.store import RENEWED, Run, RunConfig, SolveRecord
+from specreason_sgl.text.scoring import Fitted
 from specreason_sgl.view.text import one_line, shorten, visible
 
 if TYPE_CHECKING:
@@ -559,6 +561,9 @@ def _flat(values: dict[str, Any]) -> str:
 
 def _near(value: Any) -> str:
     """A value on one line; of a local path only the end, because the rest means nothing on other machines."""
+    if isinstance(value, dict):
+        with suppress(ValidationError):
+            return str(Fitted.model_validate(value))
     path = Path(str(value))
     if path.is_absolute():
         return "/".join(path.parts[-2:])

@@ -21,9 +21,10 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pydantic import ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Discriminator, Field, PydanticUserError, Tag, TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from specreason_sgl.errors import UsageError
@@ -57,14 +58,7 @@ class Knob:
     @property
     def kind(self) -> str:
         """The type, as the program's author wrote it."""
-        if isinstance(self.type, type):
-            return self.type.__name__
-        if get_origin(self.type) is Annotated:
-            kind, *bounds = get_args(self.type)
-            return f"{getattr(kind, '__name__', kind)} {', '.join(map(_bound, bounds))}".strip()
-        if get_origin(self.type) is Literal:
-            return " or ".join(map(str, get_args(self.type)))
-        return str(self.type).replace("typing.", "")
+        return _words(self.type)
 
     def read(self, value: Any) -> Any:
         """Check a given value and convert it to the knob's type.
@@ -73,6 +67,18 @@ class Knob:
             pydantic.ValidationError: the value does not have that type.
         """
         return _adapter(self.type).validate_python(value)
+
+
+def _words(kind: Any) -> str:
+    if isinstance(kind, type):
+        return "None" if kind is NoneType else kind.__name__
+    parts = get_args(kind)
+    if get_origin(kind) is Annotated:
+        bounds = ", ".join(_bound(told) for told in parts[1:] if not isinstance(told, Discriminator | Tag))
+        return f"{_words(parts[0])} {bounds}".strip()
+    if get_origin(kind) in {Literal, Union, UnionType}:
+        return " or ".join(str(part) if get_origin(kind) is Literal else _words(part) for part in parts)
+    return str(kind).replace("typing.", "")
 
 
 def _bound(told: Any) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count, takewhile
 from random import Random
@@ -38,7 +38,7 @@ from specreason_sgl.lang.states import check
 from specreason_sgl.settings import Settings
 from specreason_sgl.text.answers import boxed, is_same
 from specreason_sgl.text.prompts import neutralise
-from specreason_sgl.text.scoring import Score, certain, softmax
+from specreason_sgl.text.scoring import Fitted, Score, certain, softmax
 from specreason_sgl.text.steps import first_stop, stuck_at
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class Solve:
         self._lock = threading.RLock()
         self._began = time.perf_counter()
         shown = as_json(knobs or {})
-        threshold, rule = shown.get("threshold"), shown.get("score")
+        threshold, rule, given = shown.get("threshold"), shown.get("score"), (knobs or {}).get("score")
         self._threshold = float(threshold) if isinstance(threshold, int | float) else None
         self.emit(
             SolveStarted(
@@ -164,7 +164,7 @@ class Solve:
                 program=program,
                 budget=settings.budget,
                 threshold=self._threshold,
-                score_rule=rule if isinstance(rule, str) else None,
+                score_rule=rule if isinstance(rule, str) else str(given) if isinstance(given, Fitted) else None,
                 parameters=shown,
             )
         )
@@ -329,10 +329,11 @@ class Solve:
         meta = self._tell(state, name, "judge", place)
         logprobs = meta.get("digit_logprobs")
         try:
-            return Score(tuple(logprobs)) if logprobs else certain(digit)
+            score = Score(tuple(logprobs)) if logprobs else certain(digit)
         except ValueError as error:
             msg = f"the judge gave no usable score at step {place.number}: {error}"
             raise CallFailed(msg) from error
+        return replace(score, tokens=self._drafted_tokens(place, attempt))
 
     def choice(self, state: ProgramState, kind: CallKind, at: Place | Chain, attempt: int = 0) -> Choice:
         """Wait for a choice among several texts, and emit the event of the call.
@@ -449,6 +450,12 @@ class Solve:
         if not isinstance(text, str):
             raise UsageError(f"`{name}` is {len(text)} texts", hint="a step is one: use `gen` without `n`, or fork")
         return text
+
+    def _drafted_tokens(self, place: Place, attempt: int) -> int:
+        """The length of the draft of a step that was read last; 0 if there is none."""
+        wanted = place.chain.number, place.number, attempt
+        drafts = (event for event in reversed(self.events) if isinstance(event, StepDrafted))
+        return next((each.tokens for each in drafts if (each.chain, each.step, each.attempt) == wanted), 0)
 
     def _names(self, state: ProgramState, kind: CallKind, at: Place | Chain, attempt: int) -> list[str]:
         """The variables of a call: one, or one for each part of a step that was generated in parts."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from specreason_sgl.events import Event, StepScored
+from specreason_sgl.events import Event, StepScored, scores
 from specreason_sgl.text.scoring import DIGITS, ScoreRule
 
 SWEEP = tuple(range(1, len(DIGITS)))
@@ -93,7 +93,7 @@ class Redecision:
         """All of it as plain data, for JSON."""
         return {
             "threshold": self.threshold,
-            "score": self.rule,
+            "score": str(self.rule),
             "acceptance": self.acceptance,
             "stored_acceptance": self.stored_acceptance,
             "flips": list(self.flips),
@@ -122,15 +122,13 @@ class Redecision:
 
 def redecide(events: Iterable[Event], threshold: float, rule: ScoreRule) -> Redecision:
     """Decide on every judged draft of a solve again."""
-    judged = [event for event in events if isinstance(event, StepScored)]
+    judged = list(scores(events))
     return Redecision(
         threshold,
         rule,
-        tuple(Decision(event, event.score.value(rule), event.score.accepts(rule, threshold)) for event in judged),
+        tuple(Decision(event, score.value(rule), score.accepts(rule, threshold)) for event, score in judged),
         tuple(
-            (whole, sum(event.score.accepts(rule, whole) for event in judged) / len(judged))
-            for whole in SWEEP
-            if judged
+            (whole, sum(score.accepts(rule, whole) for _, score in judged) / len(judged)) for whole in SWEEP if judged
         ),
     )
 

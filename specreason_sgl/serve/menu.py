@@ -11,6 +11,7 @@ from specreason_sgl.errors import UsageError
 from specreason_sgl.lang.knobs import set_knobs
 from specreason_sgl.lang.loading import Program, load, stock
 from specreason_sgl.tables import parse_override
+from specreason_sgl.text.score_file import with_score_read
 
 SHORT = {"base": "base_only", "small": "small_only"}
 """The models by themselves, so that any client can compare a method with them."""
@@ -55,7 +56,7 @@ def _alias(text: str, programs: Mapping[str, Program]) -> Offer:
     program = programs.get(target) or load(target)
     if not _needs_nothing_else(program):
         raise UsageError(f"`--alias {text}`: that program needs what only another program can hand it")
-    parameters = dict(map(parse_override, more))
+    parameters = with_score_read(dict(map(parse_override, more)))
     set_knobs(program.knobs, parameters, program.name)
     return Offer(name, program, parameters)
 

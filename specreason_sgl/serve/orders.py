@@ -83,7 +83,8 @@ class Order:
     def mode(self) -> str:
         """What the solve is filed under: the offer's name, with the parameters that the client gave."""
         own = {name: value for name, value in self.given.items() if self.offer.parameters.get(name) != value}
-        return " ".join([self.offer.name, *(f"{name}={value}" for name, value in own.items())])
+        told = {name: self.knobs[name] if isinstance(value, dict) else value for name, value in own.items()}
+        return " ".join([self.offer.name, *(f"{name}={value}" for name, value in told.items())])
 
     def streaming(self) -> Order:
         """The same order with text while it is generated."""

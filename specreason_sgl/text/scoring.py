@@ -1,23 +1,33 @@
 """From the judge's ten digit log-probabilities to a utility score and a decision.
 
 SpecReason reads one greedy digit (section 4.1), which ignores most of the distribution. So every log-probability is
-kept in the trace, and the rule that decides can be chosen.
+kept in the trace, and the rule that decides can be chosen: the greedy digit, the mean digit, or coefficients that were
+fitted to drafts that are known to be right or wrong.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 DIGITS = tuple("0123456789")
 
-ScoreRule = Literal["expected", "greedy"]
+NamedRule = Literal["expected", "greedy"]
 LEAST = -100.0
 """Used in place of a log-probability of minus infinity, which JSON cannot hold."""
+FAINT = -20.0
+"""The least log-probability that a fitted rule tells apart."""
 
-RULES: tuple[ScoreRule, ...] = get_args(ScoreRule)
+LONGEST = 1_000_000
+"""The most tokens of a draft that a fitted rule tells apart."""
+Weight = Annotated[float, Field(ge=-1e6, le=1e6)]
+
+RULES: tuple[NamedRule, ...] = get_args(NamedRule)
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,8 @@ class Score:
     """
 
     logprobs: tuple[float, ...]
+    tokens: int = 0
+    """The length of the draft; 0 where it is not known."""
 
     def __post_init__(self) -> None:
         """Refuse anything but ten log-probabilities of which at least one is not minus infinity."""
@@ -70,11 +82,58 @@ class Score:
 
     def value(self, rule: ScoreRule) -> float:
         """The number that the score rule compares with the threshold."""
+        if isinstance(rule, Fitted):
+            return 9 * rule.probability(features(self))
         return self.expected if rule == "expected" else float(self.greedy)
 
     def accepts(self, rule: ScoreRule, threshold: float) -> bool:
         """Whether a draft with this score is accepted: at the threshold or above it."""
         return self.value(rule) >= threshold
+
+
+class Fitted(BaseModel):
+    """A score rule that was fitted: logistic regression on a score, with the draft's length and the entropy.
+
+    Its value is nine times the probability that the draft is right, so that thresholds are on the judge's scale.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    digits: Annotated[tuple[Weight, ...], Field(min_length=len(DIGITS), max_length=len(DIGITS))]
+    """The weights of the log-probabilities, none of which counts as less than -20."""
+    length: Weight
+    """The weight of ln(1 + tokens)."""
+    entropy: Weight
+    """The weight of the entropy in bits."""
+    bias: Weight
+
+    def probability(self, given: Sequence[float]) -> float:
+        """The probability that a draft with these features is right."""
+        weights = (*self.digits, self.length, self.entropy)
+        logit = self.bias + sum(weight * value for weight, value in zip(weights, given, strict=True))
+        if logit < 0:
+            return math.exp(logit) / (1 + math.exp(logit))
+        return 1 / (1 + math.exp(-logit))
+
+    def __str__(self) -> str:
+        """A name for it: the same coefficients have the same name everywhere."""
+        return f"fitted-{hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:8]}"
+
+
+def _kind_of_rule(given: Any) -> str:
+    return "fitted" if isinstance(given, dict | Fitted) else "rule"
+
+
+ScoreRule = Annotated[
+    Annotated[NamedRule, Tag("rule")] | Annotated[Fitted, Tag("fitted")], Discriminator(_kind_of_rule)
+]
+"""How a score becomes the number that is compared with the threshold: by a rule's name, or by fitted coefficients."""
+
+
+def features(score: Score) -> tuple[float, ...]:
+    """What a fitted rule knows of a score: the log-probabilities, the draft's length, and the entropy."""
+    tokens = min(max(score.tokens, 0), LONGEST)
+    return (*(max(p, FAINT) for p in score.logprobs), math.log1p(tokens), score.entropy)
 
 
 def certain(digit: str) -> Score:

@@ -255,7 +255,7 @@ def _flying(state: BatchState, look: BatchLook, room: int) -> list[Text]:
 def _row(key: SolveKey, solve: SolveState, look: BatchLook, *, chosen: bool, named: bool) -> Text:
     tally, roomy = solve.tally, look.width >= ROOMY
     name = key.problem_id if not key.repeat else f"{key.problem_id} #{key.repeat}"
-    last, scored = solve.latest, solve.scored
+    last, judged = solve.latest, solve.judged
     cells = [
         (line(("›" if chosen else " ", "bold")), 1),
         (line(label(solve.phase)), OUTCOME),
@@ -264,9 +264,9 @@ def _row(key: SolveKey, solve: SolveState, look: BatchLook, *, chosen: bool, nam
     if named and roomy:
         cells.append((line((one_line(key.mode), "dim")), 18))
     cells.append((line(f"step {last.number}" if last is not None else ""), -9))
-    if scored is not None:
-        value, figure = utility(scored, solve.rule)
-        style = SIGNS["accepted" if scored.accepted else "rejected"]
+    if judged and judged.score:
+        value, figure = utility(judged.score, judged.tokens, solve.rule)
+        style = SIGNS["accepted" if judged.score.accepted else "rejected"]
         words = line((f"{style.glyph} {figure:>4} ", style.style))
         if roomy:
             reached, rest = figures.gauge(value, solve.threshold)

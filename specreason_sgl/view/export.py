@@ -148,7 +148,7 @@ def _markdown_candidates(step: StepState, state: SolveState, redecision: Redecis
         sign = candidate_sign(each, step)
         decision = redecision.on(each.score) if redecision else None
         flip = f" {SIGNS['flip'].label}" if decision and decision.flips else ""
-        figure = [" ".join(told(each.score, state.rule))] if each.score else []
+        figure = [" ".join(told(each.score, each.tokens, state.rule))] if each.score else []
         words = *figure, state.name_of(each.author).label, *candidate_words(each, step, state)
         yield f"{sign.label}{flip} · {_plain(' · '.join(words))}"
         if each.text and each.text != step.text:

@@ -265,7 +265,11 @@ def _flip(score: StepScored | None, redecision: Redecision | None) -> str:
 
 def _choice(step: StepState, state: SolveState, redecision: Redecision | None) -> str:
     """The candidates of a step, folded to which of them was taken."""
-    figures_of = {number: " ".join(told(c.score, state.rule)) for number, c in step.candidates.items() if c.score}
+    figures_of = {
+        number: " ".join(told(each.score, each.tokens, state.rule))
+        for number, each in step.candidates.items()
+        if each.score
+    }
     taken = [figures_of[number] for number, each in step.candidates.items() if each.is_accepted]
     words = f"{len(step.candidates)} candidates"
     if figures_of:

@@ -203,7 +203,7 @@ def _choice(step: StepState, state: SolveState, look: Look, *, opened: bool) -> 
     scored = step.score
     words = line((f"{many} candidates", "dim"))
     if scored:
-        words.append(f" by {told(scored, state.rule)[0]}", "dim")
+        words.append(f" by {told(scored, 0, state.rule)[0]}", "dim")
     if not opened and (look.width < CRAMPED or look.height < LOW):
         if scored:
             words = line(label("accepted" if taken else "rejected"), (f" {taken} of ", "dim")).append_text(words)
@@ -228,8 +228,9 @@ def _foremost(candidates: Sequence[Candidate], state: SolveState) -> list[Candid
 
     def rank(each: Candidate) -> tuple[bool, float]:
         score = each.score
-        value = -1.0 if score is None else utility(score, state.rule)[0] if score.value is None else score.value
-        return each.is_accepted, value
+        if score is None:
+            return each.is_accepted, -1.0
+        return each.is_accepted, utility(score, each.tokens, state.rule)[0] if score.value is None else score.value
 
     best = sorted(candidates, key=rank, reverse=True)[:CHOICE]
     return [each for each in candidates if any(each is one for one in best)]
@@ -239,7 +240,7 @@ def _candidate(each: Candidate, step: StepState, state: SolveState, look: Look, 
     """One of the candidates: whether it was taken, what it was worth, who wrote it, and its text."""
     sign = candidate_sign(each, step)
     writer = state.sign_of_author(each.author)
-    figure = told(each.score, state.rule)[1] if each.score else "–"
+    figure = told(each.score, each.tokens, state.rule)[1] if each.score else "–"
     words = line((sign.glyph, sign.style), f" {figure:>{FIGURE}} ", (writer.glyph, writer.style), " ")
     if _flip(each.score, look):
         words.append(SIGNS["flip"].glyph + " ", SIGNS["flip"].style)
@@ -267,7 +268,7 @@ def candidate_words(each: Candidate, step: StepState, state: SolveState) -> Iter
     """How long a candidate is, what a judge said of it beside the figure, and what became of it."""
     yield f"{figures.count(each.tokens)} tok"
     if each.score and each.score.value is not None and each.score.entropy > SURE:
-        yield f"score {utility(each.score, state.rule)[1]}"
+        yield f"score {utility(each.score, each.tokens, state.rule)[1]}"
     if each.is_accepted and each.text != step.text:
         yield "taken by a fork"
 
@@ -314,40 +315,42 @@ def spent(step: StepState) -> Iterator[str]:
 def step_words(step: StepState, state: SolveState) -> str:
     """Score, tokens and times of a step."""
     parts = []
-    if step.score is not None and not step.is_refused:
-        parts.append(" ".join((*told(step.score, state.rule), *_bars(step.score, state))))
+    if step.judged and step.judged.score and not step.is_refused:
+        scored, tokens = step.judged.score, step.judged.tokens
+        parts.append(" ".join((*told(scored, tokens, state.rule), *_bars(scored, tokens, state))))
     parts.append(f"{figures.count(step.tokens or step.pieces or step.draft_tokens)} tok")
     return " · ".join([*parts, *spent(step)])
 
 
-def _bars(scored: StepScored, state: SolveState) -> Iterator[str]:
+def _bars(scored: StepScored, tokens: int, state: SolveState) -> Iterator[str]:
     """A judge's score as pictures."""
     if scored.value is None:
-        yield "".join(figures.gauge(utility(scored, state.rule)[0], state.threshold))
+        yield "".join(figures.gauge(utility(scored, tokens, state.rule)[0], state.threshold))
         yield figures.sparkline(scored.score.distribution)
 
 
 def _score(step: StepState, state: SolveState, look: Look) -> Text:
     narrow, wide = look.width < NARROW, look.width >= WIDE
     room = 5 if narrow else 27 if wide else 16
-    if step.score is None or step.is_refused:
+    if not step.judged or not step.judged.score or step.is_refused:
         return line(" " * room)
-    score = step.score.score
+    scored, tokens = step.judged.score, step.judged.tokens
     again = look.redecision
-    if not again and step.score.value is not None:
-        word, figure = told(step.score, state.rule)
-        style = SIGNS["accepted" if step.score.accepted else "rejected"].style
+    if not again and scored.value is not None:
+        word, figure = told(scored, tokens, state.rule)
+        style = SIGNS["accepted" if scored.accepted else "rejected"].style
         return line((fit(f"{figure:>4} {'' if narrow else word}", room), style))
-    value, figure = utility(step.score, again.rule if again else state.rule)
+    value, figure = utility(scored, tokens, again.rule if again else state.rule)
     threshold = again.threshold if again else state.threshold
-    accepted = score.accepts(again.rule, again.threshold) if again else step.score.accepted
+    decision = again.on(scored) if again else None
+    accepted = decision.now if decision else scored.accepted
     style = SIGNS["accepted" if accepted else "rejected"].style
     words = line((f"{figure:>4} ", style))
     if not narrow:
         reached, rest = figures.gauge(value, threshold)
         words.append(reached, style).append(rest, "dim").append(" ")
     if wide:
-        words.append(figures.sparkline(score.distribution), "dim").append(" ")
+        words.append(figures.sparkline(scored.score.distribution), "dim").append(" ")
     return words
 
 

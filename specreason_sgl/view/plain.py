@@ -162,7 +162,7 @@ def step_lines(step: StepState, state: SolveState) -> list[str]:
     lines = [step_line(step, state)]
     for each in step.candidates.values() if len(step.candidates) > 1 else ():
         sign = candidate_sign(each, step)
-        figure = " ".join(told(each.score, state.rule)) if each.score else "–"
+        figure = " ".join(told(each.score, each.tokens, state.rule)) if each.score else "–"
         words = "  ".join((state.name_of(each.author).label, *candidate_words(each, step, state)))
         lines.append(f"  candidate {each.number}  {sign.glyph} {figure}  {words}  {shorten(each.text or '', TEXT)}")
     return lines
@@ -171,8 +171,8 @@ def step_lines(step: StepState, state: SolveState) -> list[str]:
 def step_line(step: StepState, state: SolveState) -> str:
     """One step on one line."""
     parts = [f"step {step.number:>3}{of_chain(step.chain)}", label(state.sign_of(step), 13)[0]]
-    if step.score is not None and not step.is_refused:
-        parts.append(" ".join(told(step.score, state.rule)))
+    if step.judged and step.judged.score and not step.is_refused:
+        parts.append(" ".join(told(step.judged.score, step.judged.tokens, state.rule)))
     parts.append(f"{figures.count(step.tokens)} tok")
     parts += spent(step)
     return "  ".join([*parts, shorten(step.shown, TEXT)])

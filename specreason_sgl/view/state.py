@@ -83,8 +83,7 @@ class SolveState:
     @property
     def rule(self) -> ScoreRule:
         """Which figure of a score is compared with the threshold."""
-        name = self.started.score_rule if self.started else None
-        return next((rule for rule in RULES if rule == name), RULES[0])
+        return self.started.rule if self.started else RULES[0]
 
     @property
     def items(self) -> list[Item]:
@@ -217,10 +216,10 @@ class SolveState:
         return next(reversed(self.chains[self.newest].standing.values()), None)
 
     @property
-    def scored(self) -> StepScored | None:
-        """The last score there."""
+    def judged(self) -> Candidate | None:
+        """The draft there that has the last score."""
         steps = reversed(self.chains[self.newest].standing.values())
-        return next((step.score for step in steps if step.score), None)
+        return next((step.judged for step in steps if step.score), None)
 
     @property
     def phase(self) -> SignName:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from specreason_sgl.events import AnswerWritten, Author, CallKind, Noticed, StepScored, StepsCut, ThinkingEnded
 from specreason_sgl.text.scoring import ScoreRule
@@ -78,11 +78,16 @@ class StepState:
         return self.main.text if self.main else None
 
     @property
-    def score(self) -> StepScored | None:
-        """The score of the candidate that was taken, else the last one."""
+    def judged(self) -> Candidate | None:
+        """The candidate that was taken, else the last one that has a score."""
         if self.main and self.main.is_accepted:
-            return self.main.score
-        return next((each.score for each in reversed(self.candidates.values()) if each.score), None)
+            return self.main
+        return next((each for each in reversed(self.candidates.values()) if each.score), None)
+
+    @property
+    def score(self) -> StepScored | None:
+        """That candidate's score."""
+        return self.judged.score if self.judged else None
 
     @property
     def draft_tokens(self) -> int:
@@ -252,15 +257,22 @@ class ChainState:
         self.ended = None
 
 
-def utility(score: StepScored, rule: ScoreRule) -> tuple[float, str]:
-    """The figure of a score that a rule compares with the threshold, and the same as it is written."""
-    if rule == "expected":
-        return score.expected, f"{score.expected:.1f}"
-    return float(score.greedy), str(score.greedy)
+def utility(scored: StepScored, tokens: int, rule: ScoreRule) -> tuple[float, str]:
+    """The figure of a score that a rule compares with the threshold, and the same as it is written.
+
+    Args:
+        scored: the score of a draft.
+        tokens: the draft's length.
+        rule: the rule.
+    """
+    if rule == "greedy":
+        return float(scored.greedy), str(scored.greedy)
+    value = scored.expected if rule == "expected" else replace(scored.score, tokens=tokens).value(rule)
+    return value, f"{value:.1f}"
 
 
-def told(score: StepScored, rule: ScoreRule) -> tuple[str, str]:
-    """What a draft was decided by, in a word, and the figure as it is written."""
-    if score.value is None:
-        return "score", utility(score, rule)[1]
-    return shorten(score.measure, MEASURE) or "value", f"{score.value:.2f}"
+def told(scored: StepScored, tokens: int, rule: ScoreRule) -> tuple[str, str]:
+    """What a draft was decided by, in a word, and the figure as it is written; see `utility`."""
+    if scored.value is None:
+        return "score", utility(scored, tokens, rule)[1]
+    return shorten(scored.measure, MEASURE) or "value", f"{scored.value:.2f}"
