@@ -10,7 +10,8 @@ OURS = "torch_incremental"
 
 FORGOTTEN: Mapping[str, Any] = {"custom_logit_processor": None, "min_p": 0}
 """What holds for the first token of a text alone, with the value that asks for nothing."""
-HELD_BY_US = "min_p"
+BLOCKWISE = frozenset({"DFLASH", "DSPARK"})
+"""The algorithms whose own way of checking drafted tokens heeds custom logit processors."""
 LATE: Mapping[str, Any] = {
     "frequency_penalty": 0,
     "presence_penalty": 0,
@@ -31,8 +32,10 @@ def unfit(asked: Mapping[str, Any], options: Mapping[str, Any], *, nearly: bool 
     if not options.get("speculative_algorithm"):
         return None
     is_ours = options.get("attention_backend") == OURS
+    held = {"min_p"} if is_ours else set()
+    held |= {"custom_logit_processor"} if options["speculative_algorithm"] in BLOCKWISE else set()
     names = FORGOTTEN if nearly and not is_ours else {**FORGOTTEN, **LATE}
     for name, nothing in names.items():
-        if asked.get(name) not in (None, nothing) and not (is_ours and name == HELD_BY_US):
+        if name not in held and asked.get(name) not in (None, nothing):
             return f"`{name}` does not hold while tokens are drafted: leave it out, or ask a server that drafts none"
     return None

@@ -69,12 +69,12 @@ def choose(method: Method, base: Shape, small: Shape, head: str | None = None) -
         try:
             copy = planned(base, small)
         except UsageError as error:
-            reason = f"{reason}, and a copy with the base model's tokens cannot be made: {error}"
+            remedy = f" ({error.hint})" if error.hint else ""
+            reason = f"{reason}, and a copy with the base model's tokens cannot be made: {error}{remedy}"
             if method != "auto":
                 raise UsageError(
                     f"the small model cannot draft tokens for the base model: {reason}",
-                    hint=f"{error.hint}, or " * bool(error.hint)
-                    + "`--decode ngram` needs no draft model, `--decode eagle3` a head trained for the base model",
+                    hint="`--decode ngram` needs no draft model, `--decode eagle3` a head trained for the base model",
                 ) from error
         else:
             why = f"by a copy of `{small.name}` with the base model's tokens: {copy.match}"

@@ -35,6 +35,8 @@ from specreason_sgl.servers.pairs import state_folder
 
 PIECE = 1 << 24
 """Bytes that are in memory at a time."""
+MOST_HEADER = 100_000_000
+"""The most bytes of a file's header, as the format has it."""
 METADATA = "__metadata__"
 ALIGNED = 8
 """Tensors begin in a file at a multiple of so many bytes."""
@@ -68,9 +70,9 @@ class Fitted:
     @property
     def folder(self) -> Path:
         """Where it is, or will be."""
-        names = self.small.name, self.base.name
-        digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
-        return state_folder() / "drafts" / "-".join([*(Path(name).name for name in names), digest])
+        both = self.small, self.base
+        digest = hashlib.sha256("\n".join(str(_folder(shape).resolve()) for shape in both).encode()).hexdigest()[:8]
+        return state_folder() / "drafts" / "-".join([*(Path(shape.name).name for shape in both), digest])
 
     @property
     def command(self) -> str:
@@ -200,6 +202,8 @@ def _copy(source: BinaryIO, target: BinaryIO, rows: object, wanted: NDArray[np.i
         How many tensors have other rows, and the bytes of all tensors.
     """
     size = int.from_bytes(source.read(8), "little")
+    if size > MOST_HEADER:
+        raise ValueError("its header has no end")
     header = json.loads(source.read(size))
     more = {name: told for name, told in header.items() if name == METADATA}
     old = [
