@@ -339,12 +339,11 @@ def test_a_program_is_told_so_before_it_asks(servers: RunningPair) -> None:
     for address, is_plain in ((servers.base, True), (servers.decode, False)):
         backend = Endpoint(address.url, "base", api_key=address.api_key)
         for more, holds in (({"min_p": 0.1}, True), ({"frequency_penalty": 0.1}, is_plain)):
-            state = program.run(backend=backend, **more)
-            if holds:
-                assert state["text"]
-            else:
-                with pytest.raises(UsageError, match="`frequency_penalty` does not hold while tokens are drafted"):
-                    state["text"]
+            error = program.run(backend=backend, **more).error()
+            assert holds == (error is None)
+            if error:
+                assert isinstance(error, UsageError)
+                assert "`frequency_penalty` does not hold while tokens are drafted" in str(error)
 
 
 @pytest.fixture(scope="module")

@@ -235,7 +235,7 @@ def hide(small: Path) -> None:
     [
         (break_file, "is no file of tensors"),
         (quantise, "`lm_head.weight` is stored as I8"),
-        (hide, "no tensor in .* has the 8 rows"),
+        (hide, "no tensor in .* has as many rows as its `vocab_size` says: 8"),
         (lambda small: (small / "model-1.safetensors").write_bytes(b"no"), "is no file of tensors"),
     ],
 )
@@ -264,6 +264,15 @@ def test_no_more_than_a_piece_is_in_memory(tmp_path: Path, monkeypatch: pytest.M
     tracemalloc.stop()
 
     assert most < (small / "model-1.safetensors").stat().st_size
+
+
+@pytest.mark.parametrize("models", [[], ["nowhere/base", "nowhere/small"]])
+def test_the_command_says_in_a_line_what_it_needs(models: list[str]) -> None:
+    command = [sys.executable, "-m", "specreason_sgl.servers.gpu.fitting", *models]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
+
+    assert done.returncode == 2
+    assert [line.partition(":")[0] for line in done.stderr.splitlines()] == ["error", "hint"]
 
 
 # What is planned with it

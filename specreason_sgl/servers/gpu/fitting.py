@@ -32,6 +32,7 @@ from specreason_sgl.errors import SpecReasonError, UsageError
 from specreason_sgl.servers.gpu.shapes import Shape, find, has_weights, weights_folder
 from specreason_sgl.servers.gpu.vocabulary import NO_ROW, Match, Vocabulary, match
 from specreason_sgl.servers.pairs import state_folder
+from specreason_sgl.view.text import visible
 
 PIECE = 1 << 24
 """Bytes that are in memory at a time."""
@@ -52,6 +53,7 @@ TOKENIZER = (
     "merges.txt",
     "chat_template.jinja",
 )
+USAGE = 2
 ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 """Types of rows whose mean can be taken, by their name in the file."""
@@ -168,7 +170,7 @@ def _write(small: Path, base: Path, wanted: Sequence[int], made: Path) -> None:
         fitted, total = fitted + found, total + written
     if not fitted:
         raise UsageError(
-            f"no tensor in `{small}` has the {rows} rows of its `vocab_size`",
+            f"no tensor in `{small}` has as many rows as its `vocab_size` says: {rows}",
             hint="so it cannot draft for another model: `--decode ngram`",
         )
     if (small / INDEX).is_file():
@@ -295,8 +297,15 @@ def _read(path: Path) -> dict[str, Any]:
 
 def main() -> int:
     """Write the copy for a pair of models; returns the exit code."""
-    base, small = sys.argv[1:]
-    sys.stdout.write(f"{planned(find(base), find(small)).write()}\n")
+    if len(sys.argv) != 1 + 2:
+        sys.stderr.write("error: two models are needed\nhint: `fitting BASE SMALL`\n")
+        return USAGE
+    try:
+        done = planned(*map(find, sys.argv[1:])).write()
+    except SpecReasonError as error:
+        sys.stderr.write(f"error: {error}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
+        return USAGE
+    sys.stdout.write(f"{visible(done)}\n")
     return 0
 
 
