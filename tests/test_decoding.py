@@ -282,6 +282,7 @@ def test_beside_drawn_texts_a_greedy_one_stays_as_it_is(plain: Model, drafted: M
     [
         {"logit_bias": {str(token): -100 for token in range(300, 400)}},
         {"regex": r"There are (\d|, ){20,30}\."},
+        {"regex": r"(\d, ){20,40}", "stop": ["7", "3, ", "5", "2"]},
         {"json_schema": json.dumps({"type": "array", "items": {"type": "integer"}, "minItems": 3, "maxItems": 5})},
         {"ebnf": 'root ::= ("So " | "it is " | [0-9])+ "!"'},
         {"stop_regex": r"[0-9]+\."},
