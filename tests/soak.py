@@ -574,8 +574,9 @@ class Drafting:
     def _preferred(self, behind: list[int], one: int, other: int) -> float:
         asked = {"sampling_params": {"temperature": 0, "max_new_tokens": 1}, "input_ids": behind}
         more = {"return_logprob": True, "token_ids_logprob": [one, other]}
-        told = self._server._link.post("/generate", {**asked, **more})["meta_info"]["output_token_ids_logprobs"][0]
-        return round(abs(told[0][0] - told[1][0]), 3)
+        answer = self._server._link.post("/generate", {**asked, **more})
+        told = [float(row[0]) for row in answer["meta_info"]["output_token_ids_logprobs"][0]]
+        return round(abs(told[0] - told[1]), 3)
 
 
 class _Call(NamedTuple):

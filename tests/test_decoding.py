@@ -332,15 +332,15 @@ def test_a_program_is_told_so_before_it_asks(servers: RunningPair) -> None:
 
     assert servers.decode
 
-    @sgl.function  # type: ignore[untyped-decorator]
-    def program(s: Any, **more: Any) -> None:
+    @sgl.function
+    def program(s: Any) -> None:
         s += "There are"
-        s += sgl.gen("text", max_tokens=4, temperature=0, **more)
+        s += sgl.gen("text", max_tokens=4)
 
     for address, is_plain in ((servers.base, True), (servers.decode, False)):
         backend = Endpoint(address.url, "base", api_key=address.api_key)
         for more, holds in (({"min_p": 0.1}, True), ({"frequency_penalty": 0.1}, is_plain)):
-            error = program.run(backend=backend, **more).error()
+            error = program.run(backend=backend, temperature=0, **more).error()
             assert holds == (error is None)
             if error:
                 assert isinstance(error, UsageError)

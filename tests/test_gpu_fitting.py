@@ -138,7 +138,7 @@ def written(base: Path, small: Path) -> Path:
 
 
 def stored(folder: Path) -> dict[str, Tensor]:
-    found = {}
+    found: dict[str, Tensor] = {}
     for path in folder.glob("*.safetensors"):
         with safe_open(path, "pt") as file:
             found |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
@@ -281,7 +281,7 @@ def test_the_command_says_in_a_line_what_it_needs(models: list[str]) -> None:
 def test_a_family_with_other_rows_drafts_by_a_copy(tmp_path: Path) -> None:
     base, small, _ = put_models(tmp_path)
     for method in ("auto", "small"):
-        chosen = choose(method, find(str(base)), find(str(small)))  # type: ignore[arg-type]
+        chosen = choose(method, find(str(base)), find(str(small)))
 
         assert chosen.fitted
         assert chosen.draft == str(chosen.fitted.folder)

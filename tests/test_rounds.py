@@ -95,7 +95,7 @@ def test_a_text_ends_where_it_ends_when_tokens_come_one_by_one(
 ) -> None:
     spelt = [[END] if piece == END else tokenizer.encode(piece, add_special_tokens=False) for piece in pieces]
     tokens = list(chain.from_iterable(spelt))
-    sampling = {"stop": stops, "stop_regex": regexes, "max_new_tokens": most, "by_grammar": by_grammar}
+    sampling: dict[str, Any] = {"stop": stops, "stop_regex": regexes, "max_new_tokens": most, "by_grammar": by_grammar}
 
     assert ended(tokenizer, tokens, [*rounds, len(tokens)], **sampling) == ended(
         tokenizer, tokens, [1] * len(tokens), **sampling

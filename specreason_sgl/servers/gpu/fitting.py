@@ -275,7 +275,8 @@ def _stored(numbers: NDArray[np.float64], dtype: str) -> NDArray[Any]:
     if dtype != BFLOAT16:
         return numbers.astype(FLOATS[dtype])
     whole = numbers.astype("<f4").view("<u4")
-    return ((whole + 0x7FFF + ((whole >> 16) & 1)) >> 16).astype("<u2")
+    rounded: NDArray[Any] = (whole + 0x7FFF + ((whole >> 16) & 1)) >> 16
+    return rounded.astype("<u2")
 
 
 def _note(small: Path, base: Path, rows: Match) -> dict[str, Any]:

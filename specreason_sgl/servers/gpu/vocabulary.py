@@ -55,7 +55,7 @@ class Vocabulary:
     @property
     def ids(self) -> dict[str, int]:
         """The ids of all tokens that have a row."""
-        return {token: number for token, number in (self.ordinary | self.added).items() if 0 <= number < self.rows}
+        return {token: number for token, number in {**self.ordinary, **self.added}.items() if 0 <= number < self.rows}
 
 
 @dataclass(frozen=True)
