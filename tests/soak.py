@@ -12,6 +12,7 @@ import math
 import operator
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,9 +21,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from itertools import groupby
+from itertools import groupby, takewhile
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -43,6 +45,7 @@ from specreason_sgl.measure import schedule as schedules
 from specreason_sgl.runs.diff import diff_runs
 from specreason_sgl.runs.store import Problem, RunConfig, SolveRecord, read_run, writing
 from specreason_sgl.servers import pairs
+from specreason_sgl.servers.cpu.decode import COMPILERS, Decode
 from specreason_sgl.settings import Settings
 from specreason_sgl.testing import Reply, ScriptedBackend
 from specreason_sgl.text.prompts import DELIMITER
@@ -481,6 +484,101 @@ def repeat(solves: int) -> dict[str, Any]:
     }
 
 
+def decode(stories: int, seed: int) -> dict[str, Any]:
+    """Greedy texts with and without drafted tokens: one at a time, by n-grams, without room, and in pieces."""
+    told = [story(800_000 + 1000 * seed + number).question for number in range(stories)]
+    with tempfile.TemporaryDirectory() as scratch:
+        logs = Path(scratch) / "logs"
+        with pairs.launch(BASE, SMALL, logs, decode="small", beside=True) as running:
+            plain, drafted = Drafting.of(running)
+            alone = [plain.write(question) for question in told]
+            found = {"small": [drafted.write(question) for question in told]}
+            close = {"small": plain.parted(told, alone, found["small"])}
+        for way, more in WAYS.items():
+            if way == "ngram" and not any(map(shutil.which, COMPILERS)):
+                continue
+            drafts: Decode = "ngram" if way == "ngram" else "small"
+            with pairs.launch(BASE, SMALL, logs, decode=drafts, beside=True, extra=more) as running:
+                plain, drafted = Drafting.of(running)
+                some = told[: math.ceil(stories / 4)]
+                with ThreadPoolExecutor(1 if way == "ngram" else CALLERS) as callers:
+                    found[way] = list(callers.map(drafted.write, some))
+                close[way] = plain.parted(some, alone, found[way])
+            if way == "no room":
+                said = (logs / "decode.log").read_text(encoding="utf-8", errors="replace").count(RETRACTED)
+    rounds = {way: sum(each.rounds for each in those) for way, those in found.items()}
+    tokens = {way: sum(len(each.ids) for each in those) for way, those in found.items()}
+    return {
+        "stories": {way: len(those) for way, those in found.items()},
+        "without_a_compiler": [way for way in WAYS if way not in found],
+        "tokens": tokens,
+        "tokens_a_round": {way: round(tokens[way] / rounds[way], 2) for way in found},
+        "unlike": {way: len(those) for way, those in close.items()},
+        "log_probability_by_which_the_two_differ_where_texts_part": close,
+        "times_that_there_was_no_room": said,
+        "kept": said > 0 and not any(apart > CLOSE for those in close.values() for apart in those),
+    }
+
+
+RETRACTED = "Retract requests"
+CALLERS = 12
+CLOSE = 0.2
+"""Two tokens whose log-probabilities differ by no more may change places by rounding, which depends on what is computed
+together."""
+TIGHT = ("--max-total-tokens", "1600", "--schedule-conservativeness", "0.1")
+WAYS: Mapping[str, tuple[str, ...]] = {
+    "ngram": (),
+    "no room": TIGHT,
+    "pieces": ("--chunked-prefill-size", "32"),
+    "no room, pieces": (*TIGHT, "--chunked-prefill-size", "32"),
+}
+"""The arguments of the servers, besides those of the pair."""
+
+
+class _Text(NamedTuple):
+    """What a server has written."""
+
+    ids: list[int]
+    rounds: int
+
+
+class Drafting:
+    """A server that writes greedily."""
+
+    def __init__(self, address: pairs.Address) -> None:
+        """Connect to it."""
+        self._server = Endpoint(address.url, "base", api_key=address.api_key)
+
+    @classmethod
+    def of(cls, running: pairs.RunningPair) -> tuple[Drafting, Drafting]:
+        """The plain server of a pair, and the one for which tokens are drafted."""
+        assert running.decode
+        return cls(running.base), cls(running.decode)
+
+    def write(self, question: str) -> _Text:
+        """Answer a question."""
+        told = self._server.complete(self._server.chat.opening(question), {"temperature": 0, "max_new_tokens": BUDGET})
+        return _Text(told["output_ids"], told["meta_info"].get("spec_verify_ct", 0))
+
+    def parted(self, questions: Sequence[str], *both: Sequence[_Text]) -> list[float]:
+        """For each text that is not the same: by how much this model prefers its own token where the two part."""
+        found = []
+        for question, one, other in zip(questions, *both, strict=False):
+            if one.ids != other.ids:
+                same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one.ids, other.ids, strict=False)))
+                ids = [*self._server.tokens(self._server.chat.opening(question)), *one.ids[:same]]
+                is_end = same in {len(one.ids), len(other.ids)}
+                found.append(math.inf if is_end else self._preferred(ids, one.ids[same], other.ids[same]))
+        return found
+
+    def _preferred(self, behind: list[int], one: int, other: int) -> float:
+        asked = {"sampling_params": {"temperature": 0, "max_new_tokens": 1}, "input_ids": behind}
+        more = {"return_logprob": True, "token_ids_logprob": [one, other]}
+        answer = self._server._link.post("/generate", {**asked, **more})
+        told = [float(row[0]) for row in answer["meta_info"]["output_token_ids_logprobs"][0]]
+        return round(abs(told[0] - told[1]), 3)
+
+
 class _Call(NamedTuple):
     """What is kept of a call over half an hour, in which the client's memory is watched."""
 
@@ -608,7 +706,7 @@ def job_toml(problems: int) -> str:
     )
 
 
-KINDS = ("load", "limits", "long", "repeat", "hostile", "kills", "servers", "restarts", "faults", "all")
+KINDS = ("load", "limits", "long", "repeat", "decode", "hostile", "kills", "servers", "restarts", "faults", "all")
 
 
 def main() -> int:
@@ -625,6 +723,7 @@ def main() -> int:
         "limits": lambda: limits(round(10_000 * scale), math.ceil(18 * scale)),
         "long": lambda: long_chains(32_768, math.ceil(10 * scale), 0.05, seed),
         "repeat": lambda: repeat(math.ceil(50 * scale)),
+        "decode": lambda: decode(math.ceil(200 * scale), seed),
         "hostile": lambda: hostile(round(10_000 * scale)),
         "kills": lambda: kills(round(50 * scale), seed),
         "servers": lambda: server_kills(round(50 * scale), seed),

@@ -4,30 +4,42 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import urllib3
 from scipy.stats import chi2
+from vocabularies import put_cut
 
 from specreason_sgl.embedded.stories import story
+from specreason_sgl.errors import UsageError
+from specreason_sgl.servers.cpu.decode import arguments
+from specreason_sgl.servers.gpu.fitting import fit, planned
+from specreason_sgl.servers.gpu.shapes import find
+from specreason_sgl.servers.opening import embedded_models
+from specreason_sgl.servers.pairs import Address
+from specreason_sgl.servers.processes import Servers, free_ports, model_server
 from specreason_sgl.text.prompts import DELIMITER
 
 if TYPE_CHECKING:
     from specreason_sgl.engine.backend import Endpoint
     from specreason_sgl.lang.pair import Pair
-    from specreason_sgl.servers.pairs import Address, RunningPair
+    from specreason_sgl.servers.pairs import RunningPair
 
 pytestmark = pytest.mark.server
 
 GREEDY = {"temperature": 0, "max_new_tokens": 120}
 DIGITS = [str(digit) for digit in range(10)]
+PIECE = 32
+"""Tokens of a prompt that are read at a time where prompts are read in pieces."""
 NEVER = 1e-6
 """A correct draw is taken for a wrong one as seldom as this."""
 
@@ -222,22 +234,35 @@ def test_behind_a_long_prompt_the_likeliest_tokens_come_up_to_the_last_place(
         assert logprob > best[0][0] - 0.2  # of two as likely as each other either may come, by rounding
 
 
+KEPT: dict[str, Callable[[list[float], float], int]] = {
+    "top_k": lambda _, most: int(most),
+    "top_p": lambda weights, part: 1 + sum(sum(weights[:n]) <= part * sum(weights) for n in range(1, len(weights))),
+    "min_p": lambda weights, part: sum(weight >= part * weights[0] for weight in weights),
+}
+"""How many of the likeliest tokens each parameter leaves, of weights in falling order."""
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "temperature"), [("top_k", 30, 3.0), ("top_p", 0.5, 3.5), ("min_p", 0.05, 5.0)]
+)
 def test_above_temperature_zero_tokens_come_as_often_as_the_base_model_says(
-    plain: Model, drafted: Model, prompts: list[str]
+    name: str, value: float, temperature: float, plain: Model, drafted: Model, prompts: list[str]
 ) -> None:
-    hot, texts = {"temperature": 3.0, "max_new_tokens": 3}, 512
+    hot, texts = {"temperature": temperature, "max_new_tokens": 3}, 512
     asked = {"return_logprob": True, "top_logprobs_num": 640}
-    ids = [row["output_ids"] for row in drafted.write([prompts[0]] * texts, {**hot, "top_k": 30, "ignore_eos": True})]
+    ids = [row["output_ids"] for row in drafted.write([prompts[0]] * texts, {**hot, name: value, "ignore_eos": True})]
     first = Counter(row[0] for row in ids).most_common(4)
     read = plain.write(prompts[0], {**GREEDY, "max_new_tokens": 1}, return_logprob=True, logprob_start_len=0)
     before = [token for _, token, _ in read["meta_info"]["input_token_logprobs"]]
     surprise = freedom = 0.0
     for token, count in first:
         told = plain.write([*before, token], {**hot, "max_new_tokens": 1}, **asked)["meta_info"]
-        kept = sorted(told["output_top_logprobs"][0], reverse=True)[:30]
+        ordered = sorted(told["output_top_logprobs"][0], reverse=True)
+        kept = ordered[: KEPT[name]([math.exp(logprob) for logprob, *_ in ordered], value)]
         weights = {each: math.exp(logprob) for logprob, each, _ in kept}
         seconds, total = Counter(row[1] for row in ids if row[0] == token), sum(weights.values())
         assert set(seconds) <= set(weights)
+        assert len(weights) < len(ordered)
         often = [each for each, weight in weights.items() if count * weight / total >= 5]
         bins = [(seconds[each], count * weights[each] / total) for each in often]
         rest = (count - sum(found for found, _ in bins), count - sum(expected for _, expected in bins))
@@ -254,3 +279,121 @@ def test_beside_drawn_texts_a_greedy_one_stays_as_it_is(plain: Model, drafted: M
     expected = plain.write(prompts[9], {**GREEDY, "max_new_tokens": 60})["output_ids"]
 
     assert [row["output_ids"] == expected for row in found] == [False, True, False, True]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"logit_bias": {str(token): -100 for token in range(300, 400)}},
+        {"regex": r"There are (\d|, ){20,30}\."},
+        {"regex": r"(\d, ){20,40}", "stop": ["7", "3, ", "5", "2"]},
+        {"json_schema": json.dumps({"type": "array", "items": {"type": "integer"}, "minItems": 3, "maxItems": 5})},
+        {"ebnf": 'root ::= ("So " | "it is " | [0-9])+ "!"'},
+        {"stop_regex": r"[0-9]+\."},
+        {"stop_token_ids": [*range(20, 40)]},
+        {"ignore_eos": True, "max_new_tokens": 90},
+        {"temperature": 2.0, "top_k": 1},
+        {"temperature": 2.0, "min_p": 1.0},
+        {"temperature": 2.0, "top_p": 1e-6},
+        {"n": 2},
+    ],
+    ids=" ".join,
+)
+def test_what_a_request_asks_for_holds_for_every_token_of_a_round(
+    more: dict[str, Any], plain: Model, drafted: Model, prompts: list[str]
+) -> None:
+    sampling = {**GREEDY, "max_new_tokens": 60, **more}
+    alone, found = (model.write(prompts[10], sampling) for model in (plain, drafted))
+
+    rows = [each if isinstance(each, list) else [each] for each in (alone, found)]
+    assert [said(each) for each in rows[0]] == [said(each) for each in rows[1]]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"sampling_params": {"frequency_penalty": 0.5}},
+        {"sampling_params": {"presence_penalty": -1}},
+        {"sampling_params": {"repetition_penalty": 1.1}},
+        {"sampling_params": {"min_new_tokens": 5}},
+        {"custom_logit_processor": "{}"},
+    ],
+    ids=str,
+)
+def test_what_would_not_hold_is_refused_in_a_line(asked: dict[str, Any], drafted: Model, prompts: list[str]) -> None:
+    name = next(iter(asked.get("sampling_params", asked)))
+    for text in (prompts[0], prompts[:2]):
+        answered = drafted.post("/generate", {"text": text, **asked})
+
+        assert answered.status == 400
+        assert f"`{name}` does not hold while tokens are drafted" in answered.json()["error"]["message"]
+
+
+def test_a_program_is_told_so_before_it_asks(servers: RunningPair) -> None:
+    import sglang as sgl
+
+    from specreason_sgl.engine.backend import Endpoint
+
+    assert servers.decode
+
+    @sgl.function
+    def program(s: Any) -> None:
+        s += "There are"
+        s += sgl.gen("text", max_tokens=4)
+
+    for address, is_plain in ((servers.base, True), (servers.decode, False)):
+        backend = Endpoint(address.url, "base", api_key=address.api_key)
+        for more, holds in (({"min_p": 0.1}, True), ({"frequency_penalty": 0.1}, is_plain)):
+            error = program.run(backend=backend, temperature=0, **more).error()
+            assert holds == (error is None)
+            if error:
+                assert isinstance(error, UsageError)
+                assert "`frequency_penalty` does not hold while tokens are drafted" in str(error)
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Model, Path]]:
+    """The base model where all is narrow, and its log.
+
+    A copy drafts of a model that has other rows and marks, there is little room for all texts together, and prompts are
+    read in pieces.
+    """
+    folder = tmp_path_factory.mktemp("narrow")
+    base, small = embedded_models()[0], put_cut(folder / "cut")
+    fit(small, base, planned(find(str(base)), find(str(small))).match, folder / "copy")
+    tight = ("--max-total-tokens", "1100", "--schedule-conservativeness", "0.1", "--chunked-prefill-size", str(PIECE))
+    spec = model_server(
+        "base",
+        base,
+        port=free_ports(1)[0],
+        core=min(os.sched_getaffinity(0)),
+        logs=folder,
+        extra=(*arguments("small", folder / "copy"), *tight),
+    )
+    started = Servers.start([spec], "a key", folder, owned=True)
+    try:
+        started.wait_until_ready(lambda _: None)
+        yield Model(Address(spec.url, "a key")), Path(spec.log)
+    finally:
+        started.stop()
+
+
+def test_a_model_with_other_rows_and_marks_drafts_as_well_by_its_copy_behind_prompts_that_are_read_in_pieces(
+    narrow: tuple[Model, Path], drafted: Model, prompts: list[str], expected: list[dict[str, Any]]
+) -> None:
+    found, usual = ([model.write(prompt) for prompt in prompts[:3]] for model in (narrow[0], drafted))
+    rounds = [sum(each["meta_info"]["spec_verify_ct"] for each in those) for those in (found, usual)]
+
+    assert [said(each) for each in found] == [said(each) for each in expected[:3]]
+    assert all(each["meta_info"]["prompt_tokens"] > 2 * PIECE for each in found)
+    assert rounds[0] <= 1.1 * rounds[1]
+
+
+def test_texts_that_have_no_room_together_are_taken_back_and_written_all_the_same(
+    narrow: tuple[Model, Path], plain: Model, prompts: list[str]
+) -> None:
+    many = prompts[:12]
+    found, alone = (model.write(many, {**GREEDY, "max_new_tokens": 100}) for model in (narrow[0], plain))
+
+    assert [said(each) for each in found] == [said(each) for each in alone]
+    assert "Retract requests" in narrow[1].read_text(encoding="utf-8", errors="replace")

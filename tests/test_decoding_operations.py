@@ -306,9 +306,11 @@ def test_as_many_tokens_are_kept_as_in_plain_decoding(weights: list[list[float]]
     rng, probabilities = random.Random(seed), shares(weights)
     counts = torch.tensor([rng.randint(1, 6) for _ in weights], dtype=torch.int32)
     parts = torch.tensor([rng.uniform(0.05, 1) for _ in weights])
+    least = torch.tensor([rng.uniform(0, 1) for _ in weights])
     kept = drawing().keep_top_p(drawing().keep_top_k(probabilities, counts), parts)
+    kept = drawing().keep_min_p(kept, least)
     _, weighed, order, _ = plain(
-        probabilities.clone(), counts, parts, torch.zeros(len(weights)), False, None, None, return_filtered_probs=True
+        probabilities.clone(), counts, parts, least, True, None, None, return_filtered_probs=True
     )
 
     assert torch.equal((kept > 0).gather(1, order), weighed > 0)
@@ -350,7 +352,7 @@ def test_whatever_is_drafted_texts_come_as_often_as_the_base_model_writes_them(i
         drawing().draw_and_walk,
         uniform_samples=torch.rand(texts, some.nodes, generator=rng),
         target_probs=probabilities,
-        uniform_samples_for_final_sampling=torch.rand(texts, generator=rng),
+        uniform_samples_for_final_sampling=torch.zeros(texts),
     )
     seconds = torch.rand(texts, generator=rng)
     pairs = [[0] * tokens for _ in range(tokens)]
@@ -379,19 +381,20 @@ def test_sglang_has_every_place_that_drafting_needs() -> None:
 
     from specreason_sgl.servers.cpu.decoding import places
 
-    kept = {name: getattr(eagle_utils, name) for name in places.DRAWING}
+    replaced = (*places.DRAWING, places.CHANCES)
     with pytest.MonkeyPatch.context() as patch:
-        for name, theirs in kept.items():
-            patch.setattr(eagle_utils, name, theirs)
+        for name in replaced:
+            patch.setattr(eagle_utils, name, getattr(eagle_utils, name))
         patch.setattr(spec_utils, places.COMPILED, getattr(spec_utils, places.COMPILED))
         patch.setattr(draft_utils.DraftBackendFactory, places.CREATE, draft_utils.DraftBackendFactory._create_backend)
         places.fill.__wrapped__("torch_incremental")
 
         assert {name: getattr(eagle_utils, name) for name in places.DRAWING} == places.DRAWING
+        assert getattr(eagle_utils, places.CHANCES).func is drawing().with_min_p
         assert not hasattr(getattr(spec_utils, places.COMPILED), "_torchdynamo_orig_callable")
 
 
-@pytest.mark.parametrize("name", ["_verify_uses_greedy", "top_p_renorm_prob"])
+@pytest.mark.parametrize("name", ["_verify_uses_greedy", "top_p_renorm_prob", "_verify_coins"])
 def test_a_place_that_another_sglang_lacks_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from sglang.srt.speculative import eagle_utils
 

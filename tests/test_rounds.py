@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from array import array
 from itertools import chain
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -41,8 +42,13 @@ def tokenizer() -> PreTrainedTokenizerBase:
     return found
 
 
-def ended(tokenizer: Any, tokens: list[int], rounds: list[int], **sampling: Any) -> tuple[Any, ...] | None:
-    """How and where SGLang's request ends whose tokens come in rounds of so many; None if it does not."""
+def ended(
+    tokenizer: Any, tokens: list[int], rounds: list[int], *, by_grammar: bool = False, **sampling: Any
+) -> tuple[Any, ...] | None:
+    """How and where SGLang's request ends whose tokens come in rounds of so many; None if it does not.
+
+    A grammar ends it with the last token, if that is wanted.
+    """
     from sglang.srt.managers.schedule_batch import Req
     from sglang.srt.sampling.sampling_params import SamplingParams
 
@@ -53,6 +59,8 @@ def ended(tokenizer: Any, tokens: list[int], rounds: list[int], **sampling: Any)
     request = Req("request", "", array("q", [1]), params, eos_token_ids={END}, vocab_size=640)
     request.tokenizer = tokenizer
     rest = list(tokens)
+    if by_grammar:
+        request.grammar = SimpleNamespace(is_terminated=lambda: not rest)
     for count in rounds:
         new, rest = rest[:count], rest[count:]
         if not new:
@@ -74,13 +82,20 @@ def ended(tokenizer: Any, tokens: list[int], rounds: list[int], **sampling: Any)
     stops=st.lists(st.sampled_from(["\n\n", "</think>", "5.", "is", "\n"]), max_size=4, unique=True),
     regexes=st.lists(st.sampled_from([r"5\s", r"So .*is$", r"\.\n"]), max_size=2, unique=True),
     most=st.integers(1, 16),
+    by_grammar=st.booleans(),
 )
 def test_a_text_ends_where_it_ends_when_tokens_come_one_by_one(
-    pieces: list[Any], rounds: list[int], stops: list[str], regexes: list[str], most: int, tokenizer: Any
+    pieces: list[Any],
+    rounds: list[int],
+    stops: list[str],
+    regexes: list[str],
+    most: int,
+    by_grammar: bool,
+    tokenizer: Any,
 ) -> None:
     spelt = [[END] if piece == END else tokenizer.encode(piece, add_special_tokens=False) for piece in pieces]
     tokens = list(chain.from_iterable(spelt))
-    sampling = {"stop": stops, "stop_regex": regexes, "max_new_tokens": most}
+    sampling: dict[str, Any] = {"stop": stops, "stop_regex": regexes, "max_new_tokens": most, "by_grammar": by_grammar}
 
     assert ended(tokenizer, tokens, [*rounds, len(tokens)], **sampling) == ended(
         tokenizer, tokens, [1] * len(tokens), **sampling

@@ -143,7 +143,7 @@ def up(
             return
         for line in launch.lines():
             say(line, err=True)
-        wanted = launch.wanted(wait)
+        wanted = launch.wanted(wait, lambda line: say(line, err=True))
     need("sglang", "torch")
     if replicas > 1:
         _need_router()

@@ -144,7 +144,8 @@ def _started(spec: PairSpec, options: PairOptions) -> Iterator[PairOptions]:
     launch = prepare(spec, detect.cards(os.environ))
     for line in launch.lines():
         say(line, err=True)
-    running, _ = pairs.up(launch.wanted(WAIT_S), on_progress=lambda line: say(line, err=True))
+    wanted = launch.wanted(WAIT_S, lambda line: say(line, err=True))
+    running, _ = pairs.up(wanted, on_progress=lambda line: say(line, err=True))
     try:
         named = replace(options, base=running.base.url, small=running.small.url)
         yield named if spec.decode == "off" else replace(named, models={DECODE: running.base.url})

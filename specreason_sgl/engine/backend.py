@@ -19,6 +19,7 @@ from sglang.lang.backend.runtime_endpoint import RuntimeEndpoint
 
 from specreason_sgl.engine import selection
 from specreason_sgl.engine.conversation import Conversation
+from specreason_sgl.engine.drafted import unfit
 from specreason_sgl.engine.handshake import greet, single_token
 from specreason_sgl.engine.link import READ_S, Hiccup, Link, both
 from specreason_sgl.engine.responses import Streamed, generated, responses_in, together
@@ -145,6 +146,9 @@ class Endpoint(SglBackend):
 
         A text ends before the first stop string in it, even if the server reports another one. With ``n`` above 1 the
         result is a list of texts; the meta information is that of the first text, with the tokens of all.
+
+        Raises:
+            UsageError: the call asks for a way of choosing tokens that does not hold on a server that drafts tokens.
         """
         RuntimeEndpoint._handle_dtype_to_regex(self, sampling_params)
         wanted, ask = sampling_params.n, self._link.ask
@@ -268,6 +272,8 @@ class Endpoint(SglBackend):
             "spaces_between_special_tokens": True,
             **params.to_srt_kwargs(),
         }
+        if told := unfit(sampling, self._served.options):
+            raise UsageError(f"{self._link.name}: {told}")
         return sampling | {"sampling_seed": self._draws.next(s)} if self._draws else sampling
 
     def _generated(self, answer: Any, stops: Sequence[str]) -> tuple[str, dict[str, Any]]:

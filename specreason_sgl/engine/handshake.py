@@ -5,7 +5,7 @@ Everything comes from the server itself, so that the client needs no tokenizer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,6 +33,8 @@ class Served:
     """The most tokens that a prompt and the text generated after it may have together; None if unknown."""
     streams_pieces: bool
     """Whether each piece of a stream holds only the new text, and not all text so far."""
+    options: Mapping[str, Any]
+    """What the server reports that it was started with; empty if unknown."""
     chat: ChatFormat
     has_special_marks: bool
     """Whether the end of the thinking is a special token, which is missing in text without special tokens."""
@@ -62,14 +64,15 @@ def greet(link: Link, role: str, thinking: str | None = None, transport: Transpo
         info = link.get("/model_info")
     if "model_path" not in info:
         raise ServerUnreachable(f"{link.name} at {link.url} is not an SGLang server", hint=LAUNCH_HINT)
-    context, streams_pieces = _context(link), _has(link, "incremental_streaming_output")
+    context, options = _context(link), _options(link)
     try:
         chat = _learn(link, info, thinking)
     except UsageError as error:
         raise UsageError(f"{role} model at {link.url}: {error}", hint=error.hint) from error
     special = bool(control_tokens(link, chat.thinking.close))
     travels = _transport(link, transport)
-    return link, Served(info, context, streams_pieces, chat, special, travels, Seams(chat.in_front))
+    streams_pieces = bool(options.get("incremental_streaming_output"))
+    return link, Served(info, context, streams_pieces, options, chat, special, travels, Seams(chat.in_front))
 
 
 def single_token(link: Link, text: str) -> int | None:
@@ -95,12 +98,13 @@ def _context(link: Link) -> int | None:
     return length if isinstance(length, int) else None
 
 
-def _has(link: Link, switch: str) -> bool:
-    """Whether the server reports that it was started with a switch."""
+def _options(link: Link) -> Mapping[str, Any]:
+    """What the server reports that it was started with."""
     try:
-        return bool(link.get("/server_info").get(switch))
-    except (NoSuchCall, AttributeError):
-        return False
+        told = link.get("/server_info")
+    except NoSuchCall:
+        return {}
+    return told if isinstance(told, Mapping) else {}
 
 
 def _routed_to(link: Link, role: str, error: NoSuchCall) -> tuple[str, ...]:

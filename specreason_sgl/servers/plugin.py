@@ -8,23 +8,26 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-ATTENTION = "torch_incremental"
+from specreason_sgl.engine import drafted
+
+ATTENTION = drafted.OURS
 """Name of the attention backend, for ``--attention-backend``."""
 
 
 @cache
 def register() -> None:
-    """Make the attention backend known to SGLang, and mend how texts end; further calls change nothing."""
+    """Make the attention backend known to SGLang, mend how texts end, and refuse what does not hold; once."""
     from sglang.srt.layers.attention.attention_registry import register_attention_backend
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
     from sglang.srt.server_args import ATTENTION_BACKEND_CHOICES, add_attention_backend_choices
 
-    from specreason_sgl.servers import stops
+    from specreason_sgl.servers import stops, unfit
 
     if ATTENTION not in ATTENTION_BACKEND_CHOICES:
         add_attention_backend_choices([ATTENTION])
     register_attention_backend(ATTENTION)(_create)
     HookRegistry.register(stops.PLACE, stops.end_in_turn, HookType.AROUND)
+    HookRegistry.register(unfit.PLACE, unfit.refuse, HookType.AROUND)
 
 
 def _create(runner: Any) -> Any:

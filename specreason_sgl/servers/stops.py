@@ -28,18 +28,19 @@ def end_in_turn(look: Callable[..., None], request: Any, new_accepted_len: int =
     ended, aborted = request.finished(), request.to_finish
     look(request, new_accepted_len)
     reason, length = request.finished_reason, request.finished_len
-    # With a grammar SGLang has cut behind its end already, and cannot say whether it had ended earlier.
-    if new_accepted_len < 2 or ended or aborted or reason is None or request.grammar is not None:  # noqa: PLR2004
+    if new_accepted_len < 2 or ended or aborted or reason is None:  # noqa: PLR2004
         return
     if getattr(reason, "matched", None) == NOT_A_TOKEN:
         return
-    whole = request.output_ids
+    whole, grammar = request.output_ids, request.grammar
     for end in range(len(whole) - new_accepted_len + 1, len(whole) + 1):
         request.finished_reason = request.finished_len = None
         request.output_ids = whole[:end]
+        # A grammar ends with the last token, if it does: SGLang has cut behind that.
+        request.grammar = grammar if end == len(whole) else None
         look(request, 1)
         if request.finished():
             break
     else:
         request.finished_reason, request.finished_len = reason, length
-    request.output_ids = whole
+    request.output_ids, request.grammar = whole, grammar

@@ -14,7 +14,7 @@ Decode = Literal["off", "small", "ngram"]
 DRAFT_TOKENS = 8
 """Tokens drafted at a time: many, because the embedded pair's models mostly agree."""
 
-_COMPILERS = ("c++", "g++", "clang++")
+COMPILERS = ("c++", "g++", "clang++")
 _SAME = {"standalone": "small", "auto": "small"}
 """Names of the same on GPUs."""
 
@@ -52,7 +52,7 @@ def arguments(decode: Decode, small: Path) -> tuple[str, ...]:
             *("--speculative-num-steps", str(DRAFT_TOKENS - 1), "--speculative-eagle-topk", "1"),
             *("--speculative-num-draft-tokens", str(DRAFT_TOKENS)),
         )
-    if not any(map(shutil.which, _COMPILERS)):
+    if not any(map(shutil.which, COMPILERS)):
         raise UsageError(
             "SGLang compiles its search for n-grams when it starts, and there is no C++ compiler here",
             hint="install one, such as `g++`, or draft by the small model: `--decode small`",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from specreason_sgl.errors import UsageError
+from specreason_sgl.servers.gpu.fitting import Fitted, planned
 from specreason_sgl.servers.gpu.shapes import Shape
 
 Method = Literal["auto", "small", "standalone", "eagle3", "ngram", "off"]
@@ -32,14 +33,17 @@ class Decode:
     """A line that says what was chosen and why."""
     draft: str | None = None
     """The model that the base server loads in addition."""
+    fitted: Fitted | None = None
+    """What has to be written first where that is a copy of the small model."""
 
 
 def choose(method: Method, base: Shape, small: Shape, head: str | None = None) -> Decode:
     """Choose the server arguments for a way of drafting tokens.
 
     ``auto`` takes EAGLE-3 (arXiv 2503.01840) where a trained draft head is given, the small model where both models
-    have the same tokens under the same ids (SGLang 0.5.23 refuses others: ``StandaloneWorkerV2``), and otherwise
-    n-grams of the text so far, which need no model.
+    have the same ordinary tokens under the same ids, and otherwise n-grams of the text so far, which need no model.
+    SGLang 0.5.23 wants all tokens to be the same, and as many rows (``StandaloneWorkerV2``): where they are not, a copy
+    of the small model that has the base model's tokens drafts.
 
     Args:
         method: the way, or ``auto`` or ``off``.
@@ -59,20 +63,32 @@ def choose(method: Method, base: Shape, small: Shape, head: str | None = None) -
     if head is not None and method in {"auto", "eagle3"}:
         return Decode((*_ALGORITHM, "EAGLE3", *_drafting(head)), f"by EAGLE-3 with the head `{head}`", head)
     reason = _difference(base, small)
-    if reason is None and method in {"auto", "small", "standalone"}:
-        counts = (
-            *("--speculative-num-steps", str(DRAFT_TOKENS), "--speculative-eagle-topk", "1"),
-            *("--speculative-num-draft-tokens", str(DRAFT_TOKENS + 1)),
-        )
-        why = f"by `{small.name}`, whose vocabulary is the base model's"
-        return Decode((*_ALGORITHM, "STANDALONE", *_drafting(small.name), *counts), why, small.name)
-    if method in {"small", "standalone"}:
-        raise UsageError(
-            f"the small model cannot draft tokens for the base model: {reason}",
-            hint="`--decode ngram` needs no draft model, `--decode eagle3` a head trained for the base model",
-        )
+    if reason is None and method != "ngram":
+        return _by_small(small.name, f"by `{small.name}`, whose vocabulary is the base model's")
+    if method != "ngram":
+        try:
+            copy = planned(base, small)
+        except UsageError as error:
+            remedy = f" ({error.hint})" if error.hint else ""
+            reason = f"{reason}, and a copy with the base model's tokens cannot be made: {error}{remedy}"
+            if method != "auto":
+                raise UsageError(
+                    f"the small model cannot draft tokens for the base model: {reason}",
+                    hint="`--decode ngram` needs no draft model, `--decode eagle3` a head trained for the base model",
+                ) from error
+        else:
+            why = f"by a copy of `{small.name}` with the base model's tokens: {copy.match}"
+            return _by_small(str(copy.folder), why, copy)
     why = "from n-grams of the text so far" + ("" if method == "ngram" else f", since {reason}")
     return Decode((*_ALGORITHM, "NGRAM"), why)
+
+
+def _by_small(model: str, why: str, copy: Fitted | None = None) -> Decode:
+    counts = (
+        *("--speculative-num-steps", str(DRAFT_TOKENS), "--speculative-eagle-topk", "1"),
+        *("--speculative-num-draft-tokens", str(DRAFT_TOKENS + 1)),
+    )
+    return Decode((*_ALGORITHM, "STANDALONE", *_drafting(model), *counts), why, model, copy)
 
 
 def _drafting(model: str) -> tuple[str, str]:

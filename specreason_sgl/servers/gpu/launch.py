@@ -60,18 +60,25 @@ class Launch:
         return [*found, *routers(found, iter((self.port, self.port + 2, self.port + 1, self.port + 3)), logs)]
 
     def commands(self) -> list[str]:
-        """The servers as shell commands that read the key from `API_KEY`; run each when the last one answers."""
-        return [_command(server) for server in self.servers(Path())]
+        """The servers as shell commands that read the key from `API_KEY`; run each when the last one answers.
 
-    def wanted(self, limit_s: float) -> Wanted:
-        """The pair in the form that `pairs.up` starts.
+        Where a copy of the small model drafts, the first command writes that.
+        """
+        copying = [self.decode.fitted.command] if self.decode.fitted else []
+        return [*copying, *(_command(server) for server in self.servers(Path()))]
+
+    def wanted(self, limit_s: float, say: processes.Say = lambda _: None) -> Wanted:
+        """The pair in the form that `pairs.up` starts; a copy of the small model that it needs is written.
 
         Args:
             limit_s: seconds until all servers have to be ready.
+            say: called with a line on such a copy.
 
         Raises:
-            SpecReasonError: another program listens on a port that is needed.
+            SpecReasonError: another program listens on a port that is needed, or the copy cannot be written.
         """
+        if self.decode.fitted:
+            say(self.decode.fitted.write())
         for server in self.servers(Path()):
             processes.refuse_taken(server.port, "--port")
         key = os.environ.get(API_KEY) or secrets.token_urlsafe(24)
@@ -172,7 +179,8 @@ def prepare(spec: PairSpec, cards: Sequence[Card], *, replicas: int = 1, port: i
         ServedModel(shape, model.cards or most, model.dtype, model.quantization, spec.cache_dtype)
         for shape, model, most in ((base, spec.base, most_cards(base, each)), (small, spec.small, 1))
     ]
-    draft = find(decode.draft) if decode.draft else None
+    copy = replace(small, vocab=base.vocab, stored=None) if decode.fitted else None
+    draft = copy or (find(decode.draft) if decode.draft else None)
     # One plan for all replicas, so each place has what its poorest card has.
     poorest = [min(cards[place : replicas * each : each], key=lambda card: card.free) for place in range(each)]
     plan = fit(

@@ -7,6 +7,7 @@ base model's own distribution, whatever was drafted.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -37,6 +38,19 @@ def keep_top_p(probabilities: Tensor, shares: Tensor) -> Tensor:
     return torch.zeros_like(ordered).scatter_(-1, tokens, ordered.where(before <= shares.view(-1, 1), 0.0))
 
 
+def keep_min_p(probabilities: Tensor, parts: Tensor) -> Tensor:
+    """The probabilities of tokens that have at least a part of the likeliest one's; 0 for the others."""
+    return probabilities.where(probabilities >= probabilities.amax(-1, keepdim=True) * parts[..., None], 0.0)
+
+
+def with_min_p(
+    chances: Callable[..., tuple[Tensor, Tensor]], *, sampling_info: Any, **more: Any
+) -> tuple[Tensor, Tensor]:
+    """The chances that SGLang draws, and in place of those that are not used here each request's ``min_p``."""
+    drawn_for_each, _ = chances(sampling_info=sampling_info, **more)
+    return drawn_for_each, sampling_info.min_ps
+
+
 def drawn(probabilities: Tensor, chances: Tensor) -> Tensor:
     """A token for each row.
 
@@ -58,15 +72,18 @@ def draw_and_walk(
     retrive_next_token: Tensor,
     retrive_next_sibling: Tensor,
     uniform_samples: Tensor,
+    uniform_samples_for_final_sampling: Tensor,
     target_probs: Tensor,
     **_: Any,
 ) -> None:
     """Draw a token behind every drafted one, and walk down each tree while a child is the one that was drawn.
 
-    The arguments are those of SGLang's ``tree_speculative_sampling_target_only``; its thresholds, which trade
-    exactness for speed, are not used.
+    The arguments are those of SGLang's ``tree_speculative_sampling_target_only``, where the chances of a last draw,
+    which there is none of, are what `with_min_p` put there. Its thresholds, which trade exactness for speed, are not
+    used.
     """
-    tokens = drawn(target_probs.flatten(0, 1), uniform_samples.flatten()).view_as(candidates)
+    kept = keep_min_p(target_probs, uniform_samples_for_final_sampling[:, None])
+    tokens = drawn(kept.flatten(0, 1), uniform_samples.flatten()).view_as(candidates)
     verify_tree_greedy_cpu(
         predicts=predicts,
         accept_index=accept_index,

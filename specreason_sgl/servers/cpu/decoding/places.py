@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ EAGLE = "sglang.srt.speculative.eagle_utils"
 """Where SGLang compares drafted tokens, also those of a whole model and those from n-grams."""
 COMPILED = "_select_top_k_tokens_later"
 CREATE = "_create_backend"
+CHANCES = "_verify_coins"
 
 DRAWING = {
     "_verify_uses_greedy": drawing.is_greedy,
@@ -36,10 +37,11 @@ def fill(attention: str) -> None:
     Raises:
         NotImplementedError: this SGLang has no such place, so that it would decode otherwise than it should.
     """
-    eagle, several = _holder(EAGLE, *DRAWING), _holder("sglang.srt.speculative.spec_utils", COMPILED)
+    eagle, several = _holder(EAGLE, CHANCES, *DRAWING), _holder("sglang.srt.speculative.spec_utils", COMPILED)
     factory = _holder("sglang.srt.speculative.draft_utils:DraftBackendFactory", CREATE)
     for name, ours in DRAWING.items():
         setattr(eagle, name, ours)
+    setattr(eagle, CHANCES, partial(drawing.with_min_p, getattr(eagle, CHANCES)))
     later = getattr(several, COMPILED)
     # Compiling it takes as long as a hundred answers, and a compiler; it saves nothing on so few numbers.
     setattr(several, COMPILED, getattr(later, "_torchdynamo_orig_callable", later))

@@ -1,0 +1,41 @@
+"""Models whose vocabularies differ, for tests of copies that draft."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from specreason_sgl.servers.opening import embedded_models
+
+CUT = 600
+"""Ordinary tokens of the cut model: no story has others."""
+
+
+def put_tokenizer(folder: Path, ordinary: dict[str, int], added: dict[str, int], end: str) -> None:
+    """Write what is read of a tokenizer."""
+    told = {"model": {"vocab": ordinary}, "added_tokens": [{"content": each, "id": n} for each, n in added.items()]}
+    (folder / "tokenizer.json").write_text(json.dumps(told))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": end}}))
+
+
+def put_cut(folder: Path) -> Path:
+    """Write the embedded small model without the tokens that no story has, so that its marks have other ids."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    _, own = embedded_models()
+    shutil.copytree(own, folder)
+    told = json.loads((own / "tokenizer.json").read_text())
+    added = {token["content"]: token["id"] for token in told["added_tokens"]}
+    rows = [*range(CUT), *(number for number in added.values() if number >= CUT)]
+    ordinary = {token: number for token, number in told["model"]["vocab"].items() if number < CUT}
+    put_tokenizer(folder, ordinary, {token: rows.index(number) for token, number in added.items()}, "<|im_end|>")
+    with safe_open(own / "model.safetensors", "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
+    for name in ("lm_head.weight", "model.embed_tokens.weight"):
+        tensors[name] = tensors[name][rows].contiguous()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((own / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "vocab_size": len(rows)}))
+    return folder
