@@ -22,7 +22,7 @@ from vocabularies import put_cut
 from specreason_sgl.embedded.stories import story
 from specreason_sgl.errors import UsageError
 from specreason_sgl.servers.cpu.decode import arguments
-from specreason_sgl.servers.gpu.fitting import fit, planned
+from specreason_sgl.servers.gpu.drafter import planned, write_copy
 from specreason_sgl.servers.gpu.shapes import find
 from specreason_sgl.servers.opening import embedded_models
 from specreason_sgl.servers.pairs import Address
@@ -360,7 +360,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Model, Pa
     """
     folder = tmp_path_factory.mktemp("narrow")
     base, small = embedded_models()[0], put_cut(folder / "cut")
-    fit(small, base, planned(find(str(base)), find(str(small))).match, folder / "copy")
+    write_copy(small, base, planned(find(str(base)), find(str(small))).match, folder / "copy")
     tight = ("--max-total-tokens", "1100", "--schedule-conservativeness", "0.1", "--chunked-prefill-size", str(PIECE))
     spec = model_server(
         "base",

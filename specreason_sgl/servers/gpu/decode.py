@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from specreason_sgl.errors import UsageError
-from specreason_sgl.servers.gpu.fitting import Fitted, planned
+from specreason_sgl.servers.gpu.drafter import Drafter, planned
 from specreason_sgl.servers.gpu.shapes import Shape
 
 Method = Literal["auto", "small", "standalone", "eagle3", "ngram", "off"]
@@ -33,7 +33,7 @@ class Decode:
     """A line that says what was chosen and why."""
     draft: str | None = None
     """The model that the base server loads in addition."""
-    fitted: Fitted | None = None
+    drafter: Drafter | None = None
     """What has to be written first where that is a copy of the small model."""
 
 
@@ -83,7 +83,7 @@ def choose(method: Method, base: Shape, small: Shape, head: str | None = None) -
     return Decode((*_ALGORITHM, "NGRAM"), why)
 
 
-def _by_small(model: str, why: str, copy: Fitted | None = None) -> Decode:
+def _by_small(model: str, why: str, copy: Drafter | None = None) -> Decode:
     counts = (
         *("--speculative-num-steps", str(DRAFT_TOKENS), "--speculative-eagle-topk", "1"),
         *("--speculative-num-draft-tokens", str(DRAFT_TOKENS + 1)),

@@ -64,7 +64,7 @@ class Launch:
 
         Where a copy of the small model drafts, the first command writes that.
         """
-        copying = [self.decode.fitted.command] if self.decode.fitted else []
+        copying = [self.decode.drafter.command] if self.decode.drafter else []
         return [*copying, *(_command(server) for server in self.servers(Path()))]
 
     def wanted(self, limit_s: float, say: processes.Say = lambda _: None) -> Wanted:
@@ -77,8 +77,8 @@ class Launch:
         Raises:
             SpecReasonError: another program listens on a port that is needed, or the copy cannot be written.
         """
-        if self.decode.fitted:
-            say(self.decode.fitted.write())
+        if self.decode.drafter:
+            say(self.decode.drafter.write())
         for server in self.servers(Path()):
             processes.refuse_taken(server.port, "--port")
         key = os.environ.get(API_KEY) or secrets.token_urlsafe(24)
@@ -179,7 +179,7 @@ def prepare(spec: PairSpec, cards: Sequence[Card], *, replicas: int = 1, port: i
         ServedModel(shape, model.cards or most, model.dtype, model.quantization, spec.cache_dtype)
         for shape, model, most in ((base, spec.base, most_cards(base, each)), (small, spec.small, 1))
     ]
-    copy = replace(small, vocab=base.vocab, stored=None) if decode.fitted else None
+    copy = replace(small, vocab=base.vocab, stored=None) if decode.drafter else None
     draft = copy or (find(decode.draft) if decode.draft else None)
     # One plan for all replicas, so each place has what its poorest card has.
     poorest = [min(cards[place : replicas * each : each], key=lambda card: card.free) for place in range(each)]

@@ -24,9 +24,9 @@ from vocabularies import CUT, put_cut, put_tokenizer
 
 from specreason_sgl.embedded.stories import story
 from specreason_sgl.errors import SpecReasonError, UsageError
-from specreason_sgl.servers.gpu import detect, fitting
+from specreason_sgl.servers.gpu import detect, drafter
 from specreason_sgl.servers.gpu.decode import choose
-from specreason_sgl.servers.gpu.fitting import planned
+from specreason_sgl.servers.gpu.drafter import planned
 from specreason_sgl.servers.gpu.launch import prepare
 from specreason_sgl.servers.gpu.pairfile import read
 from specreason_sgl.servers.gpu.shapes import find
@@ -154,7 +154,7 @@ def contents(folder: Path) -> dict[str, str]:
 def test_the_copy_has_the_small_models_rows_in_the_base_models_order(
     dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fitting, "PIECE", 40)  # a few rows of those at a time
+    monkeypatch.setattr(drafter, "PIECE", 40)  # a few rows of those at a time
     base, small, tensors = put_models(tmp_path, dtype)
     before = contents(small)
     found = stored(folder := written(base, small))
@@ -184,7 +184,7 @@ def test_the_copy_has_the_small_models_rows_in_the_base_models_order(
 @given(numbers=st.lists(st.floats(-1e30, 1e30), min_size=1))
 def test_numbers_are_rounded_as_torch_rounds_them(numbers: list[float]) -> None:
     exact = torch.tensor(numbers, dtype=torch.float64)
-    found = torch.from_numpy(fitting._stored(exact.numpy(), "BF16").astype("<i2")).view(torch.bfloat16)
+    found = torch.from_numpy(drafter._stored(exact.numpy(), "BF16").astype("<i2")).view(torch.bfloat16)
 
     assert torch.equal(found, exact.float().bfloat16())
 
@@ -210,7 +210,7 @@ def test_a_copy_that_was_not_finished_is_none(tmp_path: Path, monkeypatch: pytes
     base, small, _ = put_models(tmp_path)
     copy = planned(find(str(base)), find(str(small)))
     with monkeypatch.context() as patch:
-        patch.setattr(fitting, "_pour", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        patch.setattr(drafter, "_pour", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         with pytest.raises(SpecReasonError, match="No space left on device"):
             copy.write()
 
@@ -256,7 +256,7 @@ def test_no_more_than_a_piece_is_in_memory(tmp_path: Path, monkeypatch: pytest.M
     save_file(
         {"lm_head.weight": torch.randn(9, 400_000), LAYER: torch.randn(5, 400_000)}, small / "model-1.safetensors"
     )
-    monkeypatch.setattr(fitting, "PIECE", 1 << 16)
+    monkeypatch.setattr(drafter, "PIECE", 1 << 16)
     copy = planned(find(str(base)), find(str(small)))
     tracemalloc.start()
     copy.write()
@@ -268,7 +268,7 @@ def test_no_more_than_a_piece_is_in_memory(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("models", [[], ["nowhere/base", "nowhere/small"]])
 def test_the_command_says_in_a_line_what_it_needs(models: list[str]) -> None:
-    command = [sys.executable, "-m", "specreason_sgl.servers.gpu.fitting", *models]
+    command = [sys.executable, "-m", "specreason_sgl.servers.gpu.drafter", *models]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
 
     assert done.returncode == 2
@@ -283,11 +283,11 @@ def test_a_family_with_other_rows_drafts_by_a_copy(tmp_path: Path) -> None:
     for method in ("auto", "small"):
         chosen = choose(method, find(str(base)), find(str(small)))
 
-        assert chosen.fitted
-        assert chosen.draft == str(chosen.fitted.folder)
+        assert chosen.drafter
+        assert chosen.draft == str(chosen.drafter.folder)
         assert "STANDALONE" in chosen.arguments
         assert chosen.why.startswith(f"by a copy of `{small}` with the base model's tokens: 6 of its 12 rows")
-        assert not chosen.fitted.folder.exists()
+        assert not chosen.drafter.folder.exists()
 
 
 def test_n_grams_are_taken_by_itself_where_ordinary_tokens_differ(tmp_path: Path) -> None:
@@ -336,7 +336,7 @@ def test_a_token_without_a_row_of_its_own_is_never_the_likeliest(tmp_path: Path)
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     base, small = embedded_models()[0], put_cut(tmp_path / "cut")
-    fitting.fit(small, base, planned(find(str(base)), find(str(small))).match, tmp_path / "copy")
+    drafter.write_copy(small, base, planned(find(str(base)), find(str(small))).match, tmp_path / "copy")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "copy")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "copy")
     unknown = range(CUT, 638)
@@ -358,7 +358,7 @@ def test_a_mean_of_rows_stays_below_the_largest_logit_where_zeros_would_not(seed
         source, target = Path(scratch) / "source", Path(scratch) / "target"
         save_file({"lm_head.weight": rows}, source)
         with source.open("rb") as given_file, target.open("wb") as copy:
-            fitting._copy(given_file, copy, 20, np.array([*range(20), NO_ROW]))
+            drafter._copy(given_file, copy, 20, np.array([*range(20), NO_ROW]))
         found = safe_load(target)["lm_head.weight"]
     logits = found @ state
 

@@ -61,7 +61,7 @@ BFLOAT16 = "BF16"
 
 
 @dataclass(frozen=True)
-class Fitted:
+class Drafter:
     """A copy that a pair needs."""
 
     base: Shape
@@ -79,7 +79,7 @@ class Fitted:
     @property
     def command(self) -> str:
         """The shell command that writes it."""
-        return shlex.join(["python", "-m", "specreason_sgl.servers.gpu.fitting", self.base.name, self.small.name])
+        return shlex.join(["python", "-m", "specreason_sgl.servers.gpu.drafter", self.base.name, self.small.name])
 
     def write(self) -> str:
         """Write it, unless it is there already; returns a line that says what was done.
@@ -88,13 +88,15 @@ class Fitted:
             SpecReasonError: it cannot be written.
             UsageError: the small model's files are not understood.
         """
-        done = "is written to" if fit(_folder(self.small), _folder(self.base), self.match, self.folder) else "is in"
+        done = (
+            "is written to" if write_copy(_folder(self.small), _folder(self.base), self.match, self.folder) else "is in"
+        )
         return (
             f"a copy of `{self.small.name}` with the tokens of `{self.base.name}` {done} `{self.folder}`: {self.match}"
         )
 
 
-def planned(base: Shape, small: Shape) -> Fitted:
+def planned(base: Shape, small: Shape) -> Drafter:
     """The copy of a small model that can draft tokens for a base model; nothing is written yet.
 
     Raises:
@@ -103,7 +105,7 @@ def planned(base: Shape, small: Shape) -> Fitted:
     vocabularies = [Vocabulary.read(_folder(shape), shape.vocab) for shape in (base, small)]
     if not has_weights(_folder(small)):
         raise UsageError(f"the weights of `{small.name}` are not here", hint=f"`hf download {small.name}`")
-    return Fitted(base, small, match(*vocabularies))
+    return Drafter(base, small, match(*vocabularies))
 
 
 def _folder(shape: Shape) -> Path:
@@ -113,7 +115,7 @@ def _folder(shape: Shape) -> Path:
     return folder
 
 
-def fit(small: Path, base: Path, rows: Match, folder: Path) -> bool:
+def write_copy(small: Path, base: Path, rows: Match, folder: Path) -> bool:
     """Write a copy, unless it is there already.
 
     Args:
@@ -299,7 +301,7 @@ def _read(path: Path) -> dict[str, Any]:
 def main() -> int:
     """Write the copy for a pair of models; returns the exit code."""
     if len(sys.argv) != 1 + 2:
-        sys.stderr.write("error: two models are needed\nhint: `fitting BASE SMALL`\n")
+        sys.stderr.write("error: two models are needed\nhint: `drafter BASE SMALL`\n")
         return USAGE
     try:
         done = planned(*map(find, sys.argv[1:])).write()
