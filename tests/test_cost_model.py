@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from specreason_sgl.evaluation.job import Kind
 from specreason_sgl.events import CallMade, Event, StepScored, StepTaken
+from specreason_sgl.measure import cost_model
 from specreason_sgl.measure.cost_model import (
     PREDICTED,
     Cost,
@@ -229,3 +230,22 @@ def test_at_the_break_even_nothing_is_gained_and_nothing_lost(costs: Costs, work
 def test_rounds_are_never_fewer_than_if_each_were_full(tokens: float, agreement: float) -> None:
     assert rounds(tokens, agreement) >= (tokens - 1) / agreement
     assert rounds(tokens, 1) == pytest.approx(max(1, tokens - 1))
+
+
+def test_no_draft_that_is_judged_has_been_read_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+
+    class Judge:
+        def __init__(self, *_: object) -> None: ...
+
+        def score(self, _: object, draft: str) -> None:
+            heard.append(draft)
+
+    monkeypatch.setattr("specreason_sgl.lang.judging.Judge", Judge)
+    for _ in range(2):
+        judge = cost_model._judge(None, "behind")  # type: ignore[arg-type]
+        for _ in range(40):
+            judge()
+    drafts = [draft for draft in heard if draft != cost_model._FILLER]
+
+    assert len({draft[:8] for draft in drafts}) == len(drafts) == 80
