@@ -229,7 +229,17 @@ def test_stored_runs_are_read_where_nothing_can_ask_a_model(
 def test_what_asks_a_model_says_in_a_line_what_is_missing(
     installation: Path, tmp_path: Path, where: dict[str, str]
 ) -> None:
-    asking = (["run"], ["run", "q", "--base", "http://127.0.0.1:9"], ["eval", "stories"], ["bench"], ["up"])
+    hours = [
+        "eval",
+        "stories",
+        "--dry-run",
+        "--estimate",
+        "--base",
+        "http://127.0.0.1:9",
+        "--small",
+        "http://127.0.0.1:9",
+    ]
+    asking = (["run"], ["run", "q", "--base", "http://127.0.0.1:9"], ["eval", "stories"], hours, ["bench"], ["up"])
     codes, _, err = alone(installation / "python", where, tmp_path, *asking)
     told = [line for line in err.splitlines() if not line.startswith("note: ")]
 

@@ -185,6 +185,7 @@ def evaluate(
     for mode in resolved.modes:
         check_roles(mode, options.roles)
     if not dry_run:
+        need("sglang", *(["math_verify"] if resolved.dataset.graded == "math" else []))
         _tell_of_code(resolved)
     resolved = with_knobs(resolved, outlines(resolved.modes) if dry_run else load_programs(resolved.modes))
     if dry_run:
@@ -324,7 +325,6 @@ def _run(
     from specreason_sgl.servers.opening import open_pair
     from specreason_sgl.view.display import DisplayMode, choose, console, is_screen, open_batch_display
 
-    need("sglang", *(["math_verify"] if job.dataset.graded == "math" else []))
     shown = choose(cast("DisplayMode", display), stdout_isatty=is_screen(sys.stderr), env=os.environ)
     folder = folder or new_folder(_runs(), job.name)
     stream = sys.stdout if shown == "json" else sys.stderr

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from specreason_sgl.errors import UsageError
+from specreason_sgl.packages import need
 from specreason_sgl.view.output import note, say
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def _measured(job: Job, problems: Sequence[Problem], options: PairOptions) -> tu
     from specreason_sgl.servers.opening import open_pair
     from specreason_sgl.view.display import console
 
+    need("sglang")
     if options.is_embedded and pairs.running() is None:
         raise UsageError(
             "nobody knows what tokens cost on servers that are not up",
