@@ -486,6 +486,7 @@ def repeat(solves: int) -> dict[str, Any]:
 
 def decode(stories: int, seed: int) -> dict[str, Any]:
     """Greedy texts with and without drafted tokens: one at a time, by n-grams, without room, and in pieces."""
+    stories = max(stories, CALLERS)  # fewer would have room
     told = [story(800_000 + 1000 * seed + number).question for number in range(stories)]
     with tempfile.TemporaryDirectory() as scratch:
         logs = Path(scratch) / "logs"
@@ -500,7 +501,7 @@ def decode(stories: int, seed: int) -> dict[str, Any]:
             drafts: Decode = "ngram" if way == "ngram" else "small"
             with pairs.launch(BASE, SMALL, logs, decode=drafts, beside=True, extra=more) as running:
                 plain, drafted = Drafting.of(running)
-                some = told[: math.ceil(stories / 4)]
+                some = told[: max(CALLERS, math.ceil(stories / 4))]
                 with ThreadPoolExecutor(1 if way == "ngram" else CALLERS) as callers:
                     found[way] = list(callers.map(drafted.write, some))
                 close[way] = plain.parted(some, alone, found[way])
