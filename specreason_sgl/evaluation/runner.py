@@ -271,14 +271,23 @@ class Runner:
         if not self._job.flush_cache:
             return
         for server in self._servers:
-            until = time.monotonic() + _FLUSH_S
-            while not _is_emptied(server):
-                if time.monotonic() >= until:
-                    raise UsageError(
-                        f"the cache of the {server.role} server cannot be emptied: somebody else is using it",
-                        hint="its timings would mean little; `--set flush_cache=false` measures all the same",
-                    )
-                time.sleep(_POLL_S)  # a call that was given up may still be running there
+            empty_cache(server)
+
+
+def empty_cache(server: Server) -> None:
+    """Empty a server's cache; a call that was given up may still be running there for a moment.
+
+    Raises:
+        UsageError: somebody else is using it.
+    """
+    until = time.monotonic() + _FLUSH_S
+    while not _is_emptied(server):
+        if time.monotonic() >= until:
+            raise UsageError(
+                f"the cache of the {server.role} server cannot be emptied: somebody else is using it",
+                hint="its timings would mean little; `--set flush_cache=false` measures all the same",
+            )
+        time.sleep(_POLL_S)
 
 
 def _is_emptied(server: Server) -> bool:

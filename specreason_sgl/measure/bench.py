@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from specreason_sgl.embedded import stories
 from specreason_sgl.evaluation.report import NOTHING, Table
+from specreason_sgl.evaluation.runner import empty_cache
 from specreason_sgl.evaluation.statistics import Comparison, Estimate, analyse, mean, summarise_mode
 from specreason_sgl.evaluation.statistics import rows as as_rows
 from specreason_sgl.evaluation.statistics import throughput as solved
@@ -247,7 +248,7 @@ def throughput(
     """Problems solved per second with ``level`` of them at the same time, from empty caches, and how many failed."""
     for endpoint in (pair.base, pair.small):
         if endpoint is not None:
-            endpoint.flush_cache()
+            empty_cache(endpoint)
     with ThreadPoolExecutor(level) as pool:
         made = as_rows(pool.map(lambda one: solve(one, program, pair, settings, parameters=parameters), problems))
     found = solved(made, level)
