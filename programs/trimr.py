@@ -1,8 +1,7 @@
 """TrimR (arXiv 2505.17155): a verifier ends the thinking when its answers converge or when it goes nowhere.
 
-Faithful: a thought ends where a step begins to reflect, a verifier says by one token whether it has an answer and
-whether two answers agree, and both rules with their numbers. Approximated: the thinking waits for its verifier, and is
-closed at once for either reason, where the paper ends an overthought one mildly.
+Faithful: thoughts end where a step begins to reflect, a verifier's one token says whether there is an answer, and
+whether two agree; both rules with their numbers. Approximated: the thinking waits, and closes at once for either reason.
 """
 
 import sglang as sgl

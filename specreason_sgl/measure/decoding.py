@@ -223,7 +223,7 @@ def held(made: Decoded) -> Table:
             )
         )
         said.append(f"Brackets behind {made.at_once} at once are the least and the most of {TURNS} turns.")
-    said.append("Modes that are significantly less accurate do not count.")
+    said.append("Modes whose accuracy is below the base model's, with its whole interval, do not count.")
     if failed := [f"{each.failed} of {each.mode}" for each in made.load if each.failed]:
         said.append(f"Solves that failed and do not count: {', '.join(failed)}.")
     title = "Predicted and observed speed-up against the base model alone"
@@ -264,10 +264,10 @@ def _told(when: str, predicted: Mapping[str, float], observed: Mapping[str, floa
 
 
 def _is_as_good(comparison: Comparison | None) -> bool:
-    """Whether a mode is not significantly less accurate than the base model; the base model itself is."""
-    if comparison is None or comparison.difference is None:
+    """Whether the interval of a mode's difference in accuracy does not exclude that it is as good as the base model."""
+    if comparison is None or comparison.difference is None or comparison.difference.high is None:
         return True
-    return comparison.difference.value >= 0 or comparison.difference_word != "significant"
+    return comparison.difference.high >= 0
 
 
 def _points(comparison: Comparison | None) -> str:
