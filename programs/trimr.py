@@ -1,7 +1,7 @@
 """TrimR (arXiv 2505.17155): a verifier ends the thinking when its answers converge or when it goes nowhere.
 
 Faithful: thoughts end where a step begins to reflect, a verifier's one token says whether there is an answer, and
-whether two agree; both rules with their numbers. Approximated: the thinking waits, and closes at once for either reason.
+whether two agree; both rules with their numbers. Approximated: the thinking waits, and closes at once for either.
 """
 
 import sglang as sgl
