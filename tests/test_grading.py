@@ -400,6 +400,16 @@ def test_a_number_is_itself_as_a_fraction_a_quotient_and_a_mixed_number(grader: 
     assert all(grader.same(way, ways[0]) is True for way in ways)
 
 
+def test_what_takes_too_long_to_compare_is_not_unlike(monkeypatch: pytest.MonkeyPatch) -> None:
+    import math_verify.grader
+
+    def late(*_: object, **__: object) -> bool:
+        raise math_verify.errors.TimeoutException
+
+    monkeypatch.setattr(math_verify.grader, "sympy_expr_eq", late)
+    assert math_equal("x + 1", "5") is None
+
+
 @pytest.mark.parametrize("answer", ["}{", "", "9^{9^{9^9}}", "9" * (LONGEST + 1), "(" * 50_000])
 def test_what_cannot_be_told_is_neither_and_the_next_answer_is_graded_all_the_same(answer: str, grader: Grader) -> None:
     assert grader.same(answer, "5") is None

@@ -274,8 +274,6 @@ def math_equal(answer: str, gold: str) -> bool | None:
 
     Only for the main thread of a process, because of math-verify's own time limits.
     """
-    from math_verify import verify
-
     left, right = _in_order(tidied(answer), tidied(gold))
     given, wanted = _parsed(left), _parsed(right)
     if not wanted or not given:
@@ -285,7 +283,7 @@ def math_equal(answer: str, gold: str) -> bool | None:
         return False if _BASED.fullmatch(left) and _BASED.fullmatch(right) else None
     if all(map(_DECIMAL.fullmatch, (left, right))) and len(left) == len(right):
         return left == right
-    same = verify(
+    same = _verified(
         wanted,
         given,
         float_rounding=_places(wanted[0]),
@@ -293,11 +291,24 @@ def math_equal(answer: str, gold: str) -> bool | None:
         allow_set_relation_comp=True,
     )
     units = [unit for text in (left, right) if (unit := _unit(text))]
-    if same and (len(set(units)) > 1 or _may_differ(left, right)):
+    if same is None or (same and (len(set(units)) > 1 or _may_differ(left, right))):
         return None
     if not same and len(percent := [text for text in (left, right) if text.endswith(r"\%")]) == 1:
         return _is_percent(percent[0].removesuffix(r"\%"), left if percent[0] == right else right)
-    return bool(same)
+    return same
+
+
+def _verified(wanted: list[Any], given: list[Any], **more: Any) -> bool | None:
+    """Whether math-verify takes both for equal; None if it has not found out in its time."""
+    from math_verify import verify
+    from math_verify.errors import TimeoutException
+
+    try:
+        return bool(verify(wanted, given, raise_on_error=True, **more))
+    except TimeoutException:
+        return None
+    except Exception:  # noqa: BLE001 - what it cannot compare is not equal, whatever a computer algebra system makes of it
+        return False
 
 
 def _in_order(left: str, right: str) -> tuple[str, str]:
@@ -328,11 +339,9 @@ def _may_differ(left: str, right: str) -> bool:
 
 def _is_percent(percent: str, bare: str) -> bool:
     """Whether a bare number stands for a percentage; a number below 1 does not, as it could be a share."""
-    from math_verify import verify
-
     one, other = _parsed(percent), _parsed(bare)
     try:
-        return bool(verify(one, other, float_rounding=_ROUNDING)) and abs(float(one[0])) >= 1
+        return bool(_verified(one, other, float_rounding=_ROUNDING)) and abs(float(one[0])) >= 1
     except (TypeError, ValueError, IndexError):
         return False
 
