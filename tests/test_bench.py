@@ -199,10 +199,10 @@ def test_beyond_a_thousand_tokens_nearly_all_of_a_prompt_is_cached(pair: Pair) -
 def test_a_judgement_is_far_cheaper_than_stock_selection(pair: Pair) -> None:
     cost = bench.judge_cost(pair.base, 300, rounds=3)  # type: ignore[arg-type]
 
-    low, high = cost.one_request.low, cost.stock.high  # of a few rounds: others may be at work on this machine
-    assert low is not None
-    assert high is not None
-    assert low < high
+    one, stock = cost.one_request.low, cost.stock.low  # the best of a few rounds: others may be at work on this machine
+    assert one is not None
+    assert stock is not None
+    assert one < stock
 
 
 @pytest.mark.server
