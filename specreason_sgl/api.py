@@ -495,6 +495,6 @@ def evaluate(
 
     scope = Scope(parent=pair.scope)
     carry_out(
-        made, problems, pair, folder, show, label=pair.label, resume=resume, scope=scope, anyway=anyway, warn=note
+        made, problems, {"": pair}, folder, show, label=pair.label, resume=resume, scope=scope, anyway=anyway, warn=note
     )
     return read_run(folder)

@@ -17,6 +17,7 @@ import pytest
 from specreason_sgl.cli import app
 from specreason_sgl.embedded.stories import story
 from specreason_sgl.evaluation.datasets import load
+from specreason_sgl.evaluation.fleet import Fleet
 from specreason_sgl.evaluation.grading import Grader
 from specreason_sgl.evaluation.job import Job
 from specreason_sgl.evaluation.modes import Server
@@ -48,7 +49,7 @@ def execute(folder: Path, job: Job, pair: Pair[Server]) -> list[SolveRecord]:
     config = RunConfig(created=datetime.now(UTC), program=job.name, pair="tests")
     writer, earlier = RunWriter.resume(folder, config, (), done)
     with closing(writer), Grader("exact") as grader:
-        Runner(job, load(job.dataset), pair, writer, grader, SilentBatch()).run(earlier)
+        Runner(job, load(job.dataset), Fleet({"": pair}), writer, grader, SilentBatch()).run(earlier)
     return read_run(folder).records
 
 

@@ -21,6 +21,7 @@ from specreason_sgl.engine.backend import Endpoint
 from specreason_sgl.errors import UsageError
 from specreason_sgl.evaluation.datasets import DatasetSpec, load, told_story
 from specreason_sgl.evaluation.evaluating import job_config
+from specreason_sgl.evaluation.fleet import Fleet
 from specreason_sgl.evaluation.grading import Grader, outcome
 from specreason_sgl.evaluation.job import Job, resolved
 from specreason_sgl.evaluation.modes import Server, acceptance, load_programs
@@ -71,7 +72,9 @@ def execute(
         writer = RunWriter(folder, config(job))
     with closing(writer), Grader("exact") as grader:
         problems = load(job.dataset) if problems is None else problems
-        runner = Runner(job, problems, pair or make_pair(), writer, grader, SilentBatch(), fail_on_error=fail_on_error)
+        runner = Runner(
+            job, problems, Fleet({"": pair or make_pair()}), writer, grader, SilentBatch(), fail_on_error=fail_on_error
+        )
         ended = runner.run(earlier)
     records = read_run(folder).records
     assert ended == [Done.of(record) for record in records]

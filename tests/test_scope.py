@@ -17,6 +17,7 @@ from specreason_sgl.engine.backend import Endpoint
 from specreason_sgl.engine.watch import Watch
 from specreason_sgl.errors import CallFailed, ServerUnreachable
 from specreason_sgl.evaluation.datasets import load
+from specreason_sgl.evaluation.fleet import Fleet
 from specreason_sgl.evaluation.grading import Grader
 from specreason_sgl.evaluation.runner import Runner
 from specreason_sgl.lang.loading import load as load_program
@@ -275,7 +276,7 @@ def test_a_run_whose_scope_is_cancelled_stores_no_failures(tmp_path: Path) -> No
         canceller = cancelled(scope, when=lambda: len(servers[1].in_flight) == 4)
         writer = RunWriter(tmp_path / "run", config)
         with closing(writer), Grader("exact") as grader:
-            runner = Runner(job, load(job.dataset), pair, writer, grader, SilentBatch(), scope=scope)
+            runner = Runner(job, load(job.dataset), Fleet({"": pair}), writer, grader, SilentBatch(), scope=scope)
             with pytest.raises(CallFailed, match=CANCELLED):
                 runner.run()
         canceller.join()

@@ -150,6 +150,7 @@ def _run(
         stack.enter_context(stoppable(scope := Scope()))
         with console(sys.stderr).status("connecting") as status:
             opened = stack.enter_context(open_pair(options, status.update, scope))
+        from specreason_sgl.evaluation.fleet import Fleet
         from specreason_sgl.evaluation.runner import Runner
 
         if opened.base is None or opened.small is None:
@@ -162,7 +163,7 @@ def _run(
             sink = stack.enter_context(
                 open_batch_display("plain", len(job.modes) * len(problems), title=job.name, stream=sys.stderr)
             )
-            runner = Runner(job, problems, opened, writer, grader, sink, scope=scope)
+            runner = Runner(job, problems, Fleet({"": opened}), writer, grader, sink, scope=scope)
             runner.warm_up(load_program("specreason"))
             runner.run()
         stored = read_run(folder)

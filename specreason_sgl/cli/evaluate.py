@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import AbstractContextManager, ExitStack
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from specreason_sgl.cli.options import (
     BaseUrl,
     Models,
     PairName,
+    Servers,
     SmallUrl,
     ThinkingFormat,
     TransportName,
@@ -29,11 +31,18 @@ from specreason_sgl.view.output import note, say
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from specreason_sgl.engine.backend import Endpoint
+    from specreason_sgl.evaluation.evaluating import Executors
+    from specreason_sgl.evaluation.executors import Wanted
     from specreason_sgl.evaluation.job import Job
+    from specreason_sgl.lang.pair import Pair
     from specreason_sgl.measure.hours import Hours
     from specreason_sgl.runs.store import Done, Problem, RunWriter
+    from specreason_sgl.servers.several import NamedPair
     from specreason_sgl.view.batch_sinks import BatchSink
 
+NAMED = 3
+"""The most pairs whose names are told."""
 WHAT, RUN, OUTPUT = "What to run", "How to run it", "Output"
 
 
@@ -86,6 +95,30 @@ def evaluate(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out", rich_help_panel=RUN)] = False,
+    executor: Annotated[
+        str,
+        typer.Option(
+            "--executor",
+            metavar="NAME",
+            help="Who carries solves out: `threads` of this process, `processes` of this machine, or `ray`",
+            rich_help_panel=RUN,
+        ),
+    ] = "threads",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers", min=1, help="How many processes [one a core; with Ray one a node]", rich_help_panel=RUN
+        ),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            metavar="ADDRESS",
+            help="The Ray cluster, `auto` for the one that this machine belongs to [a new one, on this machine]",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -134,6 +167,7 @@ def evaluate(
             rich_help_panel="Pair",
         ),
     ] = None,
+    servers: Servers = None,
     api_key: ApiKey = None,
     wait_for_server: WaitForServer = None,
     thinking: ThinkingFormat = None,
@@ -151,8 +185,12 @@ def evaluate(
 ) -> None:
     """Run every mode of a job on the same problems, and compare them."""
     from specreason_sgl.evaluation.datasets import load
+    from specreason_sgl.evaluation.executors import executor_named
+    from specreason_sgl.servers.several import read_servers
     from specreason_sgl.tables import parse_override
 
+    fleet = read_servers(servers) if servers else ()
+    wanted = executor_named(executor, workers, address)
     given = {
         "dataset.name": dataset,
         "dataset.limit": limit,
@@ -160,10 +198,7 @@ def evaluate(
         "repeats": repeats,
         "seed": seed,
         "concurrency": concurrency,
-        "pair.pair": pair,
-        "pair.base": base,
-        "pair.small": small,
-        **{f"pair.models.{role}": url for role, url in named_models(model, decode=decode).items()},
+        **_servers(pair, base, small, named_models(model, decode=decode), fleet[0] if fleet else None),
         "pair.wait_for_server_s": wait_for_server,
         "pair.thinking": thinking,
         "pair.transport": transport,
@@ -181,9 +216,10 @@ def evaluate(
     from specreason_sgl.evaluation.job import resolved as with_knobs
     from specreason_sgl.evaluation.modes import check_roles, load_programs, outlines
 
-    options = _options(resolved, api_key)
-    for mode in resolved.modes:
-        check_roles(mode, options.roles)
+    common = _options(resolved, api_key)
+    options = [each.options(common) for each in fleet] or [common]
+    for mode, one in product(resolved.modes, options):
+        check_roles(mode, one.roles)
     if not dry_run:
         need("sglang", *(["math_verify"] if resolved.dataset.graded == "math" else []))
         _tell_of_code(resolved)
@@ -197,6 +233,7 @@ def evaluate(
             resolved,
             problems,
             options,
+            wanted,
             folder=out,
             resume=resume,
             anyway=anyway,
@@ -205,6 +242,22 @@ def evaluate(
             as_json=json,
         )
     )
+
+
+def _servers(
+    pair: str | None, base: str | None, small: str | None, models: Mapping[str, str], first: NamedPair | None
+) -> dict[str, str | None]:
+    """The servers that the options name, as fields of the job; of a file of many pairs, those of the first.
+
+    Raises:
+        UsageError: they are named by a file and by options.
+    """
+    if first and (pair or base or small or models):
+        raise UsageError("`--servers` names all servers", hint="leave out `--pair`, `--base`, `--small` and `--model`")
+    if first:
+        pair, base, small, models = None, first.base, first.small, first.others
+    urls = {f"pair.models.{role}": url for role, url in models.items()}
+    return {"pair.pair": pair, "pair.base": base, "pair.small": small, **urls}
 
 
 def _options(job: Job, api_key: str | None) -> PairOptions:
@@ -306,7 +359,8 @@ def _runs() -> Path:
 def _run(
     job: Job,
     problems: Sequence[Problem],
-    options: PairOptions,
+    options: Sequence[PairOptions],
+    wanted: Wanted,
     *,
     folder: Path | None,
     resume: bool,
@@ -340,17 +394,22 @@ def _run(
     with ExitStack() as stack:
         stack.enter_context(stoppable(scope := Scope()))
         with console(sys.stderr).status("connecting") as status:
-            pair = stack.enter_context(open_pair(options, status.update, scope))
+            names = [one.label for one in options] if len(options) > 1 else [""]
+            pairs = {
+                name: stack.enter_context(open_pair(one, status.update, scope))
+                for name, one in zip(names, options, strict=True)
+            }
         from specreason_sgl.evaluation.evaluating import carry_out
 
         try:
             ended = carry_out(
                 job,
                 problems,
-                pair,
+                pairs,
                 folder,
                 show,
-                label=options.label,
+                label=_label(options),
+                executor=_executor(wanted, options, pairs),
                 resume=resume,
                 fail_on_error=fail_on_error,
                 scope=scope,
@@ -368,6 +427,25 @@ def _run(
     if failed:
         note(f"{failed} of {len(ended)} solves failed; their rows say why")
     return 1 if failed and fail_on_error is None else 0
+
+
+def _executor(wanted: Wanted, options: Sequence[PairOptions], pairs: Mapping[str, Pair[Endpoint]]) -> Executors | None:
+    """What opens the executor; None for threads, which need nothing."""
+    from functools import partial
+
+    from specreason_sgl.evaluation.executors import employed
+
+    if wanted.name == "threads":
+        return None
+    named = {name: one.open_as(pair) for one, (name, pair) in zip(options, pairs.items(), strict=True)}
+    return partial(employed, wanted, named)
+
+
+def _label(options: Sequence[PairOptions]) -> str:
+    """What the run's pair or pairs are called."""
+    if len(options) <= NAMED:
+        return " + ".join(one.label for one in options)
+    return f"{len(options)} pairs, {options[0].label} to {options[-1].label}"
 
 
 def _tell(folder: Path, *, as_json: bool, quiet: bool) -> None:

@@ -24,14 +24,18 @@ CALIBRATED = "`specreason bench --calibrate --out FILE` makes one"
 
 
 def expected(
-    job: Job, problems: Sequence[Problem], options: PairOptions, costs: Path | None, like: str | None
+    job: Job,
+    problems: Sequence[Problem],
+    options: Sequence[PairOptions],
+    costs: Path | None,
+    like: str | None,
 ) -> Hours:
     """The hours that a job will take.
 
     Args:
         job: the job.
         problems: its problems.
-        options: its servers, on which costs are measured if none are given.
+        options: the servers of each of its pairs; costs are measured on the first if none are given.
         costs: the file of costs that were measured before.
         like: a stored run whose solves were as large as the job's will be.
 
@@ -43,8 +47,8 @@ def expected(
     if costs and job.concurrency is None:
         note("one solve at a time is reckoned with; `--concurrency N` says how many there will be")
     earlier, records = _stored(like) if like else (None, ())
-    made, at_once = (_read(costs), job.concurrency or 1) if costs else _measured(job, problems, options)
-    return reckon(job, len(problems), made, at_once, earlier, records)
+    made, at_once = (_read(costs), job.concurrency or 1) if costs else _measured(job, problems, options[0])
+    return reckon(job, len(problems), made, at_once, earlier, records, len(options))
 
 
 def print_hours(hours: Hours) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -65,6 +66,16 @@ Models = Annotated[
         "--model",
         metavar="ROLE=URL",
         help="SGLang server of a further model that a program names, such as `verifier`; can be repeated",
+        rich_help_panel=PANEL,
+    ),
+]
+
+Servers = Annotated[
+    Path | None,
+    typer.Option(
+        "--servers",
+        metavar="FILE",
+        help="Many pairs of the same models, which share the work: see docs/cluster.md",
         rich_help_panel=PANEL,
     ),
 ]

@@ -214,7 +214,7 @@ def serve(
 def _config(pair: OpenPair, defaults: dict[str, Any]) -> RunConfig:
     from datetime import UTC, datetime
 
-    from specreason_sgl.evaluation.runner import model_name
+    from specreason_sgl.evaluation.modes import model_name
     from specreason_sgl.runs.provenance import command_line, describe, prompts, versions
     from specreason_sgl.runs.store import RunConfig
 

@@ -7,11 +7,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime
+from itertools import chain, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specreason_sgl.evaluation import fitting, modes
 from specreason_sgl.evaluation import runner as runners
+from specreason_sgl.evaluation.fleet import Fleet, check_alike
 from specreason_sgl.evaluation.grading import Grader
 from specreason_sgl.evaluation.job import Job
 from specreason_sgl.events import Role
@@ -23,12 +25,16 @@ from specreason_sgl.servers.hardware import hardware
 
 if TYPE_CHECKING:
     from specreason_sgl.engine.backend import Endpoint
+    from specreason_sgl.evaluation.executors import Executor
     from specreason_sgl.lang.pair import Pair
     from specreason_sgl.lang.scope import Scope
     from specreason_sgl.view.batch_sinks import BatchSink
 
 SAME = ("job", "programs", "problems", "models", "judge_version")
 """The fields of the configuration that must not have changed when a run is resumed."""
+
+Executors = Callable[[int, Callable[[str], None]], AbstractContextManager["Executor"]]
+"""Opens what carries solves out, given how many there are at the same time, and who is told what happens to it."""
 
 Show = Callable[[RunWriter, int, Sequence[Done]], AbstractContextManager["BatchSink"]]
 """Opens the display of a run, given its writer, the number of solves, and those that are done."""
@@ -37,11 +43,12 @@ Show = Callable[[RunWriter, int, Sequence[Done]], AbstractContextManager["BatchS
 def carry_out(
     job: Job,
     problems: Sequence[Problem],
-    pair: Pair[Endpoint],
+    pairs: Mapping[str, Pair[Endpoint]],
     folder: Path,
     show: Show,
     *,
     label: str,
+    executor: Executors | None = None,
     resume: bool = False,
     fail_on_error: float | None = None,
     scope: Scope | None = None,
@@ -53,10 +60,11 @@ def carry_out(
     Args:
         job: with every knob set (`job.resolved`).
         problems: the problems to solve.
-        pair: the servers.
+        pairs: the servers of each pair, by its name.
         folder: the run folder.
         show: opens the display.
-        label: the pair's name in the run.
+        label: the name of the pair or pairs in the run.
+        executor: opens what carries the solves out; threads of this process do if not given.
         resume: whether to go on with the run in the folder.
         fail_on_error: stop when more solves than this failed; a share of all below 1, a count from there on.
         scope: the scope that the run's calls belong to.
@@ -67,12 +75,17 @@ def carry_out(
         SpecReasonError: the servers have no room for the job, the folder is not that of this run, a server stopped
             answering, or too many solves failed.
     """
-    for mode in job.modes:
+    fleet = Fleet(pairs)
+    for mode, pair in product(job.modes, pairs.values()):
         modes.check_roles(mode, pair.models)
-    total, rooms = len(job.modes) * len(problems) * job.repeats, fitting.rooms(pair, job, problems)
+    served = {name: describe(pair.models) for name, pair in pairs.items()}
+    check_alike(served)
+    total, rooms = len(job.modes) * len(problems) * job.repeats, _rooms(pairs, job, problems)
     fitting.check(fitting.complaints(job, rooms, total), anyway=anyway, warn=warn)
     concurrency = fitting.concurrency(job, rooms)
-    config = job_config(job, problems, label, pair.models, concurrency)
+    config = job_config(job, problems, label, next(iter(pairs.values())).models, concurrency)
+    if len(pairs) > 1:
+        config = config.model_copy(update={"pairs": served})
     job = job.model_copy(update={"concurrency": concurrency})
     with ExitStack() as stack:
         done: list[Done] = []
@@ -81,14 +94,23 @@ def carry_out(
         else:
             writer = RunWriter(folder, config)
         stack.enter_context(closing(writer))
-        grader = stack.enter_context(Grader(job.dataset.graded, workers=min(4, concurrency)))
+        at_once = concurrency * len(pairs)
+        grader = stack.enter_context(Grader(job.dataset.graded, workers=min(4, at_once)))
         sink = stack.enter_context(show(writer, total, done))
-        for server in pair:
+        for server in chain.from_iterable(pairs.values()):
             server.watch.say = sink.notice
-        runner = runners.Runner(job, problems, pair, writer, grader, sink, fail_on_error=fail_on_error, scope=scope)
-        if len(done) < total and pair.base and pair.small:
+        opened = stack.enter_context(executor(at_once, sink.notice)) if executor else None
+        runner = runners.Runner(
+            job, problems, fleet, writer, grader, sink, executor=opened, fail_on_error=fail_on_error, scope=scope
+        )
+        if len(done) < total and all(pair.base and pair.small for pair in pairs.values()):
             runner.warm_up(load("specreason"))
         return runner.run(done)
+
+
+def _rooms(pairs: Mapping[str, Pair[Endpoint]], job: Job, problems: Sequence[Problem]) -> list[fitting.Room]:
+    """What the servers of all pairs have room for: a job has to fit on each."""
+    return [room for pair in pairs.values() for room in fitting.rooms(pair, job, problems)]
 
 
 def job_config(
@@ -129,7 +151,7 @@ def job_config(
             "job": job.model_dump(mode="json", exclude={"pair"}),
             "programs": modes.program_digests(job.modes),
             "problems": hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16],
-            "models": {role: runners.model_name(told.get("model_path")) for role, told in servers.items()},
+            "models": {role: modes.model_name(told.get("model_path")) for role, told in servers.items()},
             "hardware": hardware(),
         }
     )

@@ -14,6 +14,7 @@ from specreason_sgl.lang.backend import Backend
 from specreason_sgl.lang.loading import Program, find, is_stock, load
 from specreason_sgl.lang.outlines import outline
 from specreason_sgl.runs.store import Problem
+from specreason_sgl.text.prompts import embedded_name
 
 if TYPE_CHECKING:
     from specreason_sgl.lang.pair import Pair
@@ -68,6 +69,11 @@ def outlines(modes: Iterable[Mode]) -> dict[str, Program]:
 def program_digests(modes: Iterable[Mode]) -> dict[str, str]:
     """A digest of every program's text, so that a run is not resumed with a changed program."""
     return {mode.program: hashlib.sha256(find(mode.program).read_bytes()).hexdigest()[:16] for mode in modes}
+
+
+def model_name(model_path: str | None) -> str | None:
+    """The name of a model: its path, or for the embedded pair a name that does not depend on where the package is."""
+    return model_path and (embedded_name(model_path) or model_path)
 
 
 def phases(job: Job) -> list[list[Mode]]:

@@ -4,34 +4,42 @@ The work is divided into stretches. Between two stretches no solve is running, a
 concurrency 1 a stretch is the repeats of one problem in one mode, so that modes take turns, and a machine that slows
 down slows all of them alike. At higher concurrency a stretch is a whole mode, so that the throughput is that of one
 mode. In both cases repeats share the cache.
+
+Several pairs make several lanes at concurrency 1: each pair solves one problem after another in all modes, alone, so
+that modes are compared on the same servers. At higher concurrency they make one wide lane.
 """
 
 from __future__ import annotations
 
-import hashlib
+import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from itertools import chain, groupby, product
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from specreason_sgl.errors import CallFailed, ServerUnreachable, SpecReasonError, UsageError
-from specreason_sgl.evaluation import modes
+from specreason_sgl.evaluation import modes, tasks
+from specreason_sgl.evaluation.executors import Executor, Threads
+from specreason_sgl.evaluation.fleet import Fleet
 from specreason_sgl.evaluation.grading import Grader
 from specreason_sgl.evaluation.job import Job, Mode, filled_in
-from specreason_sgl.events import Event, SolveEnded, SolveFailed, TextStreamed
+from specreason_sgl.evaluation.tasks import Hear, Source, Task
+from specreason_sgl.evaluation.workers import WorkerLost
+from specreason_sgl.events import Event, SolveFailed
 from specreason_sgl.lang.loading import Program
-from specreason_sgl.lang.pair import Pair
 from specreason_sgl.lang.scope import CANCELLED, Scope
 from specreason_sgl.lang.solving import solve
 from specreason_sgl.runs.store import Done, Problem, RunWriter, SolveRecord, solve_key
-from specreason_sgl.text.prompts import embedded_name
 
 if TYPE_CHECKING:
     from specreason_sgl.evaluation.modes import Server
     from specreason_sgl.view.batch_sinks import BatchSink
+    from specreason_sgl.view.batch_view import SolveKey
+
+T = TypeVar("T")
 
 LOST = ServerUnreachable.exit_code
 """The exit code of a solve whose server stopped answering; a resumed run does such a solve again."""
@@ -39,6 +47,8 @@ LOST = ServerUnreachable.exit_code
 _WARM_UP = {"budget": 48, "max_step_tokens": 24, "answer_tokens": 8}
 _FLUSH_S = 30.0
 _POLL_S = 0.1
+_ATTEMPTS = 3
+"""How many workers a solve is given to, one after another, if they are lost while they do it."""
 _GRACE_S = 10.0
 """Seconds that running solves get to end after the run has been stopped."""
 
@@ -87,15 +97,10 @@ def known(job: Job) -> Callable[[str, Any], Any]:
         if field == "job":
             return filled_in(stored, programs)
         if field == "models" and isinstance(stored, dict):
-            return {role: model_name(path) for role, path in stored.items()}
+            return {role: modes.model_name(path) for role, path in stored.items()}
         return stored
 
     return value
-
-
-def model_name(model_path: str | None) -> str | None:
-    """The name of a model: its path, or for the embedded pair a name that does not depend on where the package is."""
-    return model_path and (embedded_name(model_path) or model_path)
 
 
 def is_lost(record: SolveRecord) -> bool:
@@ -110,23 +115,25 @@ class Runner:
         self,
         job: Job,
         problems: Sequence[Problem],
-        pair: Pair[Server],
+        fleet: Fleet,
         writer: RunWriter,
         grader: Grader,
         sink: BatchSink,
         *,
+        executor: Executor | None = None,
         fail_on_error: float | None = None,
         scope: Scope | None = None,
     ) -> None:
         """Prepare.
 
         Args:
-            job: the job.
+            job: the job; its concurrency is that of each pair.
             problems: the problems to solve.
-            pair: the servers.
+            fleet: the pairs.
             writer: writes the run folder.
             grader: compares answers.
             sink: called with everything that happens.
+            executor: carries the solves out; threads of this process do if not given.
             fail_on_error: stop when more solves than this failed; a share of all below 1, a count from there on.
             scope: the scope that the run's calls belong to.
 
@@ -134,16 +141,20 @@ class Runner:
             UsageError: a program cannot be loaded, or a server is missing.
         """
         self._job, self._problems, self._writer, self._grader, self._sink = job, problems, writer, grader, sink
-        self._programs = modes.load_programs(job.modes)
-        self._pairs = {mode.name: modes.pair_for(mode, pair) for mode in job.modes}
-        self._servers = list(pair)
+        self._fleet = fleet
+        for mode, pair in product(job.modes, fleet.pairs.values()):
+            modes.check_roles(mode, pair.models)
+        self._executor = executor or Threads(fleet.pairs, modes.load_programs(job.modes))
+        self._sources = {mode.program: Source.of(mode.program) for mode in job.modes}
         total = len(job.modes) * len(problems) * job.repeats
         self._failures_allowed = (
             fail_on_error * (total if fail_on_error < 1 else 1) if fail_on_error is not None else None
         )
-        self._failed = 0
         self._scope = Scope(parent=scope)
         self._rates: dict[str, float | None] = {}
+        self._ended: list[Done] = []
+        self._failed = 0
+        self._keeping = threading.Lock()
 
     def run(self, earlier: Sequence[Done] = ()) -> list[Done]:
         """Do all missing solves; returns short facts about all solves, as the records are only in the run folder.
@@ -157,56 +168,104 @@ class Runner:
             CallFailed: the scope was cancelled.
             KeyboardInterrupt: passed on after the running solves were cancelled.
         """
-        ended = list(earlier)
-        known = {one.key for one in ended}
-        self._failed = sum(one.tally.outcome == "failed" for one in ended)
-        pool = ThreadPoolExecutor(self._job.concurrency or 1, thread_name_prefix="solve")
+        self._ended = list(earlier)
+        self._failed = sum(one.tally.outcome == "failed" for one in earlier)
+        at_once = (self._job.concurrency or 1) * len(self._fleet.pairs)
+        pool = ThreadPoolExecutor(at_once, thread_name_prefix="solve")
         try:
             for wave in modes.phases(self._job):
                 self._rates = {
-                    of: modes.acceptance(one.tally for one in ended if one.mode == of)
+                    of: modes.acceptance(one.tally for one in self._ended if one.mode == of)
                     for of in {mode.of for mode in wave if mode.of}
                 }
-                for stretch in stretches(self._job, self._problems, wave):
-                    if owed := [work for work in stretch if work.key not in known]:
-                        self._rest()
-                        self._run(owed, pool, ended)
+                while lanes := self._lanes(wave):  # again, if a pair was lost
+                    self._go(lanes, pool)
         except _Stopped:
             raise CallFailed(CANCELLED) from None
         finally:
             pool.shutdown(wait=not self._scope.is_over, cancel_futures=True)
-        return ended
+        return self._ended
 
     def warm_up(self, program: Program) -> None:
-        """Warm up both servers with a short solve that is not stored."""
+        """Warm up all servers with a short solve that is not stored."""
         mode = self._job.modes[0]
         settings = mode.settings.model_copy(update=_WARM_UP)
-        solve(self._problems[0], program, self._pairs[mode.name], settings, scope=Scope(parent=self._scope))
+        for pair in self._fleet.pairs.values():
+            over = modes.pair_for(mode, pair)
+            solve(self._problems[0], program, over, settings, scope=Scope(parent=self._scope))
 
-    def _run(self, owed: Sequence[Work], pool: ThreadPoolExecutor, ended: list[Done]) -> None:
-        futures = {pool.submit(self._solve, work) for work in owed}
+    def _lanes(self, wave: Sequence[Mode]) -> list[_Lane]:
+        """The pairs that are there, with the stretches that are owed; none if all is done."""
+        there = self._fleet.there
+        known = {one.key for one in self._ended}
+        owed = (
+            missing
+            for stretch in stretches(self._job, self._problems, wave)
+            if (missing := [work for work in stretch if work.key not in known])
+        )
+        if (first := next(owed, None)) is None:
+            return []
+        rest = chain([first], owed)
+        if self._job.concurrency != 1:
+            return [_Lane(there, rest)]
+        # All modes of a problem on the same pair.
+        turns = _Shared(list(stretch) for _, stretch in groupby(rest, key=lambda stretch: stretch[0].problem))
+        return [_Lane([name], chain.from_iterable(turns)) for name in there]
+
+    def _go(self, lanes: Sequence[_Lane], pool: ThreadPoolExecutor) -> None:
+        """Do what lanes owe; a lane whose pair is lost ends early."""
+        if len(lanes) == 1:
+            self._drive(lanes[0], pool)
+            return
+        with ThreadPoolExecutor(len(lanes), thread_name_prefix="lane") as drivers:
+            driven = [drivers.submit(self._drive, lane, pool) for lane in lanes]
+            try:
+                wait(driven, return_when=FIRST_EXCEPTION)
+            finally:
+                if not all(future.done() and future.exception() is None for future in driven):
+                    self._scope.cancel()
+        errors = [error for future in driven if (error := future.exception())]
+        if errors:  # those that were stopped for it are not why
+            raise next((error for error in errors if not isinstance(error, _Stopped)), errors[0])
+
+    def _drive(self, lane: _Lane, pool: ThreadPoolExecutor) -> None:
+        for stretch in lane.stretches:
+            self._check()
+            self._rest(lane.pairs)
+            self._run(stretch, lane.pairs, pool)
+            if not set(lane.pairs) <= set(self._fleet.there):
+                return
+
+    def _run(self, owed: Sequence[Work], pairs: Sequence[str], pool: ThreadPoolExecutor) -> None:
+        futures = {pool.submit(self._solve, work, pairs) for work in owed}
         try:
             for future in as_completed(futures):
                 futures.discard(future)  # and its record with it
-                self._keep(future.result(), ended)
+                self._keep(future.result())
         except BaseException:
             self._stop(futures)
             for future in futures:
                 # It may have ended while the others were stopped.
                 if future.done() and not future.cancelled() and not future.exception():
                     with suppress(SpecReasonError):
-                        self._keep(future.result(), ended)
+                        self._keep(future.result())
             raise
 
-    def _keep(self, record: SolveRecord, ended: list[Done]) -> None:
+    def _keep(self, record: SolveRecord) -> None:
         if is_lost(record):
             failed = next(event for event in record.events if isinstance(event, SolveFailed))
-            raise ServerUnreachable(failed.error, hint=failed.hint)
-        self._writer.append(record)
-        ended.append(one := Done.of(record))
-        self._failed += one.tally.outcome == "failed"
-        if self._failures_allowed is not None and self._failed > self._failures_allowed:
-            raise TooManyFailures(f"{self._failed} solves failed; the last one: {one.tally.error}")
+            self._lose(record.pair or "", ServerUnreachable(failed.error, hint=failed.hint))
+            return
+        with self._keeping:
+            self._writer.append(record)
+            self._ended.append(one := Done.of(record))
+            self._failed += one.tally.outcome == "failed"
+            if self._failures_allowed is not None and self._failed > self._failures_allowed:
+                raise TooManyFailures(f"{self._failed} solves failed; the last one: {one.tally.error}")
+
+    def _lose(self, pair: str, error: ServerUnreachable) -> None:
+        if self._fleet.lose(pair, error):
+            self._sink.notice(f"the pair {pair} is given up, and the others do its solves: {error}")
 
     def _stop(self, futures: Collection[Future[SolveRecord]]) -> None:
         """Cancel the running solves, here and on the servers; solves that end meanwhile are stored."""
@@ -215,63 +274,78 @@ class Runner:
         self._scope.cancel()
         wait(futures, timeout=_GRACE_S)
 
-    def _solve(self, work: Work) -> SolveRecord:
+    def _solve(self, work: Work, pairs: Sequence[str]) -> SolveRecord:
         self._check()
-        job, mode = self._job, work.mode
-        key = self._sink.started(work.problem.id, work.repeat, mode.name)
-        seed = _seed(job.seed, work)
-        settings = mode.settings.model_copy(update={"seed": seed})
-        heard: list[Event] = []
-        started = datetime.now(UTC)
-
-        def hear(event: Event) -> None:
-            self._check()
-            if not isinstance(event, TextStreamed):
-                heard.append(event)
-            self._sink.event(key, event)
-
-        try:
-            record = solve(
+        with self._fleet.least_busy(pairs) as pair:
+            task = Task(
                 work.problem,
-                self._programs[mode.program],
-                self._pairs[mode.name],
-                settings,
-                sink=hear,
-                scope=Scope(job.problem_limit_s, parent=self._scope),
-                mode=mode.name,
-                repeat=work.repeat,
-                parameters=modes.parameters(mode, work.problem, self._rates),
-                grade=_later,
+                work.mode,
+                work.repeat,
+                tasks.seed(self._job.seed, work.problem, work.repeat),
+                self._sources[work.mode.program],
+                self._rates,
+                self._job.problem_limit_s,
+                pair,
             )
-        except _Stopped:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever ends a solve is its row
-            hint = error.hint if isinstance(error, SpecReasonError) else None
-            told = str(error) if isinstance(error, SpecReasonError) else f"{type(error).__name__}: {error}"
-            at = heard[-1].at if heard else 0.0
-            ending = [SolveFailed(at=at, error=told, hint=hint), SolveEnded(at=at, outcome="failed")]
-            record = SolveRecord(
-                problem=work.problem,
-                mode=mode.name,
-                repeat=work.repeat,
-                seed=seed,
-                started=started,
-                events=[*heard, *ending],
-            )
+            key, record = self._carried_out(task)
         record = self._grader.graded(record)
         self._sink.finished(key, record)
         return record
+
+    def _carried_out(self, task: Task) -> tuple[SolveKey, SolveRecord]:
+        """Have a task carried out, and again if its worker is lost."""
+        for attempt in range(_ATTEMPTS):
+            key = self._sink.started(task.problem.id, task.repeat, task.mode.name)
+            scope = Scope(task.limit_s, parent=self._scope)
+            try:
+                record = self._executor.solve(task, self._hearer(key), scope, alone=attempt + 1 == _ATTEMPTS)
+            except WorkerLost as error:
+                self._check()
+                told = f"it ended {_ATTEMPTS} workers, one after another: {error}"
+            except SpecReasonError:
+                self._check()
+                raise
+            else:
+                self._check()
+                return key, record
+        return key, tasks.failed(task, told, hint="what it runs may need more memory than there is")
+
+    def _hearer(self, key: SolveKey) -> Hear:
+        def hear(event: Event) -> None:
+            self._check()
+            self._sink.event(key, event)
+
+        return hear
 
     def _check(self) -> None:
         if self._scope.is_over:
             raise _Stopped
 
-    def _rest(self) -> None:
-        """Empty the caches, if the job says so; no solve may be running."""
+    def _rest(self, pairs: Sequence[str]) -> None:
+        """Empty the caches, if the job says so; no solve may be running on these pairs."""
         if not self._job.flush_cache:
             return
-        for server in self._servers:
+        for server in chain.from_iterable(self._fleet.pairs[name] for name in pairs):
             empty_cache(server)
+
+
+@dataclass(frozen=True)
+class _Lane:
+    """Pairs, and the stretches that they do one after another."""
+
+    pairs: Sequence[str]
+    stretches: Iterator[list[Work]]
+
+
+class _Shared(Iterator[T]):
+    """What several threads take turns to get from, each part once."""
+
+    def __init__(self, parts: Iterable[T]) -> None:
+        self._parts, self._lock = iter(parts), threading.Lock()
+
+    def __next__(self) -> T:
+        with self._lock:
+            return next(self._parts)
 
 
 def empty_cache(server: Server) -> None:
@@ -301,13 +375,3 @@ def _is_emptied(server: Server) -> bool:
 
 class _Stopped(BaseException):
     """Ends a solve of a stopped run; as no `Exception`, it is not caught by programs by accident."""
-
-
-def _seed(seed: int, work: Work) -> int:
-    """The seed for a problem and a repeat; it is the same in every mode."""
-    text = f"{seed}:{work.repeat}:{work.problem.question}"
-    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:4]) >> 1
-
-
-def _later(_answer: str | None, _gold: str) -> None:
-    """Grade nothing during a solve: grading is done after the solve's clock has stopped."""

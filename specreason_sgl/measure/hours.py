@@ -45,7 +45,9 @@ class Hours(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     at_once: int
-    """Solves at the same time."""
+    """Solves at the same time, on each pair."""
+    pairs: int = 1
+    """How many pairs share the work."""
     modes: list[ModeHours]
     too_long: list[str]
     """The modes whose solves will take longer than the job allows."""
@@ -65,6 +67,7 @@ def reckon(
     at_once: int,
     earlier: Job | None = None,
     records: Sequence[SolveRecord] = (),
+    pairs: int = 1,
 ) -> Hours:
     """How many hours a job will take.
 
@@ -72,9 +75,10 @@ def reckon(
         job: the job.
         problems: how many problems it has.
         costs: what was measured on its servers.
-        at_once: solves at the same time.
+        at_once: solves at the same time, on each pair.
         earlier: the job of stored solves, as large as its own will be; without it solves use their whole budget.
         records: these solves.
+        pairs: how many pairs share the work.
     """
     measured = min(at_once, max(row.batch for row in costs.base))  # beyond that nobody knows what more would gain
     solves: dict[str, list[SolveRecord]] = {}
@@ -92,11 +96,11 @@ def reckon(
                 mode=mode.name,
                 solves=problems * job.repeats,
                 tokens=None if seconds is None else work.tokens,
-                seconds=seconds,
+                seconds=None if seconds is None else seconds / pairs,
                 by=by,
             )
         )
-    return Hours(at_once=at_once, modes=made, too_long=too_long, limit_s=job.problem_limit_s)
+    return Hours(at_once=at_once, pairs=pairs, modes=made, too_long=too_long, limit_s=job.problem_limit_s)
 
 
 def table(hours: Hours) -> Table:
@@ -113,7 +117,8 @@ def table(hours: Hours) -> Table:
         for mode in hours.modes
     ]
     columns = ("mode", "solves", "tokens", "s a solve", "hours", "tokens as in")
-    return Table(f"Hours, {hours.at_once} at a time", columns, tuple(rows), " ".join(_notes(hours)))
+    over = f" on each of {hours.pairs} pairs" if hours.pairs > 1 else ""
+    return Table(f"Hours, {hours.at_once} at a time{over}", columns, tuple(rows), " ".join(_notes(hours)))
 
 
 def _notes(hours: Hours) -> Iterator[str]:

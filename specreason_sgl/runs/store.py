@@ -95,6 +95,8 @@ class SolveRecord(SolveIdentity):
     """One line of the run file: one program on one problem."""
 
     seed: int | None = None
+    pair: str | None = Field(None, exclude_if=lambda name: name is None)
+    """The name of the pair that solved it, where the run had several."""
     started: datetime
     events: list[SerializeAsAny[Event]]
 

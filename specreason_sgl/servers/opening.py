@@ -36,7 +36,8 @@ class PairOptions:
     pair: str | None = None
     base: str | None = None
     small: str | None = None
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    """The key of all servers that have none in `keys`."""
     name: str | None = None
     """The pair's name for the run, if it has one."""
     wait_for_server_s: float = WAIT_S
@@ -49,6 +50,8 @@ class PairOptions:
     """How prompts travel; see `engine/transport.py`."""
     models: Mapping[Role, str] = field(default_factory=dict)
     """Addresses of further models, by role."""
+    keys: Mapping[Role, str | None] = field(default_factory=dict, repr=False)
+    """The servers' keys, by the role of their models."""
     decode: Decode = "off"
     """Who drafts tokens in a further server of the embedded pair's base model, in the role ``decode``; by itself there
     is none."""
@@ -93,6 +96,17 @@ class PairOptions:
         if self.name:
             return self.name
         return EMBEDDED if self.is_embedded else " + ".join(url for url in (self.base, self.small) if url)
+
+    def open_as(self, pair: Pair[Endpoint]) -> PairOptions:
+        """These options with every server named, so that another process connects to the same ones.
+
+        Args:
+            pair: what `open_pair` made of these options.
+        """
+        urls = {role: server.url for role, server in pair.models.items()}
+        keys = {role: server.api_key for role, server in pair.models.items()}
+        base, small = urls.pop("base", None), urls.pop("small", None)
+        return replace(self, pair=None, base=base, small=small, models=urls, keys=keys, name=self.label, decode="off")
 
     def drafting(self, told: str | None) -> PairOptions:
         """These options with a further server of the base model, which drafts tokens.
@@ -158,12 +172,8 @@ def open_pair(
 
     scope = scope or Scope()
     if not options.is_embedded:
-        yield connect(
-            pairs.Address(options.base, options.api_key or pairs.key_of(options.base)) if options.base else None,
-            pairs.Address(options.small, options.api_key or pairs.key_of(options.small)) if options.small else None,
-            options,
-            scope,
-        )
+        base, small = _address("base", options.base, options), _address("small", options.small, options)
+        yield connect(base, small, options, scope)
     elif (running := pairs.running()) and running.label == EMBEDDED and (running.decode or options.decode == "off"):
         yield connect(running.base, running.small, options, scope, running.decode)
     else:
@@ -171,9 +181,9 @@ def open_pair(
         # SGLang's frontend takes seconds to import; while servers start that costs nothing.
         threading.Thread(target=_import_frontend, daemon=True).start()
         with tempfile.TemporaryDirectory(prefix="specreason-") as logs:
-            base, small = embedded_models()
+            models = embedded_models()
             with pairs.launch(
-                base, small, Path(logs), on_progress=say, decode=options.decode, beside=options.decode != "off"
+                *models, Path(logs), on_progress=say, decode=options.decode, beside=options.decode != "off"
             ) as started:
                 owned = replace(options, wait_for_server_s=min(options.wait_for_server_s, OWNED_WAIT_S))
                 yield connect(started.base, started.small, owned, scope, started.decode)
@@ -188,19 +198,21 @@ def connect(
         SpecReasonError: a server cannot be reached.
     """
     from specreason_sgl.lang.pair import Pair
-    from specreason_sgl.servers.pairs import Address, key_of
 
+    named = {role: _address(role, url, options) for role, url in options.models.items()}
+    others = {**({"decode": decode} if decode else {}), **named}
     return Pair(
         endpoint(base, "base", options, scope) if base else None,
         endpoint(small, "small", options, scope) if small else None,
-        {
-            role: endpoint(address, role, options, scope)
-            for role, address in {
-                **({"decode": decode} if decode else {}),
-                **{role: Address(url, options.api_key or key_of(url)) for role, url in options.models.items()},
-            }.items()
-        },
+        {role: endpoint(address, role, options, scope) for role, address in others.items() if address},
     )
+
+
+def _address(role: Role, url: str | None, options: PairOptions) -> Address | None:
+    """The address of a server that is named; None if it is not."""
+    from specreason_sgl.servers.pairs import Address, key_of
+
+    return Address(url, options.keys.get(role) or options.api_key or key_of(url)) if url else None
 
 
 def endpoint(address: Address, role: str, options: PairOptions, scope: Scope) -> Endpoint:
