@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -103,12 +104,12 @@ class Crew:
         """Why the last worker that was to be hired could not be."""
         self._changed = threading.Condition()
         self._is_over = False
-        digest = code_digest()
+        with ThreadPoolExecutor(count, thread_name_prefix="hire") as hiring:
+            futures = [hiring.submit(hire, True) for _ in range(count)]
+        self._places = [_Place(future.result()) for future in futures if future.exception() is None]
         try:
-            for _ in range(count):
-                worker = hire(True)
-                self._places.append(_Place(worker))
-                check_same(digest, worker.digest, worker.where)
+            for future in futures:
+                check_same(code_digest(), (worker := future.result()).digest, worker.where)
         except BaseException:
             self.dismiss()
             raise
