@@ -268,7 +268,7 @@ def test_a_fitted_score_in_a_file_judges_with_its_threshold_and_with_the_lengths
     short = [sum(tokens < 10 for tokens in some) / len(some) for some in steps]
     assert 0 < sum(short) < len(short), "some steps are short, and some are long"
 
-    assert call(monkeypatch, "audit", str(run), "--json", "--own", "8", "--flatter", "9", "--score", str(file)) == 0
+    assert call(monkeypatch, "audit", str(run), "--json", "--own", "8", "--flatter", "99", "--score", str(file)) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["own_rejected"]["value"] == pytest.approx(sum(short) / len(short))
     assert found["flattery"]["accepted"][FLATTERY[3]] == 1, "with praise every draft is long"
