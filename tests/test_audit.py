@@ -258,14 +258,14 @@ def test_the_command(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 def test_a_fitted_score_in_a_file_judges_with_its_threshold_and_with_the_lengths_of_steps(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # 9 for a text of at least ten words, 0 for a shorter one.
-    longs = Fitted(digits=(0.0,) * 10, length=1000, entropy=0, bias=-1000 * math.log(10.5))
+    # 9 for a text of at least twelve tokens, 0 for a shorter one.
+    longs = Fitted(digits=(0.0,) * 10, length=1000, entropy=0, bias=-1000 * math.log(11.5))
     file = tmp_path / "longs.json"
     file.write_text(ScoreFile(score=longs, threshold=4).model_dump_json())
     steps = [
         [event.tokens for event in record.events if isinstance(event, StepTaken)] for record in solved(8, "base_only")
     ]
-    short = [sum(tokens < 10 for tokens in some) / len(some) for some in steps]
+    short = [sum(tokens < 12 for tokens in some) / len(some) for some in steps]
     assert 0 < sum(short) < len(short), "some steps are short, and some are long"
 
     assert call(monkeypatch, "audit", str(run), "--json", "--own", "8", "--flatter", "99", "--score", str(file)) == 0

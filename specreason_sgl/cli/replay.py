@@ -209,6 +209,7 @@ def _print_plain(records: Sequence[SolveRecord], threshold: float | None, rule: 
     from specreason_sgl.view.listing import EndedSolve, ended_line
     from specreason_sgl.view.plain import PlainSink, redecided_lines
 
+    again = [(record, _redecided(record, threshold, rule)) for record in records]
     output, width = Output(), console().width
     if len(records) > 1:
         for record in records:
@@ -217,8 +218,8 @@ def _print_plain(records: Sequence[SolveRecord], threshold: float | None, rule: 
         sink = PlainSink()
         for event in records[0].events:
             sink(event)
-    for record in records:
-        if redecision := _redecided(record, threshold, rule):
+    for record, redecision in again:
+        if redecision:
             for words in redecided_lines(_title(record), redecision):
                 output.line(words)
     if len(records) > 1:
