@@ -259,7 +259,7 @@ def test_a_fitted_score_in_a_file_judges_with_its_threshold_and_with_the_lengths
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # 9 for a text of at least twelve tokens, 0 for a shorter one.
-    longs = Fitted(digits=(0.0,) * 10, length=1000, entropy=0, bias=-1000 * math.log(11.5))
+    longs = Fitted(digits=(0.0,) * 10, length=1000, entropy=0, bias=-1000 * math.log(12.5))
     file = tmp_path / "longs.json"
     file.write_text(ScoreFile(score=longs, threshold=4).model_dump_json())
     steps = [
