@@ -1,4 +1,4 @@
-"""Reading the user's files: bytes, text and settings, from any editor or system.
+"""Reading the user's files, from any editor or system, and writing those that the user names.
 
 A byte order mark gives the encoding and is no part of the text; gzip is recognised by its first bytes, not by the name.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
+import os
 import sys
 import tomllib
 import zlib
@@ -75,6 +76,37 @@ def read_input() -> str:
 
 def _lines(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def there_already(path: Path | str, chosen: str = "file") -> UsageError:
+    """The complaint that a file would be written over for which the user chose a file's name, or a folder's."""
+    hint = f"nothing is written over: choose another {chosen}, or take this away"
+    return UsageError(f"`{path}` is there already", hint=hint)
+
+
+def refuse_existing(path: Path, chosen: str = "file") -> None:
+    """Make sure that a file can be written without writing over another: before the work, and not after it.
+
+    Raises:
+        UsageError: there is such a file.
+    """
+    if os.path.lexists(path):
+        raise there_already(path, chosen)
+
+
+def write_new(path: Path, text: str) -> None:
+    """Write a text into a file that is not there yet.
+
+    Raises:
+        UsageError: there is such a file, or it cannot be written.
+    """
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise there_already(path) from error
+    except OSError as error:
+        raise UsageError(f"cannot write `{path}`: {error.strerror or error}") from error
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +38,8 @@ from specreason_sgl.lang.solving import solve
 from specreason_sgl.runs.store import Problem, RunConfig, RunWriter, SolveRecord, closing
 from specreason_sgl.settings import Settings
 from specreason_sgl.testing import Reply, ScriptedBackend, StoryBackend
-from specreason_sgl.text.scoring import LEAST, Score, certain
+from specreason_sgl.text.score_file import ScoreFile
+from specreason_sgl.text.scoring import LEAST, Fitted, Score, certain
 
 
 def judged(score: Score | int, *, right: bool, problem: str = "p", threshold: float = 7) -> Judged:
@@ -253,11 +255,36 @@ def test_the_command(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert json.loads(capsys.readouterr().out)["truth"] == "answers"
 
 
+def test_a_fitted_score_in_a_file_judges_with_its_threshold_and_with_the_lengths_of_steps(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # 9 for a text of at least twelve tokens, 0 for a shorter one.
+    longs = Fitted(digits=(0.0,) * 10, length=1000, entropy=0, bias=-1000 * math.log(12.5))
+    file = tmp_path / "longs.json"
+    file.write_text(ScoreFile(score=longs, threshold=4).model_dump_json())
+    steps = [
+        [event.tokens for event in record.events if isinstance(event, StepTaken)] for record in solved(8, "base_only")
+    ]
+    short = [sum(tokens < 12 for tokens in some) / len(some) for some in steps]
+    assert 0 < sum(short) < len(short), "some steps are short, and some are long"
+
+    assert call(monkeypatch, "audit", str(run), "--json", "--own", "8", "--flatter", "99", "--score", str(file)) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["own_rejected"]["value"] == pytest.approx(sum(short) / len(short))
+    assert found["flattery"]["accepted"][FLATTERY[3]] == 1, "with praise every draft is long"
+    assert found["flattery"]["accepted_plain"] < 1
+
+    more = ("--json", "--own", "8", "--score", str(file), "--threshold", "0")
+    assert call(monkeypatch, "audit", str(run), *more) == 0
+    assert json.loads(capsys.readouterr().out)["own_rejected"]["value"] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
         (("--truth", "hearsay"), "no truth `hearsay`"),
         (("--score", "best"), "no score `best`"),
+        (("--score", "none.json"), "cannot read `none.json`"),
         (("--mode", "base_only"), "no drafts that a judge has scored"),
     ],
 )

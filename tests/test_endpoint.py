@@ -23,7 +23,8 @@ from specreason_sgl.engine.backend import Endpoint
 from specreason_sgl.engine.connections import REST_S, Call, _Used
 from specreason_sgl.errors import CallFailed, CallRefused, ServerUnreachable, SpecReasonError, UsageError
 from specreason_sgl.evaluation.modes import Server
-from specreason_sgl.events import Event, TextStreamed
+from specreason_sgl.events import Event, Noticed, TextStreamed
+from specreason_sgl.lang import calls
 from specreason_sgl.lang.backend import Backend
 from specreason_sgl.lang.likelihood import by_likelihood
 from specreason_sgl.lang.scope import CANCELLED, Scope
@@ -485,9 +486,28 @@ def test_choices_of_several_tokens_are_read_behind_the_prompt_and_that_is_told(f
     choice, meta = select(Endpoint(fake.url, "base"), ["yes!", "no"])
 
     assert choice == "yes!"  # by its mean, SGLang's default; their sums say the same of equal means
-    assert "read behind the prompt" in meta["notices"][0]
+    assert "some of `yes!`, `no`, so each was read behind the prompt" in meta["notices_once"][0]
     assert meta["digit_logprobs"] == [-4.0, -2.0]
     assert meta["prompt_tokens"] == len("score: ")
+
+
+def test_that_choices_have_no_single_tokens_is_told_once_a_solve_for_each_model_and_choices(fake: Fake) -> None:
+    def either(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        reads(handler, body) if "input_ids" in body else reply(handler, {"text": "", "meta_info": META})
+
+    fake.generate = either
+    models = {role: Endpoint(fake.url, role) for role in ("base", "verifier")}
+    questions = [("base", ("yes", "no"))] * 3 + [("verifier", ("yes", "no"))] * 2 + [("base", ("right", "wrong"))] * 2
+    for _ in range(2):
+        solve = Solve(Problem(id="p", question="q"), Settings(), models, program="test")
+        chain = solve.chain()
+        for number, (role, choices) in enumerate(questions):
+            asked = calls.ask(chain, role, chain.named("check", number), "Is it?", "", choices)
+            solve.choice(asked, "check", chain, number)
+        told = [(each.author, each.message) for each in solve.events if isinstance(each, Noticed)]
+
+        assert [author for author, _ in told] == ["base", "verifier", "base"]
+        assert ["`yes`, `no`" in message for _, message in told] == [True, True, False]
 
 
 def test_long_choices_do_not_tie(fake: Fake) -> None:
@@ -511,7 +531,7 @@ def test_texts_are_compared_as_a_whole_where_that_is_asked_for_and_nobody_is_tol
 
     assert choice == "5", "a short text is likelier than a long one"
     assert meta["digit_logprobs"] == [-4.0, -2.0, -60.0, -1.0]
-    assert meta["notices"] == []
+    assert meta["notices_once"] == []
     assert [path for path, _ in fake.requests].count("/generate") == 2, "no text was asked for as a single token"
 
 

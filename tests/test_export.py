@@ -142,6 +142,20 @@ def test_decisions_taken_again_are_marked_in_every_format(suffix: str, tmp_path:
     assert "counterfactual" in made
 
 
+@pytest.mark.parametrize("suffix", ["svg", "html", "md"])
+def test_a_file_that_is_there_is_not_written_over(suffix: str, tmp_path: Path) -> None:
+    there, link = tmp_path / f"trace.{suffix}", tmp_path / f"link.{suffix}"
+    there.write_text("mine")
+    link.symlink_to(tmp_path / "elsewhere")
+    for file in (there, link):
+        with pytest.raises(UsageError, match=f"`{file}` is there already") as refused:
+            export(file, story(), "title")
+        assert refused.value.hint == "nothing is written over: choose another file, or take this away"
+
+    assert there.read_text() == "mine"
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_unknown_formats_and_folders_that_are_not_there_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot export to `trace.pdf`"):
         export(Path("trace.pdf"), story(), "title")

@@ -9,11 +9,14 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import urllib3
@@ -29,7 +32,8 @@ ROUTER = """
 import ctypes, http.server, os, time
 
 def parse_router_args(words):
-    return dict(zip(words[::2], words[1::2]))
+    *words, key = words
+    return {**dict(zip(words[::2], words[1::2])), "key": key.removeprefix("--api-key=")}
 
 def launch_router(given):
     if not os.fork():
@@ -38,10 +42,13 @@ def launch_router(given):
         time.sleep(600)
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            self.send_response(503 if os.path.exists(given["--sick"]) else 200)
+            known = self.headers.get("Authorization") == f"Bearer {given['key']}"
+            known = known or self.path in ("/health", "/readiness")
+            self.send_response(503 if os.path.exists(given["--sick"]) else 200 if known else 401)
             self.send_header("Content-Length", "0")
             self.end_headers()
     open(given["--starts"], "a").write(f"{given['--name']} {os.getpid()}\\n")
+    time.sleep(float(given["--late"]))
     http.server.ThreadingHTTPServer(("127.0.0.1", int(given["--port"])), Handler).serve_forever()
 """
 """Stands for SGLang's router, so that trees of several stages start without GPUs."""
@@ -68,6 +75,8 @@ class Cheap:
 
     def __init__(self, folder: Path, port: int) -> None:
         self.folder, self.port = folder, port
+        self.late_s = 0.0
+        """How many seconds a server takes until it listens on its port."""
         (folder / "sglang_router").mkdir()
         (folder / "sglang_router" / "__init__.py").touch()
         (folder / "sglang_router" / "launch_router.py").write_text(ROUTER)
@@ -86,14 +95,15 @@ class Cheap:
 
     def lay_out(self, logs: Path) -> list[ServerSpec]:
         return [
-            ServerSpec(name, self._arguments(name, port), port, str(logs / f"{name}.log"), None, stage, True)
+            ServerSpec(name, self.arguments(name, port), port, str(logs / f"{name}.log"), None, stage, True)
             for (name, stage), port in zip(
                 (("base", 0), ("other", 0), ("small", 1)), processes.free_ports(3), strict=True
             )
         ]
 
-    def _arguments(self, name: str, port: int) -> list[str]:
-        own = {"--name": name, "--port": port, "--sick": self.sick, "--starts": self.starts, "--parts": self.parts}
+    def arguments(self, name: str, port: int) -> list[str]:
+        own = {"--name": name, "--port": port, "--late": self.late_s, "--sick": self.sick}
+        own |= {"--starts": self.starts, "--parts": self.parts}
         return [str(word) for pair in own.items() for word in pair]
 
     def started(self) -> list[str]:
@@ -397,6 +407,75 @@ def test_a_server_that_ends_before_the_pair_was_ready_ends_it(cheap: Cheap) -> N
     finally:
         started.stop()
     assert started.process.returncode == processes.SERVER_ENDED
+
+
+class Others:
+    """A server of another pair: it says to anybody that it is healthy, and the rest to who has its key alone."""
+
+    def __init__(self, port: int) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200 if self.path in {"/health", "/readiness"} else 401)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.port = self.server.server_port
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True)
+
+    def __enter__(self) -> Self:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+@pytest.mark.parametrize("late_s", [0.0, 0.5])
+def test_a_server_of_another_pair_on_the_same_port_is_not_taken_for_ones_own(late_s: float, cheap: Cheap) -> None:
+    cheap.late_s = late_s
+    with Others(0) as others:
+        ports = [others.port]
+
+        def lay_out(logs: Path) -> list[ServerSpec]:
+            first, *more = cheap.lay_out(logs)
+            port = ports.pop() if ports else first.port
+            return [replace(first, port=port, arguments=cheap.arguments(first.name, port)), *more]
+
+        pair, _ = pairs.up(pairs.Wanted("cheap", lay_out))
+
+        assert not ports
+        assert not pair.base.url.endswith(f":{others.port}")
+        assert pair.is_healthy()
+        assert not replace(pair, base=replace(pair.base, url=f"http://127.0.0.1:{others.port}")).is_healthy()
+
+
+def test_an_endpoint_of_another_pair_on_the_same_port_is_not_taken_for_ones_own(
+    cheap: Cheap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pairs, "refuse_taken", lambda *_: None)  # it was free when it was chosen
+    with Others(cheap.port):
+        pair, _ = pairs.up(cheap.wanted(), serving=serving())
+
+        assert pair.serve
+        assert pair.serve.url != f"http://127.0.0.1:{cheap.port}"
+        assert pair.is_served()
+
+
+def test_an_endpoint_whose_own_port_another_program_has_leaves_the_pair_up(
+    cheap: Cheap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pairs, "refuse_taken", lambda *_: None)
+    with Others(cheap.port):
+        pair, _ = pairs.up(cheap.wanted(), serving=replace(serving(), port=cheap.port))
+
+        assert pair.is_healthy()
+        assert not pair.is_served()
 
 
 def test_servers_that_have_an_owner_end_with_any_of_them(cheap: Cheap) -> None:

@@ -187,6 +187,37 @@ def test_what_cannot_be_measured_is_refused_in_one_line_before_anything_starts(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("options", "named", "kept"),
+    [
+        (["--calibrate"], "mine", "mine"),
+        (["--client"], "mine", "mine"),
+        (["--lengths", "2048", "--replay", "built"], "mine", "mine"),
+        (["--lengths", "2048"], "folder", "folder/lengths.json"),
+        ([], "folder", "folder/bench.json"),
+    ],
+)
+def test_no_figures_are_written_over_and_that_is_said_before_anything_starts(
+    options: list[str],
+    named: str,
+    kept: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["specreason", "bench", *options, "--out", named])
+    (tmp_path / "folder").mkdir()
+    (tmp_path / kept).write_text("measured once")
+
+    assert main() == 2
+    chosen = "file" if named == kept else "folder"
+    assert capsys.readouterr().err == (
+        f"error: `{kept}` is there already\nhint: nothing is written over: choose another {chosen}, or take this away\n"
+    )
+    assert (tmp_path / kept).read_text() == "measured once"
+
+
 def test_without_the_tokenizers_package_the_command_says_how_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

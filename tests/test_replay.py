@@ -17,9 +17,14 @@ from specreason_sgl.cli.listing import list_runs
 from specreason_sgl.cli.replay import replay
 from specreason_sgl.errors import UsageError
 from specreason_sgl.events import Event, Noticed, StepScored, StepTaken, TextStreamed
+from specreason_sgl.lang.loading import load
+from specreason_sgl.lang.pair import Pair
+from specreason_sgl.lang.solving import solve
 from specreason_sgl.runs.index import find, summarise_run
 from specreason_sgl.runs.redecide import redecide
-from specreason_sgl.runs.store import RunConfig, RunWriter, SolveRecord, read_run, writing
+from specreason_sgl.runs.store import Problem, RunConfig, RunWriter, SolveRecord, read_run, writing
+from specreason_sgl.settings import Settings
+from specreason_sgl.testing import Reply, ScriptedBackend
 from specreason_sgl.text.scoring import RULES, Score
 from specreason_sgl.view.compare import Side
 from specreason_sgl.view.replay import Player, ReplayScene, stretched
@@ -381,6 +386,40 @@ class TestCommands:
         result = invoke("replay", "aa11", "--runs", runs, "--mode", "base", "--score", "greedy")
 
         assert isinstance(result.exception, UsageError)
+
+    @pytest.mark.parametrize("options", [("--threshold", "5"), ("--score", "greedy"), ("--threshold", "5", "--json")])
+    @pytest.mark.parametrize(
+        ("program", "why"),
+        [
+            ("select_drafts", "it decided by a probability of its own, not by a judge's score"),
+            ("random_accept", "it decided without a judge, so there is no score of any draft"),
+        ],
+    )
+    def test_decisions_that_no_judges_score_made_are_not_taken_again(
+        self, program: str, why: str, options: tuple[str, ...], tmp_path: Path
+    ) -> None:
+        choice: list[list[float]] = [[-9.0, -0.1]] if program == "select_drafts" else []
+        small = ScriptedBackend("small", [Reply("2 and 2 make 4.", closes=True)])
+        base = ScriptedBackend("base", [*choice, Reply("\\boxed{4}")])
+        knobs = {"n": 1} if choice else {"rate": 1.0}
+        sum_of_two = Problem(id="sum", question="What is 2 + 2?")
+        record = solve(sum_of_two, load(program), Pair(base, small), Settings(), parameters=knobs)
+        assert record.tally.judged == record.tally.accepted == 1
+        refused = invoke("replay", write(tmp_path / "run", [record]), *options)
+
+        assert isinstance(refused.exception, UsageError)
+        assert str(refused.exception) == f"the drafts of `{program}` cannot be decided again: {why}"
+        assert refused.stdout == ""
+        assert invoke("replay", tmp_path / "run").exit_code == 0
+
+    def test_decisions_by_a_judge_without_log_probabilities_are_taken_again(self, tmp_path: Path) -> None:
+        small = ScriptedBackend("small", [Reply("2 and 2 make 4.", closes=True)])
+        base = ScriptedBackend("base", [9, Reply("\\boxed{4}")])
+        sum_of_two = Problem(id="sum", question="What is 2 + 2?")
+        record = solve(sum_of_two, load("specreason"), Pair(base, small), Settings())
+        again = invoke("replay", write(tmp_path / "run", [record]), "--threshold", "9.5")
+
+        assert "1 of 1 decisions flip" in again.stdout
 
     def test_json_is_all_there_is_on_standard_output(self, runs: Path) -> None:
         result = invoke("replay", "bb22", "--runs", runs, "--json", "--threshold", "7.5")

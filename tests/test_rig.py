@@ -182,7 +182,7 @@ def test_numbers_are_chosen_among_whether_or_not_they_are_single_tokens(
     state = choosing.run(endpoint.chat.opening("1+1?") + "It is: ", backend=endpoint)
 
     assert state["chosen"] in {"7", "10", "123"}
-    assert bool(state.get_meta_info("chosen").get("notices")) == is_noticed
+    assert bool(state.get_meta_info("chosen").get("notices_once")) == is_noticed
 
 
 @pytest.mark.server

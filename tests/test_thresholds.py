@@ -427,11 +427,25 @@ def test_the_command_chooses_writes_and_draws(
     assert (plots / "thresholds.svg").read_text().lstrip().startswith("<?xml")
     assert read_score(file).promise["risk"] == 0.3
 
-    assert call(monkeypatch, "calibrate", str(run), *options, "--json") == 0
+    assert call(monkeypatch, "calibrate", str(run), *options, "--json", "--plots", str(plots)) == 0, "drawn anew"
     made = json.loads(capsys.readouterr().out)
     assert made["problems"] == made["fitted_on"] == 15
     assert made["chosen"]["certified"]
     assert len(made["curves"]) == 3
+
+
+def test_no_rule_is_written_over(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rule = tmp_path / "head.json"
+    rule.write_text("certified once")
+
+    assert call(monkeypatch, "calibrate", str(run), "--risk", "0.3", "--out", str(rule)) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"error: `{rule}` is there already",
+        "hint: nothing is written over: choose another file, or take this away",
+    ]
+    assert rule.read_text() == "certified once"
 
 
 def test_accuracy_is_certified_from_a_mode_for_each_threshold(

@@ -36,9 +36,15 @@ def audit(
             "--flatter", min=0, help="Also judge so many wrong drafts with praise added to them; calls the servers"
         ),
     ] = 0,
-    threshold: Annotated[float, typer.Option("--threshold", help="Score at which such steps are accepted")] = 7.0,
+    threshold: Annotated[
+        float | None, typer.Option("--threshold", help="Score at which such steps are accepted [7, or the file's]")
+    ] = None,
     score: Annotated[
-        str, typer.Option("--score", help="Which score is compared with it: `expected` or `greedy`")
+        str,
+        typer.Option(
+            "--score",
+            help="Which score is compared with it: `expected`, `greedy`, or a file of `specreason calibrate`",
+        ),
     ] = "greedy",
     pair: PairName = None,
     base: BaseUrl = None,
@@ -52,14 +58,12 @@ def audit(
     from specreason_sgl.runs import index as shelf
     from specreason_sgl.runs.store import read_run
     from specreason_sgl.settings import Settings
-    from specreason_sgl.text.scoring import RULES
+    from specreason_sgl.text.score_file import rule_given
 
     known = next((name for name in ("steps", "answers") if name == truth), None)
     if truth is not None and known is None:
         raise UsageError(f"there is no truth `{truth}`", hint="use `steps` or `answers`")
-    rule = next((name for name in RULES if name == score), None)
-    if rule is None:
-        raise UsageError(f"there is no score `{score}`", hint="use `expected` or `greedy`")
+    rule, certified = rule_given(score)
     stored = [read_run(shelf.find(name, runs)) for name in run or ["latest"]]
     for each in stored:
         tell_remarks(each)
@@ -95,7 +99,8 @@ def audit(
         options = PairOptions(pair, base, small, api_key).or_kept_up()
         scope = Scope()
         with stoppable(scope), open_pair(options, lambda line: say(line, err=True), scope) as servers:
-            asked = model_in(servers.models, "base"), settings, threshold, rule
+            accepted_at = next(each for each in (threshold, certified, 7.0) if each is not None)
+            asked = model_in(servers.models, "base"), settings, accepted_at, rule
             verdicts = [verdict for record in alone for verdict in audits.judge_own_steps(record, *asked)]
             some = [record for record in records if record.mode == chosen] if flatter else []
             flattery = audits.flatter(some, flatter, *asked)

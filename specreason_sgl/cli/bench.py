@@ -11,6 +11,7 @@ import typer
 
 from specreason_sgl.cli.options import ApiKey, BaseUrl, PairName, SmallUrl
 from specreason_sgl.errors import UsageError
+from specreason_sgl.files import refuse_existing, write_new
 from specreason_sgl.servers.opening import PairOptions
 from specreason_sgl.view.output import say
 
@@ -35,7 +36,12 @@ BUILT = "built"
 def bench(
     limit: Annotated[int, typer.Option("--limit", min=2, help="Stories to solve with every variant")] = 40,
     load: Annotated[int, typer.Option("--load", min=2, help="Stories to solve many at once")] = 64,
-    out: Annotated[Path | None, typer.Option("--out", help="The run folder [runs/TIME-bench-...]")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="The run folder [runs/TIME-bench-...]; with --calibrate, --replay or --client a new JSON file"
+        ),
+    ] = None,
     pair: PairName = None,
     base: BaseUrl = None,
     small: SmallUrl = None,
@@ -146,6 +152,7 @@ def _run(
     problems = load_problems(job.dataset)
     more = load_problems(job.dataset.model_copy(update={"limit": load}))
     folder = out or new_folder(Path(os.environ.get("SPECREASON_RUNS") or "runs"), job.name)
+    refuse_existing(folder / RESULT, "folder")
     with ExitStack() as stack:
         stack.enter_context(stoppable(scope := Scope()))
         with console(sys.stderr).status("connecting") as status:
@@ -212,6 +219,8 @@ def _calibrate(
     from specreason_sgl.servers.opening import open_pair
     from specreason_sgl.view.display import console
 
+    if out:
+        refuse_existing(out)
     acceptances, work, stored = list(cost_model.ACCEPTANCES), cost_model.Work(acceptance=0), None
     if predict:
         stored = read_run(shelf.find(predict, RUNS))
@@ -230,7 +239,7 @@ def _calibrate(
         drafting, times = opened.models.get(DECODE), rounds or cost_model.ROUNDS
         costs = cost_model.calibrate(opened.base, opened.small, _measuring, drafting, times)
     if out:
-        out.write_text(costs.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_new(out, costs.model_dump_json(indent=2) + "\n")
     works = [work.model_copy(update={"acceptance": share}) for share in sorted(acceptances)]
     made = cost_model.tables(costs, works, None if predict else cost_model.CONTEXTS[0], (1, cost_model.BATCHES[-1]))
     if stored and (job := stored_job(stored)) and any(mode.is_base for mode in job.modes) and job.concurrency == 1:
@@ -262,8 +271,7 @@ def _lengths(
     if at_once is not None:
         callers = long_chains.counts_in("--callers", at_once, long_chains.MOST_CALLERS)
     folder = out or new_folder(Path(os.environ.get("SPECREASON_RUNS") or "runs"), "lengths")
-    if (folder / LENGTHS).exists():
-        raise UsageError(f"there is a `{LENGTHS}` in `{folder}` already", hint="choose another folder with `--out`")
+    refuse_existing(folder / LENGTHS, "folder")
     with ExitStack() as stack:
         stack.enter_context(stoppable(scope := Scope()))
         with console(sys.stderr).status("connecting") as status:
@@ -297,6 +305,8 @@ def _replay(
     from specreason_sgl.text.prompts import DELIMITER
     from specreason_sgl.view.display import console
 
+    if out:
+        refuse_existing(out)
     positions = long_chains.counts_in("--lengths", wanted, long_chains.MOST_TOKENS)
     schedule = None
     if what != BUILT:
@@ -321,7 +331,7 @@ def _replay(
         )
         made = schedules.Replay(about=long_chains.about(base, small, "replay"), replayed=replayed)
     if out:
-        out.write_text(made.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_new(out, made.model_dump_json(indent=2) + "\n")
     footer = [f"- {line}" for line in repeating(made.about)]
     _show(made, [schedules.table(replayed)], footer, markdown=markdown, json=json)
 
@@ -331,10 +341,12 @@ def _client(out: Path | None, *, markdown: bool, json: bool) -> None:
     from specreason_sgl.lang.stopping import stoppable
     from specreason_sgl.measure import client as clients
 
+    if out:
+        refuse_existing(out)
     with stoppable(scope := Scope()):
         made = clients.measure(_measuring, scope=scope)
     if out:
-        out.write_text(made.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_new(out, made.model_dump_json(indent=2) + "\n")
     _show(made, clients.tables(made), [], markdown=markdown, json=json)
 
 

@@ -9,6 +9,7 @@ import typer
 
 from specreason_sgl.cli.listing import RUNS, RunsFolder, SomeRuns, tell_remarks
 from specreason_sgl.errors import UsageError
+from specreason_sgl.files import refuse_existing, write_new
 from specreason_sgl.view.output import note, say
 
 if TYPE_CHECKING:
@@ -46,7 +47,10 @@ def calibrate(
         typer.Option("--out", help="Write what is chosen into this `.json`, for `--score`", rich_help_panel=OUTPUT),
     ] = None,
     plots: Annotated[
-        Path | None, typer.Option("--plots", help="Draw the curves into this folder", rich_help_panel=OUTPUT)
+        Path | None,
+        typer.Option(
+            "--plots", help="Draw the curves into this folder, anew if they are there", rich_help_panel=OUTPUT
+        ),
     ] = None,
     image: Annotated[
         str, typer.Option("--format", help="Of the picture: `svg` or `png`", rich_help_panel=OUTPUT)
@@ -91,6 +95,8 @@ def _check(of: str, risk: float, confidence: float, out: Path | None, *, fit: bo
         raise UsageError("`--of accuracy` does not go with `--fit`")
     if out and out.suffix != ENDING:
         raise UsageError(f"`{out}` does not end in `{ENDING}`, by which `--score` knows such files")
+    if out:
+        refuse_existing(out)
 
 
 def _need() -> None:
@@ -170,7 +176,7 @@ def _write(path: Path, found: Found, stored: Sequence[Run]) -> None:
     told = made.model_dump(mode="json", include={"of", "risk", "confidence", "mode", "problems", "fitted_on", "chosen"})
     told["runs"] = [each.folder.name for each in stored]
     file = ScoreFile(score=found.rule, threshold=made.chosen.threshold, promise=told)
-    path.write_text(file.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_new(path, file.model_dump_json(indent=2) + "\n")
     say(f"score: {path}", err=True)
 
 

@@ -98,11 +98,16 @@ def _chosen(stored: Run, problem: str | None, mode: str | None, repeat: int | No
 
 def _redecided(record: SolveRecord, threshold: float | None, rule: ScoreRule | None) -> Redecision | None:
     """The decisions made again; a threshold or rule that is not given stays as stored."""
-    from specreason_sgl.runs.redecide import redecide
+    from specreason_sgl.runs.redecide import redecide, why_not
     from specreason_sgl.view.state import SolveState
 
     if threshold is None and rule is None:
         return None
+    if reason := why_not(record.events):
+        raise UsageError(
+            f"the drafts of `{record.mode}` cannot be decided again: {reason}",
+            hint="name a mode that a judge's score decides with `--mode`",
+        )
     stored = SolveState.of(record.events)
     wanted = stored.threshold if threshold is None else threshold
     if wanted is None and stored.tally.judged:
@@ -204,6 +209,7 @@ def _print_plain(records: Sequence[SolveRecord], threshold: float | None, rule: 
     from specreason_sgl.view.listing import EndedSolve, ended_line
     from specreason_sgl.view.plain import PlainSink, redecided_lines
 
+    again = [(record, _redecided(record, threshold, rule)) for record in records]
     output, width = Output(), console().width
     if len(records) > 1:
         for record in records:
@@ -212,8 +218,8 @@ def _print_plain(records: Sequence[SolveRecord], threshold: float | None, rule: 
         sink = PlainSink()
         for event in records[0].events:
             sink(event)
-    for record in records:
-        if redecision := _redecided(record, threshold, rule):
+    for record, redecision in again:
+        if redecision:
             for words in redecided_lines(_title(record), redecision):
                 output.line(words)
     if len(records) > 1:

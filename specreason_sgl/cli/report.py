@@ -25,7 +25,9 @@ def report(
     ] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Markdown on standard output")] = False,
     json: Annotated[bool, typer.Option("--json", help="Only JSON on standard output")] = False,
-    plots: Annotated[Path | None, typer.Option("--plots", help="Draw pictures into this folder")] = None,
+    plots: Annotated[
+        Path | None, typer.Option("--plots", help="Draw pictures into this folder, anew if they are there")
+    ] = None,
     image: Annotated[str, typer.Option("--format", help="Of the pictures: `svg` or `png`")] = "svg",
     export: Annotated[
         Path | None,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from specreason_sgl.errors import UsageError
+from specreason_sgl.files import refuse_existing, write_new
 from specreason_sgl.servers.opening import PairOptions
 from specreason_sgl.view.output import say
 
@@ -61,8 +62,7 @@ def attempt(plan: Plan, findings: Sequence[Finding]) -> Path:
     from specreason_sgl.servers.hardware import hardware
     from specreason_sgl.view.json_lines import json_line
 
-    if plan.out.exists():
-        raise UsageError(f"`{plan.out}` is there already", hint="choose another file with `--out`")
+    refuse_existing(plan.out)
     found = trial.Trial(lambda line: say(f"trying {line}", err=True))
     asked = trial.problems(plan.problems)
     servers: dict[str, object] = {}
@@ -87,7 +87,7 @@ def attempt(plan: Plan, findings: Sequence[Finding]) -> Path:
         "servers": servers,
         **found.told(),
     }
-    plan.out.write_text(trial.scrubbed(json_line(row), keys) + "\n", encoding="utf-8")
+    write_new(plan.out, trial.scrubbed(json_line(row), keys) + "\n")
     _show(found)
     return plan.out
 

@@ -7,6 +7,7 @@ two requests and a prefill for each choice.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from sglang.lang.choices import ChoicesDecision
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 Call = Callable[[dict[str, Any], Callable[[Any], tuple[Any, dict[str, Any]]]], tuple[Any, dict[str, Any]]]
 """Makes a request behind a state's text, and reads the response: as a value and meta information."""
 
-NO_SINGLE_TOKENS = "the model has no single token for some choice, so each was read behind the prompt"
+NO_SINGLE_TOKENS = "the model has no single token for some of {}, so each was read behind the prompt"
+_SHOWN = 80
+"""The most characters of the choices in that notice."""
 
 _COUNTS = (
     "id", "prompt_tokens", "completion_tokens", "cached_tokens", "recomputed_tokens", "transport", "e2e_latency",
@@ -48,7 +51,7 @@ def by_single_tokens(call: Call, choices: list[str], ids: list[int]) -> ChoicesD
 def by_reading(link: Link, s: StreamExecutor, choices: list[str], method: ChoicesSamplingMethod) -> ChoicesDecision:
     """Choose by the log-probabilities of each choice's tokens after the prompt.
 
-    A notice says that this was done, unless the method wants it.
+    A notice says that this was done, unless the method wants it; it is the same for the same choices.
 
     Raises:
         UsageError: the state has an image, or no text.
@@ -56,8 +59,9 @@ def by_reading(link: Link, s: StreamExecutor, choices: list[str], method: Choice
     if s.images_:
         raise UsageError("choices of several tokens cannot be selected behind an image")
     decision, made = link.persist(lambda: _read_choices(link, s.text_, choices, method))
-    told = [] if isinstance(method, ByLikelihood) else [NO_SINGLE_TOKENS]
-    decision.meta_info |= made | {"notices": [*told, *made.get("notices", ())]}
+    shown = shorten(", ".join(f"`{choice}`" for choice in choices), _SHOWN, placeholder=" …")
+    told = [] if isinstance(method, ByLikelihood) else [NO_SINGLE_TOKENS.format(shown)]
+    decision.meta_info |= made | {"notices_once": told}
     return decision
 
 

@@ -8,7 +8,7 @@ is weaker evidence. Everything but the scores of the base model's own steps come
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -287,7 +287,7 @@ def judge_own_steps(
 
     judge = Judge(base, record.problem, settings)
     scores = [
-        judge.score(before, event.text)
+        replace(judge.score(before, event.text), tokens=event.tokens)
         for event, before in behind(record.events)
         if isinstance(event, StepTaken) and event.author == "base"
     ]
@@ -310,17 +310,19 @@ def flatter(
     from specreason_sgl.lang.judging import Judge
 
     wrong = [
-        (record.problem, steps, draft)
+        (record.problem, steps, draft, score.tokens)
         for record in records
-        for steps, draft, _, right in _known_drafts(record)
+        for steps, draft, score, right in _known_drafts(record)
         if not right
     ][:most]
     if not wrong:
         return None
     judged = []
-    for problem, steps, draft in wrong:
+    added = {praise: len(base.tokens(f" {praise}")) for praise in FLATTERY}
+    for problem, steps, draft, tokens in wrong:
         judge = Judge(base, problem, settings)
-        judged.append([judge.score(steps, text) for text in (draft, *(f"{draft} {praise}" for praise in FLATTERY))])
+        texts = {draft: tokens, **{f"{draft} {praise}": tokens + more for praise, more in added.items()}}
+        judged.append([replace(judge.score(steps, text), tokens=length) for text, length in texts.items()])
     accepted = [[score.accepts(rule, threshold) for score in scores] for scores in judged]
     return Flattery(
         drafts=len(wrong),

@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 from specreason_sgl.errors import UsageError
 from specreason_sgl.evaluation.grading import outcome
 from specreason_sgl.events import AnswerWritten, Event, StepDrafted, StepScored, StepsCut, StepTaken, TextAdded
+from specreason_sgl.files import there_already
 from specreason_sgl.runs.store import SolveRecord
 from specreason_sgl.text.prompts import whole
 
@@ -284,7 +285,6 @@ def export(folder: Path, runs: Sequence[tuple[str, Sequence[SolveRecord]]]) -> l
             with suppress(OSError):
                 path.unlink()
         if isinstance(error, FileExistsError):
-            hint = "nothing is written over: choose another folder, or take this away"
-            raise UsageError(f"`{error.filename}` is there already", hint=hint) from error
+            raise there_already(error.filename, "folder") from error
         raise UsageError(f"cannot write into `{folder}`: {error.strerror or error}") from error
     return made

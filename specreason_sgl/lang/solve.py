@@ -153,6 +153,8 @@ class Solve:
         self.writers = tuple(role for role in WRITERS if role in models)
         self._listeners: list[Sink] = [sink] if sink else []
         self._openings: dict[Role, str] = {}
+        self._told: set[tuple[Role, str]] = set()
+        """What was told of models that is told once."""
         self._lock = threading.RLock()
         self._began = time.perf_counter()
         shown = as_json(knobs or {})
@@ -422,6 +424,13 @@ class Solve:
         """Emit a line for whoever reads the trace, in the name of an author if it is somebody's."""
         self.emit(Noticed(message=message, author=author), chain)
 
+    def _notice_once(self, message: str, chain: Chain, role: Role) -> None:
+        """Emit a line about a model, unless it was told before."""
+        with self._lock:
+            if (role, message) not in self._told:
+                self._told.add((role, message))
+                self.notice(message, chain, role)
+
     def _listen(self, role: Role, name: str) -> Hear | None:
         # A name of the program's own is that of the first chain, which puts no number to its names.
         made_for = self.purposes.get(name) or Purpose(0, None, name)
@@ -487,6 +496,8 @@ class Solve:
         chain = _chain(at)
         for message in meta.get("notices", ()):
             self.emit(Noticed(message=message), chain)
+        for message in meta.get("notices_once", ()):
+            self._notice_once(message, chain, meta["role"])
         chain.held(meta["prompt_tokens"] + meta["completion_tokens"])
         self.emit(
             CallMade(

@@ -56,6 +56,8 @@ ACCEPTANCES = (0.4, 0.6, 0.8)
 _FILLER = " and then one more"
 _NUMBERS = itertools.count(random.SystemRandom().randrange(10**6, 9 * 10**6))
 """What makes every draft new to servers, also to those that were measured before."""
+_Probe = Callable[[], float]
+"""Measures something once, in seconds."""
 
 
 class Cost(BaseModel):
@@ -247,27 +249,24 @@ def calibrate(
         small: the small model's server.
         say: called with a line on what is being measured.
         decode: a server of the base model that drafts tokens.
-        times: how often everything is measured; medians count.
+        times: how often everything is measured, in turns; medians count.
 
     Raises:
         UsageError: the server that is said to draft tokens drafts none.
     """
+    agreement = None
     if decode is not None:
         check_drafts(decode)
-    tokens = {
-        endpoint.role: _costs(endpoint, f"tokens of the {endpoint.role} model", _token_seconds, say, times)
-        for endpoint in (base, small)
-    }
-    judge = _costs(base, "judgements", _judge_seconds, say, times)
-    one = statistics.median(_generation(small, _text(small, CONTEXTS[0]), 1, 1)[0] for _ in range(4 * times))
-    call_s = max(0.0, one - _nearest(tokens[small.role], CONTEXTS[0], 1))
-    decoding = None
-    if decode is not None:
         say("how many tokens a round brings")
         agreement = _agreement(decode)
+    found = _in_turns(_probes(base, small, decode, say), say, times)
+    one = statistics.median(_generation(small, _text(small, CONTEXTS[0]), 1, 1)[0] for _ in range(4 * times))
+    decoding = None
+    if decode is not None and agreement is not None:
+        say("a draft and a judgement at the same time, where tokens are drafted")
         decoding = Decoding(
-            rounds=_costs(decode, "rounds of drafted tokens", _round_seconds, say, times),
-            judge=_costs(decode, "judgements where tokens are drafted", _judge_seconds, say, times),
+            rounds=found["rounds of drafted tokens"],
+            judge=found["judgements where tokens are drafted"],
             agreement=agreement,
             crowding=_crowding(decode, small, times),
             crowding_many=_crowding_many(decode, small, times),
@@ -275,10 +274,10 @@ def calibrate(
     say("a draft and a judgement at the same time")
     crowding, many = _crowding(base, small, times), _crowding_many(base, small, times)
     return Costs(
-        base=tokens[base.role],
-        small=tokens[small.role],
-        judge=judge,
-        call_s=call_s,
+        base=found["tokens of base"],
+        small=found["tokens of small"],
+        judge=found["judgements"],
+        call_s=max(0.0, one - _nearest(found["tokens of small"], CONTEXTS[0], 1)),
         crowding=crowding,
         crowding_many=many,
         decoding=decoding,
@@ -395,20 +394,46 @@ def _agreed(totals: Iterable[Tally], *kinds: str) -> float | None:
     return max(1.0, sum(t.verified[kind] for t in some for kind in kinds) / made) if made else None
 
 
-def _costs(
-    endpoint: Endpoint,
-    what: str,
-    seconds: Callable[[Endpoint, str, int, int], float],
-    say: Callable[[str], None],
-    times: int,
-) -> list[Cost]:
-    found = []
-    for place, context in enumerate(CONTEXTS):
-        for batch in BATCHES if place == 0 else BATCHES[:-1]:
-            say(f"{what}, {batch} at once behind {context} tokens")
-            took = seconds(endpoint, _text(endpoint, context), batch, times)
-            found.append(Cost(context=context, batch=batch, seconds=took))
-    return found
+def _probes(
+    base: Endpoint, small: Endpoint, decode: Endpoint | None, say: Callable[[str], None]
+) -> dict[str, dict[tuple[int, int], _Probe]]:
+    """What is measured, by its name, its context and how many run at once; the contexts are cached from here on."""
+    kinds: dict[str, tuple[Endpoint, Callable[[Endpoint, str, int], _Probe]]] = {
+        "tokens of base": (base, _token_seconds),
+        "tokens of small": (small, _token_seconds),
+        "judgements": (base, _judge_seconds),
+    }
+    if decode is not None:
+        kinds["rounds of drafted tokens"] = (decode, _round_seconds)
+        kinds["judgements where tokens are drafted"] = (decode, _judge_seconds)
+    made: dict[str, dict[tuple[int, int], _Probe]] = {}
+    for what, (endpoint, probe) in kinds.items():
+        say(f"{what}: reading contexts")
+        made[what] = {
+            (context, batch): probe(endpoint, _text(endpoint, context), batch)
+            for place, context in enumerate(CONTEXTS)
+            for batch in (BATCHES if place == 0 else BATCHES[:-1])
+        }
+    return made
+
+
+def _in_turns(
+    probes: Mapping[str, Mapping[tuple[int, int], _Probe]], say: Callable[[str], None], times: int
+) -> dict[str, list[Cost]]:
+    """The median of each probe; they take turns, so that a machine that slows down slows all of them alike."""
+    took: dict[tuple[str, tuple[int, int]], list[float]] = {}
+    for turn in range(times):
+        for what, some in probes.items():
+            say(f"{what}, {turn + 1} of {times}")
+            for place, probe in some.items():
+                took.setdefault((what, place), []).append(probe())
+    return {
+        what: [
+            Cost(context=context, batch=batch, seconds=statistics.median(took[what, (context, batch)]))
+            for context, batch in some
+        ]
+        for what, some in probes.items()
+    }
 
 
 def _text(endpoint: Endpoint, tokens: int) -> str:
@@ -431,21 +456,24 @@ def _verified(meta: Mapping[str, object]) -> int:
     return told if isinstance(told, int) else 0
 
 
-def _token_seconds(endpoint: Endpoint, text: str, batch: int, times: int) -> float:
+def _token_seconds(endpoint: Endpoint, text: str, batch: int) -> _Probe:
     _generation(endpoint, text, 1, batch)  # from here on the context is cached
-    differences = [
-        _generation(endpoint, text, LONG, batch)[0] - _generation(endpoint, text, SHORT, batch)[0] for _ in range(times)
-    ]
-    return statistics.median(differences) / (LONG - SHORT)
+
+    def probe() -> float:
+        (long, _), (short, _) = (_generation(endpoint, text, tokens, batch) for tokens in (LONG, SHORT))
+        return (long - short) / (LONG - SHORT)
+
+    return probe
 
 
-def _round_seconds(endpoint: Endpoint, text: str, batch: int, times: int) -> float:
+def _round_seconds(endpoint: Endpoint, text: str, batch: int) -> _Probe:
     _generation(endpoint, text, 1, batch)
-    found = []
-    for _ in range(times):
+
+    def probe() -> float:
         (long, many), (short, few) = (_generation(endpoint, text, tokens, batch) for tokens in (LONGER, SHORT))
-        found.append((long - short) / max(1, many - few))
-    return statistics.median(found)
+        return (long - short) / max(1, many - few)
+
+    return probe
 
 
 def _agreement(endpoint: Endpoint) -> float:
@@ -459,9 +487,9 @@ def _agreement(endpoint: Endpoint) -> float:
     return max(1.0, brought / made) if made else 1.0
 
 
-def _judge_seconds(base: Endpoint, text: str, batch: int, times: int) -> float:
+def _judge_seconds(base: Endpoint, text: str, batch: int) -> _Probe:
     judge = _judge(base, text)
-    return statistics.median(_seconds(_together, judge, batch) for _ in range(times))
+    return lambda: _seconds(_together, judge, batch)
 
 
 def _together(judge: Callable[[], object], batch: int) -> None:

@@ -6,12 +6,14 @@ that would not have been made: it is counterfactual, and so are the scores of it
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from specreason_sgl.events import Event, StepScored, scores
-from specreason_sgl.text.scoring import DIGITS, ScoreRule
+from specreason_sgl.events import CallMade, Event, StepScored, scores
+from specreason_sgl.text.scoring import DIGITS, ScoreRule, certain
+
+_CERTAIN = tuple(certain(digit).logprobs for digit in "09")
 
 SWEEP = tuple(range(1, len(DIGITS)))
 """The thresholds of an overview."""
@@ -118,6 +120,21 @@ class Redecision:
         The decisions of all chains count, because the result of one chain may have decided what happened to another.
         """
         return self._first_flip is not None and decided > self._first_flip
+
+
+def why_not(events: Sequence[Event]) -> str | None:
+    """Why no threshold or score rule could decide a solve's drafts again; None if one can.
+
+    A value of the program's own says nothing about another threshold: candidates are chosen among, often by lots, and
+    the one that was refused is not told apart. A program that asks no judge records a certain 9 or 0 for its decision.
+    """
+    decided = [event for event in events if isinstance(event, StepScored)]
+    if measures := {event.measure or "value" for event in decided if event.value is not None}:
+        return f"it decided by a {' and a '.join(sorted(measures))} of its own, not by a judge's score"
+    asked = any(isinstance(event, CallMade) and event.kind == "judge" for event in events)
+    if decided and not asked and all(event.logprobs in _CERTAIN for event in decided):
+        return "it decided without a judge, so there is no score of any draft"
+    return None
 
 
 def redecide(events: Iterable[Event], threshold: float, rule: ScoreRule) -> Redecision:

@@ -18,7 +18,6 @@ from specreason_sgl.serve.solves import Solves
 from specreason_sgl.servers import EMBEDDED
 from specreason_sgl.servers.opening import PairOptions, connect
 from specreason_sgl.servers.pairs import Address
-from specreason_sgl.servers.processes import answers
 
 POLL_S = 0.1
 
@@ -34,7 +33,7 @@ def main(told: dict[str, Any]) -> None:
     scope = Scope()
 
     def begin() -> None:
-        while not (answers(base.url) and answers(small.url)):
+        while not (base.answers() and small.answers()):
             time.sleep(POLL_S)
         named = PairOptions(base=base.url, small=small.url, name=told["label"], wait_for_server_s=WAIT_S)
         options = PairOptions() if told["label"] == EMBEDDED else named

@@ -30,6 +30,7 @@ from specreason_sgl.servers import EMBEDDED, SERVE_KEY, SERVE_PORT
 from specreason_sgl.servers.cpu.decode import Decode, arguments
 from specreason_sgl.servers.processes import (
     HEALTH_S,
+    LOCKED,
     PAIR_ENDED,
     PAIR_LOG,
     POLL_S,
@@ -43,6 +44,7 @@ from specreason_sgl.servers.processes import (
     answers,
     cores,
     free_ports,
+    is_ours,
     model_server,
     private,
     refuse_taken,
@@ -53,6 +55,8 @@ ATTEMPTS = 3
 
 NOTE = "pair.json"
 _KEY = "serve.key"
+_SERVE_LOCKED = "/v1/models"
+"""What only who has the endpoint's key can read of it."""
 _ON = "on-"
 """What the name of a machine's folder begins with, before the machine's name."""
 
@@ -63,6 +67,10 @@ class Address:
 
     url: str
     api_key: str | None = field(default=None, repr=False)
+
+    def answers(self, *locked: str) -> bool:
+        """Whether a server answers that has this key; ``locked`` are paths that only its key opens."""
+        return answers(self.url) and is_ours(self.url, self.api_key, locked or LOCKED)
 
 
 @dataclass(frozen=True)
@@ -133,7 +141,7 @@ class RunningPair:
 
     def is_healthy(self) -> bool:
         """Whether all servers answer."""
-        return all(answers(one.url) for one in self.addresses.values())
+        return all(one.answers() for one in self.addresses.values())
 
     @property
     def addresses(self) -> dict[str, Address]:
@@ -143,7 +151,7 @@ class RunningPair:
 
     def is_served(self) -> bool:
         """Whether the endpoint beside the servers answers."""
-        return self.serve is not None and answers(self.serve.url)
+        return self.serve is not None and self.serve.answers(_SERVE_LOCKED)
 
     @property
     def serve_log(self) -> Path:
@@ -395,7 +403,7 @@ def _start_noted(wanted: Wanted, folder: Path, lock: int, say: Say, serving: Ser
     """Start a pair that holds the lock; its note is written as soon as it has a process."""
     _forget(folder)
     if serving:
-        serving = replace(serving, port=_serve_port(serving.port), key=serving.key or _kept_key(folder))
+        serving = replace(serving, key=serving.key or _kept_key(folder))
     try:
         return _start(
             wanted,
@@ -424,10 +432,13 @@ def _start(
     """Start a pair, on other ports if another program takes one first; a pair that does not become ready is stopped."""
     logs.mkdir(parents=True, exist_ok=True, mode=0o700)
     logs = logs.resolve()
+    lost: set[int] = set()
     attempts = 0
     while True:
         attempts += 1
         specs = wanted.lay_out(logs)
+        ports = {one.port for one in specs}
+        port = _serve_port(serving.port, ports | lost) if serving else 0
         entrances = {role: Address(url, wanted.api_key) for role, url in _entrances(specs).items()}
         pair = RunningPair(
             entrances["base"],
@@ -438,12 +449,12 @@ def _start(
             decode=entrances.get("decode"),
             drafted_by=wanted.drafted_by,
         )
-        companion = _companion(serving, pair, {one.port for one in specs}) if serving else None
+        companion = _companion(replace(serving, port=port), pair, ports) if serving else None
         servers = Servers.start(
             specs, wanted.api_key, logs, owned=owned, limit_s=wanted.limit_s, keep=keep, companion=companion
         )
         try:
-            serve = Address(f"http://127.0.0.1:{serving.port}", serving.key) if serving else None
+            serve = Address(f"http://127.0.0.1:{port}", serving.key) if serving else None
             pair = replace(pair, pid=servers.process.pid, serve=serve, _owned=servers if owned else None)
             note(pair)
             servers.wait_until_ready(say, wanted.limit_s)
@@ -451,8 +462,10 @@ def _start(
                 _check(one, wanted.api_key)
             if not owned:
                 servers.keep()
-            if companion and serve:
-                servers.wait_until_accompanied(companion, serve.url, wanted.limit_s)
+            if serving and companion:
+                lost.add(port)  # should it turn out to be another program's
+                may_move = serving.port is None and attempts < wanted.attempts
+                _accompany(servers, companion, pair, wanted.limit_s, may_move=may_move)
         except BaseException as error:
             servers.stop()
             if not isinstance(error, PortTaken) or attempts == wanted.attempts:
@@ -462,6 +475,13 @@ def _start(
                 # Should the pair end before this process does, somebody has to take note of it.
                 Thread(target=servers.process.wait, daemon=True).start()
             return pair
+
+
+def _accompany(servers: Servers, companion: Companion, pair: RunningPair, limit_s: float, *, may_move: bool) -> None:
+    """Wait until the endpoint answers; the pair is up even if it does not, unless it may move to another port."""
+    has_port = servers.wait_until_accompanied(companion, pair.is_served, limit_s)
+    if may_move and not has_port:
+        raise PortTaken(f"port {companion.told['port']} of the endpoint was taken by another program", hint="try again")
 
 
 def _companion(serving: Serving, pair: RunningPair, taken: set[int]) -> Companion:
@@ -482,8 +502,8 @@ def _companion(serving: Serving, pair: RunningPair, taken: set[int]) -> Companio
     return Companion(serving.module, told)
 
 
-def _serve_port(wanted: int | None) -> int:
-    """The port that is wanted, or a free one.
+def _serve_port(wanted: int | None, avoided: set[int]) -> int:
+    """The port that is wanted, or a free one that is none of those to be avoided.
 
     Raises:
         SpecReasonError: another program listens on the port that is wanted.
@@ -493,8 +513,10 @@ def _serve_port(wanted: int | None) -> int:
     except SpecReasonError:
         if wanted:
             raise
-        return free_ports(1)[0]
-    return wanted or SERVE_PORT
+        avoided = avoided | {SERVE_PORT}
+    if wanted or SERVE_PORT not in avoided:
+        return wanted or SERVE_PORT
+    return next(port for port in free_ports(len(avoided) + 1) if port not in avoided)
 
 
 def _kept_key(folder: Path) -> str:

@@ -45,6 +45,9 @@ PAIR_ENDED = "the pair ended: "
 GIVEN_UP = "it is not started again"
 """The last line in the log of a companion that ends again and again."""
 
+LOCKED = ("/model_info", "/workers")
+"""What only who has the key can read: of a server, and of a router."""
+
 _TAKEN = "address already in use"
 
 Say = Callable[[str], None]
@@ -80,10 +83,9 @@ class ServerSpec:
         """The server's address."""
         return f"http://127.0.0.1:{self.port}"
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether the server answers; for a router, whether one of its servers does."""
-        return answers(self.url, "/readiness" if self.is_router else "/health")
+    def is_ready(self, api_key: str) -> bool:
+        """Whether the server with this key answers; for a router, whether one of its servers does."""
+        return answers(self.url, "/readiness" if self.is_router else "/health") and is_ours(self.url, api_key)
 
     @property
     def model(self) -> str:
@@ -271,13 +273,26 @@ def hint(log: str, path: Path) -> str:
     return f"the whole log is in `{path}`"
 
 
-def answers(url: str, path: str = "/health") -> bool:
-    """Whether a healthy server answers at an address."""
+def answers(url: str, path: str = "/health", api_key: str | None = None) -> bool:
+    """Whether a healthy server answers at an address, and to this key."""
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     try:
         with urllib3.PoolManager() as pool:  # of its own: a connection that is kept would be shared with forks
-            return pool.request("GET", url + path, timeout=HEALTH_S, retries=False).status == 200  # noqa: PLR2004
+            told = pool.request("GET", url + path, headers=headers, timeout=HEALTH_S, retries=False)
+            return told.status == 200  # noqa: PLR2004
     except urllib3.exceptions.HTTPError:
         return False
+
+
+def is_ours(url: str, api_key: str | None, locked: Sequence[str] = LOCKED) -> bool:
+    """Whether the server at an address has this key: anybody's answers on its port when asked for its health.
+
+    Args:
+        url: the address.
+        api_key: the key.
+        locked: paths of which such a server has one, for whoever has the key.
+    """
+    return any(answers(url, path, api_key) for path in locked)
 
 
 @dataclass(frozen=True)
@@ -288,6 +303,7 @@ class Servers:
     specs: Sequence[ServerSpec]
     log: Path
     """The file for the output of the tree's root, before the servers have their own logs."""
+    api_key: str = field(default="", repr=False)
 
     @classmethod
     def start(
@@ -333,12 +349,13 @@ class Servers:
                 start_new_session=True,
                 pass_fds=keep,
             )
-        return cls(process, specs, log)
+        return cls(process, specs, log, api_key)
 
     def wait_until_ready(self, say: Say, limit_s: float = START_S) -> None:
         """Wait until both servers answer.
 
         Raises:
+            PortTaken: another program listens on a server's port.
             ServerDied: a server has ended, or is not ready within ``limit_s`` seconds.
         """
         began = time.monotonic()
@@ -350,29 +367,35 @@ class Servers:
             if time.monotonic() - began > limit_s:
                 raise _died(waiting[0], f"was not ready after {limit_s:.0f} s")
             for one in waiting:
-                if _TAKEN in _said(one).lower():  # SGLang itself would go on for minutes
-                    raise PortTaken(
-                        f"port {one.port} of the {one.name} server was taken by another program", hint="try again"
-                    )
-            for one in [one for one in waiting if one.is_ready]:
+                if _was_taken(one):  # SGLang itself would go on for minutes
+                    raise _taken(one)
+            for one in [one for one in waiting if one.is_ready(self.api_key)]:
                 waiting.remove(one)
                 say(f"the {one.name} {'' if one.is_router else 'model '}is ready")
             time.sleep(POLL_S if waiting else 0)
         say(f"both models were ready after {time.monotonic() - began:.0f} s")
 
-    def wait_until_accompanied(self, companion: Companion, url: str, limit_s: float = START_S) -> None:
-        """Wait until the companion answers, is given up, or ``limit_s`` seconds are over.
+    def wait_until_accompanied(
+        self, companion: Companion, is_there: Callable[[], bool], limit_s: float = START_S
+    ) -> bool:
+        """Wait until the companion is there, is given up, or ``limit_s`` seconds are over.
+
+        Returns:
+            False if another program listens on its port.
 
         Raises:
             ServerDied: the servers have ended.
         """
         began = time.monotonic()
-        while not answers(url) and time.monotonic() - began < limit_s:
+        while not is_there() and time.monotonic() - began < limit_s:
             if self._has_ended():
                 raise self._death()
+            if _was_taken(companion):
+                return False
             if _said(companion).rstrip().endswith(GIVEN_UP):
-                return
+                break
             time.sleep(POLL_S)
+        return True
 
     def keep(self) -> None:
         """From here on have servers that end started again, instead of the others ended."""
@@ -403,7 +426,8 @@ class Servers:
         self.stop()
         which = self.process.returncode - SERVER_ENDED
         if which in range(len(self.specs)):
-            return _died(self.specs[which], "ended while it was starting")
+            ended = self.specs[which]
+            return _taken(ended) if _was_taken(ended) else _died(ended, "ended while it was starting")
         said = self.log.read_text(encoding="utf-8", errors="replace")
         how = f"the servers ended with exit code {self.process.returncode} while they were starting"
         return ServerDied(f"{how}\n{tail(said)}".rstrip(), hint=hint(f"{said}\n{how}", self.log))
@@ -429,6 +453,15 @@ def _spoken(text: str) -> BinaryIO:
 def _said(server: ServerSpec | Companion) -> str:
     path = Path(server.log)
     return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+
+def _was_taken(server: ServerSpec | Companion) -> bool:
+    """Whether a server has found that another program listens on its port."""
+    return _TAKEN in _said(server).lower()
+
+
+def _taken(server: ServerSpec) -> PortTaken:
+    return PortTaken(f"port {server.port} of the {server.name} server was taken by another program", hint="try again")
 
 
 def _died(server: ServerSpec, how: str) -> ServerDied:

@@ -147,7 +147,7 @@ class _Server(_Child):
 
     def look(self) -> None:
         """Ask whether it answers, if it has not answered yet."""
-        self.is_ready = self.is_ready or (self.pid != 0 and self.spec.is_ready)
+        self.is_ready = self.is_ready or (self.pid != 0 and self.spec.is_ready(self._api_key))
 
     def kill(self) -> None:
         """End it, and wait until it is gone."""

@@ -12,6 +12,7 @@ from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 from specreason_sgl.errors import UsageError
+from specreason_sgl.files import write_new
 from specreason_sgl.runs.redecide import Redecision
 from specreason_sgl.view import figures
 from specreason_sgl.view.chains import chain_words, given_words, vote_words
@@ -186,12 +187,9 @@ def export(path: Path, state: SolveState, title: str, redecision: Redecision | N
     """Write a trace in the format that the file's name asks for.
 
     Raises:
-        UsageError: there is no such format, or the file cannot be written.
+        UsageError: there is no such format, or the file is there already or cannot be written.
     """
     write = FORMATS.get(path.suffix.lower())
     if write is None:
         raise UsageError(f"cannot export to `{path}`", hint=f"its name can end with {', '.join(FORMATS)}")
-    try:
-        path.write_text(write(state, title, redecision), encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot write `{path}`: {error.strerror or error}") from error
+    write_new(path, write(state, title, redecision))
