@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from multiprocessing import resource_tracker, spawn
 from pathlib import Path
@@ -34,7 +35,7 @@ from specreason_sgl.evaluation.datasets import load
 from specreason_sgl.evaluation.executors import Crew, Executor, executor_named
 from specreason_sgl.evaluation.fleet import Fleet
 from specreason_sgl.evaluation.grading import Grader
-from specreason_sgl.evaluation.job import Job, Mode
+from specreason_sgl.evaluation.job import Job
 from specreason_sgl.evaluation.runner import Runner, TooManyFailures, done
 from specreason_sgl.evaluation.tasks import Source, Task, code_digest
 from specreason_sgl.evaluation.workers import Process, Told, Worker, WorkerLost, packed, unpacked
@@ -167,7 +168,7 @@ class Here:
         self, options: PairOptions, *, lost: Callable[[Task], bool] = lambda _: False, digest: str = ""
     ) -> None:
         self.where, self.digest = "here", digest or code_digest()
-        self._worker, self._lost = Worker({"": options}), lost
+        self._worker, self._lost = Worker({"": options}, Path("nowhere")), lost
         self.tasks: list[str] = []
         """The questions of the tasks that it does."""
         self.beside: dict[str, int] = {}
@@ -190,6 +191,13 @@ class Here:
 
     def dismiss(self) -> None:
         pass
+
+
+def make_task() -> Task:
+    """One solve by the base model."""
+    job = make_job(1, modes=[{"kind": "base"}])
+    (mode,) = job.modes
+    return Task(load(job.dataset)[0], mode, 0, 0, Source.of(mode.program), {}, None, "")
 
 
 def travelled(value: T) -> T:
@@ -435,6 +443,14 @@ def test_workers_that_cannot_be_replaced_end_the_run(
     assert read_run(tmp_path / "run").records == []
 
 
+def test_whatever_keeps_a_worker_from_being_hired_is_told() -> None:
+    def hire(_connect: bool) -> Here:
+        raise OSError(24, "Too many open files")
+
+    with pytest.raises(WorkerLost, match="a worker cannot be started: OSError: .*Too many open files"):
+        Crew(hire, 2)
+
+
 def test_other_code_is_not_hired_at_first_nor_later(
     tmp_path: Path, options: PairOptions, pairs: dict[str, Pair[Endpoint]]
 ) -> None:
@@ -536,8 +552,7 @@ def test_workers_that_cannot_be_started_end_the_command_and_it_goes_on(
 def test_a_process_that_is_stopped_keeps_nobody_from_ending_the_run(options: PairOptions) -> None:
     crew = Crew(lambda _: Process({"": options}, connect=False), 1)
     (where,) = crew.where
-    mode = Mode.model_validate({"name": "base", "kind": "base", "program": "base_only"})
-    task = Task(load(make_job(1).dataset)[0], mode, 0, 0, Source("base_only"), {}, None, "")
+    task = make_task()
     scope, ended = Scope(), list[Exception]()
     os.kill(pid_of(where), signal.SIGSTOP)
 
@@ -789,9 +804,8 @@ def test_what_is_told_arrives_as_it_is_stored(text: str) -> None:
 
 
 def test_twins_and_what_is_cancelled_early_keep_no_worker_from_telling(options: PairOptions) -> None:
-    worker = Worker({"": options})
-    mode = Mode.model_validate({"name": "base", "kind": "base", "program": "base_only"})
-    task = Task(load(make_job(1).dataset)[0], mode, 0, 0, Source("base_only"), {}, None, "")
+    worker = Worker({"": options}, Path("nowhere"))
+    task = make_task()
     with ThreadPoolExecutor(4) as pool:
         twins = list(pool.map(lambda _: unpacked([*worker.perform(task)][-1][-1]), range(4)))
     worker.cancel(task.key)
@@ -803,14 +817,13 @@ def test_twins_and_what_is_cancelled_early_keep_no_worker_from_telling(options: 
 
 
 def test_what_keeps_a_solve_from_beginning_is_its_row(options: PairOptions, tmp_path: Path) -> None:
-    worker = Worker({"": options, "away": PairOptions(base="http://127.0.0.1:9", small="http://127.0.0.1:9")})
-    mode = Mode.model_validate({"name": "base", "kind": "base", "program": "base_only"})
-    problem = load(make_job(1).dataset)[0]
+    away = PairOptions(base="http://127.0.0.1:9", small="http://127.0.0.1:9")
+    worker = Worker({"": options, "away": away}, tmp_path / "folder")
     broken = Source(str(tmp_path / "mine.py"), b"1 / 0\n")
     (tmp_path / "file").write_text("in the way")
     lost, bad = (
-        unpacked([*worker.perform(Task(problem, mode, 0, 0, source, {}, None, pair))][-1][-1])
-        for source, pair in ((Source("base_only"), "away"), (broken, ""))
+        unpacked([*worker.perform(replace(make_task(), **other))][-1][-1])
+        for other in ({"pair": "away"}, {"source": broken})
     )
 
     assert isinstance(lost, SolveRecord)

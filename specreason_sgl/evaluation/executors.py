@@ -222,12 +222,15 @@ class Crew:
             self._hiring += 1
 
         def hire() -> None:
-            worker, why = None, None
+            worker: Hired | None = None
+            why: SpecReasonError | None = None
             try:
                 worker = self._hire(connect)
                 check_same(self._digest, worker.digest, worker.where)
             except SpecReasonError as error:
                 why = error
+            except Exception as error:  # noqa: BLE001 - or whoever waits for the worker would wait for ever
+                why = WorkerLost(f"a worker cannot be started: {type(error).__name__}: {error}")
             with self._changed:
                 self._hiring -= 1
                 self._why = why or self._why

@@ -73,7 +73,8 @@ class Worker:
             folder: where programs are written whose files are not here; a new one if not given.
         """
         self._options = pairs
-        self._folder = folder or Path(tempfile.mkdtemp(prefix="specreason-"))
+        self._stack = ExitStack()
+        self._folder = folder or Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="specreason-")))
         self._open: dict[str, Pair[Endpoint]] = {}
         self._programs: dict[Source, Program] = {}
         self._running: list[tuple[str, Scope, SimpleQueue[Told | None]]] = []
@@ -82,7 +83,6 @@ class Worker:
         self._opening = {name: threading.Lock() for name in pairs}
         """A pair that does not answer keeps nobody from the others."""
         self._lock = threading.Lock()
-        self._stack = ExitStack()
 
     def begin(self, *, connect: bool) -> tuple[str, str]:
         """Get ready; returns where the worker is, and the digest of its code.
