@@ -30,7 +30,7 @@ from specreason_sgl import api
 from specreason_sgl.embedded.stories import story
 from specreason_sgl.engine.backend import Endpoint
 from specreason_sgl.errors import CallFailed, ServerUnreachable, SpecReasonError, UsageError
-from specreason_sgl.evaluation import executors, workers
+from specreason_sgl.evaluation import executors, runner, workers
 from specreason_sgl.evaluation.datasets import load
 from specreason_sgl.evaluation.executors import Crew, Executor, executor_named
 from specreason_sgl.evaluation.fleet import Fleet
@@ -85,9 +85,9 @@ import sglang as sgl
 
 @sgl.function
 def program(s, solve):
-    if "FATAL" in solve.problem.question:
+    if solve.problem.id == {fatal!r}:
         os._exit(7)
-    if "HUNGRY" in solve.problem.question and not os.path.exists({flag!r}):
+    if solve.problem.id == {killed!r} and not os.path.exists({flag!r}):
         open({flag!r}, "w").close()
         os.kill(os.getpid(), 9)
 """
@@ -206,6 +206,15 @@ def travelled(value: T) -> T:
     return there
 
 
+def release(servers: Sequence[StoryServer]) -> None:
+    """Have servers answer at once, also what they have been asked."""
+    for server in servers:
+        server.seconds = 0
+        for waiting in list(server.in_flight.values()):
+            waiting.set()
+    wait_for(lambda: not any(server.in_flight for server in servers))
+
+
 def write(path: Path, text: str) -> str:
     path.write_text(text)
     return str(path)
@@ -243,10 +252,8 @@ def test_limits_hold_in_processes_too(
     try:
         records = execute(tmp_path / "late", job, pairs, crew)
     finally:
-        for server in servers:
-            server.seconds = 0
+        release(servers)
     assert [record.tally.error for record in records] == [OUT_OF_TIME] * 4
-    wait_for(lambda: not any(server.in_flight for server in servers))
 
     raises = [{"name": "r", "program": write(tmp_path / "r.py", RAISES)}]
     with pytest.raises(TooManyFailures, match="3 solves failed"):
@@ -272,10 +279,9 @@ def test_a_cancelled_run_is_aborted_on_the_servers_and_stores_nothing(
             execute(tmp_path / "run", make_job(8), pairs, crew, scope=scope)
     finally:
         canceller.join()
-        for server in servers:
-            server.seconds = 0
-
     wait_for(lambda: not servers[1].in_flight)
+    release(servers)
+
     assert len(set(servers[1].aborted[earlier:])) == 4
     assert read_run(tmp_path / "run").records == []
 
@@ -297,7 +303,7 @@ def test_a_server_that_stays_away_ends_the_run_as_it_does_with_threads(
         assert read_run(tmp_path / name).records == []
 
     assert told[0] == told[1]
-    assert [line.partition(";")[0] for line in said] == ["the base server at " + servers[0].url + " does not answer"]
+    assert [line for line in said if "pausing" in line][1:] == [], "once for all workers"
     assert rows(execute(tmp_path / "processes", make_job(8), pairs)) == rows(
         execute(tmp_path / "calm", make_job(8), pairs)
     )
@@ -319,60 +325,30 @@ def is_alive(pid: int) -> bool:
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_costs_no_solve_and_is_replaced(
-    tmp_path: Path, servers: list[StoryServer], pairs: dict[str, Pair[Endpoint]], crew: Crew, said: list[str]
+def test_workers_that_are_killed_cost_no_solve_and_are_replaced(
+    tmp_path: Path, pairs: dict[str, Pair[Endpoint]], crew: Crew, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(runner, "_ATTEMPTS", 2)  # a worker takes seconds to start
     del said[:]
-    wait_for(lambda: len(crew.where) == 2)
     first = crew.where
-    for server in servers:
-        server.seconds = 0.02
+    fatal, *others = load(make_job(8).dataset)
+    ends = write(tmp_path / "ends.py", ENDS.format(fatal=fatal.id, killed=others[2].id, flag=str(tmp_path / "once")))
+    job = make_job(8, modes=[{"kind": "specreason"}, {"name": "ends", "program": ends}])
+    records = execute(tmp_path / "run", job, pairs, crew)
+    (failed,) = [record for record in records if record.mode == "ends" and record.tally.outcome == "failed"]
+    lost = [re.fullmatch(r"the worker, (.+), ended; what it was solving is given to others", line) for line in said]
 
-    def kill() -> None:
-        wait_for(lambda: stored_lines(tmp_path / "run") >= 4)
-        os.kill(pid_of(first[0]), signal.SIGKILL)
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    try:
-        records = execute(tmp_path / "run", make_job(24), pairs, crew)
-    finally:
-        killer.join()
-        for server in servers:
-            server.seconds = 0
-
-    assert rows(records) == rows(execute(tmp_path / "calm", make_job(24), pairs))
-    assert said == [f"the worker, {first[0]}, ended; what it was solving is given to others"]
-    assert holds(lambda: len(crew.where) == 2)
-    assert first[1] in crew.where
-    assert first[0] not in crew.where
-
-
-@pytest.mark.slow
-def test_a_solve_that_ends_its_process_fails_alone(
-    tmp_path: Path, pairs: dict[str, Pair[Endpoint]], crew: Crew, said: list[str]
-) -> None:
-    del said[:]
-    problems = load(make_job(4).dataset)
-    fatal, hungry = (
-        problem.model_copy(update={"question": f"{word} {problem.question}"})
-        for word, problem in zip(("FATAL", "HUNGRY"), problems, strict=False)
-    )
-    some = [fatal, hungry, *problems]
-    ends = write(tmp_path / "ends.py", ENDS.format(flag=str(tmp_path / "once")))
-    job = make_job(4, modes=[{"name": "ends", "program": ends}])
-    by_key = {r.key: r for r in execute(tmp_path / "run", job, pairs, crew, problems=some)}
-    (failed,) = [record for record in by_key.values() if record.tally.outcome == "failed"]
-
-    assert len(by_key) == 6
+    assert len(records) == 16
     assert failed.problem == fatal
     assert re.fullmatch(
-        r"it ended 3 workers, one after another; the worker, process \d+ on .+, ended", str(failed.tally.error)
+        r"it ended 2 workers, one after another; the worker, process \d+ on .+, ended", str(failed.tally.error)
     )
-    assert len(said) == len(set(said)) == 4
-    (tmp_path / "once").touch()
-    others = execute(tmp_path / "calm", job, pairs, problems=some[1:])
-    assert {key: row for key, row in rows(list(by_key.values())).items() if key != failed.key} == rows(others)
+    assert 2 <= len({each[1] for each in lost if each}) == len(said) <= 3, "one line for each"
+    assert (tmp_path / "once").exists()
+    calm = execute(tmp_path / "calm", job, pairs, problems=others)
+    assert rows([record for record in records if record.problem != fatal]) == rows(calm)
+    assert holds(lambda: len(crew.where) == 2)
+    assert set(crew.where) != set(first)
 
 
 def test_the_third_attempt_has_a_worker_to_itself(
@@ -541,9 +517,11 @@ def test_workers_that_cannot_be_started_end_the_command_and_it_goes_on(
     executable("exit 1")
 
     assert carry_out(monkeypatch, *command, "--executor", "processes", "--workers", "2") == 3
-    error, *hints = capsys.readouterr().err.splitlines()[-3:]
-    assert error == "error: a worker ended as soon as it was started"
-    assert all(line.startswith("hint: ") for line in hints)
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("error: ", "hint: "))]
+    assert told[0].startswith("hint: the same command with")
+    assert told[1] == "error: a worker ended as soon as it was started"
+    assert told[2].startswith("hint: what it wrote says why")
+    assert len(told) == 3
     assert carry_out(monkeypatch, *command, "--resume") == 0
     assert stored_lines(tmp_path / "run") == 2
 
@@ -680,8 +658,7 @@ def test_ctrl_c_ends_the_command_its_processes_and_its_calls(
         code = carry_out(monkeypatch, *command, "--executor", "processes", "--workers", "1")
     finally:
         pressing.join()
-        for server in servers:
-            server.seconds = 0
+        release(servers)
     new = [pid for pid in begun if pid not in before]
 
     assert (code, left) == (130, [130])
@@ -718,22 +695,30 @@ def test_no_processes_are_none_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     assert executor_named("processes", None, None).workers is None
 
 
-@pytest.mark.slow
 def test_a_notebook_can_have_processes(
     tmp_path: Path, servers: list[StoryServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    hired: list[Here] = []
+
+    def process(pairs: Mapping[str, PairOptions], *, connect: bool) -> Here:
+        assert connect
+        hired.append(Here(pairs[""]))
+        return hired[-1]
+
+    monkeypatch.setattr(executors, "Process", process)
     monkeypatch.chdir(tmp_path)
     eval_command(tmp_path, servers, problems=2)
     base, small = servers
     with api.pair(base=base.url, small=small.url, api_key=KEY) as pair:
-        stored = api.evaluate("job.toml", pair, out="run", executor="processes", workers=1)
+        stored = api.evaluate("job.toml", pair, out="run", executor="processes", workers=3)
         with pytest.raises(UsageError, match="there is no executor `x`"):
             api.evaluate("job.toml", pair, executor="x")
 
-    assert len(stored.run.records) == 2
+    assert len(hired) == 3
+    assert sum(len(each.beside) for each in hired) == 2
     assert {record.tally.outcome for record in stored.run.records} == {"answered"}
     assert stored.run.config is not None
-    assert stored.run.config.model_dump()["executor"] == {"name": "processes", "workers": 1}
+    assert stored.run.config.model_dump()["executor"] == {"name": "processes", "workers": 3}
 
 
 # What travels.
@@ -795,7 +780,7 @@ def test_what_is_told_arrives_as_it_is_stored(text: str) -> None:
     later = UnknownEvent.model_validate({"type": "later", "at": 1.5, "more": {"deep": [text, None, 0.1]}})
     events: list[Event] = [later, SolveFailed(error=text, hint=text, traceback=text)]
     record = SolveRecord(
-        problem=problem, mode=text, repeat=1, seed=5, pair=text, started=datetime.now(UTC), events=events
+        problem=problem, mode="m", repeat=1, seed=5, pair="p", started=datetime.now(UTC), events=events
     )
 
     for event in events:
@@ -809,15 +794,14 @@ def test_what_is_told_arrives_as_it_is_stored(text: str) -> None:
     assert unpacked(packed(text)) == text
 
 
-def test_twins_and_what_is_cancelled_early_keep_no_worker_from_telling(options: PairOptions) -> None:
+def test_twins_are_done_each_and_what_is_cancelled_before_it_comes_is_not_done(options: PairOptions) -> None:
     worker = Worker({"": options}, Path("nowhere"))
-    task = make_task()
     with ThreadPoolExecutor(4) as pool:
-        twins = list(pool.map(lambda _: unpacked([*worker.perform(task)][-1][-1]), range(4)))
-    worker.cancel(task.key)
+        twins = list(pool.map(lambda task: unpacked([*worker.perform(task)][-1][-1]), [make_task() for _ in range(4)]))
+    worker.cancel((task := make_task()).id)
     late = unpacked([*worker.perform(task)][-1][-1])
 
-    assert len({CLOCKS.sub(b"", as_stored(twin)) for twin in twins}) == 1  # type: ignore[arg-type]
+    assert len({CLOCKS.sub(b"", as_stored(twin)) for twin in twins if isinstance(twin, SolveRecord)}) == 1
     assert isinstance(late, SolveRecord)
     assert late.tally.error == CANCELLED
 

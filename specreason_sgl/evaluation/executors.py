@@ -139,7 +139,7 @@ class Crew:
             WorkerLost: the worker ended; the task can be done again.
             SpecReasonError: there is no worker any more, and none can be hired.
         """
-        with self._taken(scope, alone=alone) as worker, scope.flying(task.key, worker.cancel):
+        with self._taken(scope, alone=alone) as worker, scope.flying(task.id, worker.cancel):
             try:
                 for told in map(unpacked, chain.from_iterable(worker.perform(task))):
                     if isinstance(told, SolveRecord):
@@ -150,7 +150,7 @@ class Crew:
                     else:
                         self._tell(told)
             except BaseException:
-                worker.cancel(task.key)
+                worker.cancel(task.id)
                 raise
             raise WorkerLost(f"the worker, {worker.where}, ended without a result")
 
@@ -210,11 +210,11 @@ class Crew:
             self._losses += 1
             if is_enough := self._losses > LOSSES * self._count:
                 self._why = WorkerLost(f"workers end as soon as they work; the last one: {error}")
-            self._changed.notify_all()
+            else:
+                self._seek(connect=False)
         _aside(place.worker.dismiss)
         if not is_enough:
             self._tell(f"{error}; what it was solving is given to others")
-            self._seek(connect=False)
 
     def _seek(self, *, connect: bool) -> None:
         """Begin to hire a worker."""

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from specreason_sgl.errors import ServerUnreachable, SpecReasonError, UsageError
 from specreason_sgl.evaluation import modes
 from specreason_sgl.evaluation.job import Mode
 from specreason_sgl.events import Event, SolveEnded, SolveFailed, TextStreamed
 from specreason_sgl.lang.loading import Program, find, is_stock, load, stock
-from specreason_sgl.lang.solving import solve
-from specreason_sgl.runs.store import Problem, SolveRecord, solve_key
+from specreason_sgl.runs.store import Problem, SolveRecord
 
 if TYPE_CHECKING:
     from specreason_sgl.evaluation.modes import Server
@@ -78,11 +78,8 @@ class Task:
     """The seconds that it may take."""
     pair: str
     """The name of the pair that it runs over."""
-
-    @property
-    def key(self) -> str:
-        """The key that the solve's record will have."""
-        return solve_key(self.problem, self.mode.name, self.repeat)
+    id: str = field(default_factory=lambda: uuid4().hex)
+    """By which it is cancelled."""
 
 
 def perform(task: Task, program: Program, pair: Pair[Server], hear: Hear, scope: Scope) -> SolveRecord:
@@ -95,6 +92,8 @@ def perform(task: Task, program: Program, pair: Pair[Server], hear: Hear, scope:
         hear: called with every event as it happens.
         scope: the scope of the solve's calls.
     """
+    from specreason_sgl.lang.solving import solve  # imports SGLang, which a worker does not need to begin
+
     heard: list[Event] = []
     started = datetime.now(UTC)
 

@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from queue import SimpleQueue
@@ -77,7 +78,7 @@ class Worker:
         self._folder = folder or Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="specreason-")))
         self._open: dict[str, Pair[Endpoint]] = {}
         self._programs: dict[Source, Program] = {}
-        self._running: list[tuple[str, Scope, SimpleQueue[Told | None]]] = []
+        self._running: dict[str, tuple[Scope, SimpleQueue[Told | None]]] = {}
         self._cancelled: set[str] = set()
         self._loading = threading.Lock()
         self._opening = {name: threading.Lock() for name in pairs}
@@ -110,26 +111,26 @@ class Worker:
             if some := [each for each in group if each is not None]:
                 yield some
 
-    def cancel(self, key: str) -> None:
-        """End a task by its key, also if it comes only later; its calls are aborted on the servers."""
+    def cancel(self, task: str) -> None:
+        """End a task by its id, also if it comes only later; its calls are aborted on the servers."""
         with self._lock:
-            self._cancelled.add(key)
-            scopes = [scope for known, scope, _ in self._running if known == key]
-        for scope in scopes:
+            self._cancelled.add(task)
+            scope, _ = self._running.get(task, (None, None))
+        if scope:
             scope.cancel()
 
     def _perform(self, task: Task, told: SimpleQueue[Told | None]) -> None:
-        running = task.key, Scope(task.limit_s), told
+        scope = Scope(task.limit_s)
         with self._lock:
-            self._running.append(running)
-            is_late = task.key in self._cancelled
+            self._running[task.id] = scope, told
+            is_late = task.id in self._cancelled
         try:
             if is_late:
-                running[1].cancel()
-            told.put(packed(self._record(task, running[1], told)))
+                scope.cancel()
+            told.put(packed(self._record(task, scope, told)))
         finally:
             with self._lock:
-                self._running.remove(running)
+                del self._running[task.id]
             told.put(None)
 
     def _record(self, task: Task, scope: Scope, told: SimpleQueue[Told | None]) -> SolveRecord:
@@ -157,7 +158,7 @@ class Worker:
     def _say(self, text: str) -> None:
         """Tell one of those who listen: a message is about all."""
         with self._lock:
-            told = next((told for _, _, told in self._running), None)
+            told = next((told for _, told in self._running.values()), None)
         if told:
             told.put(packed(text))
 
@@ -178,8 +179,8 @@ class Hired(Protocol):
         """
         ...
 
-    def cancel(self, key: str) -> None:
-        """End a task by its key, if the worker is still there."""
+    def cancel(self, task: str, /) -> None:
+        """End a task by its id, if the worker is still there."""
         ...
 
     def dismiss(self) -> None:
@@ -237,10 +238,10 @@ class Process:
         except (EOFError, OSError) as error:
             raise WorkerLost(f"the worker, {self.where}, ended") from error
 
-    def cancel(self, key: str) -> None:
-        """End a task by its key, if the process is still there."""
+    def cancel(self, task: str, /) -> None:
+        """End a task by its id, if the process is still there."""
         with suppress(EOFError, OSError), self._line() as line:
-            line.send(key)
+            line.send(task)
             line.recv()
 
     def dismiss(self) -> None:
@@ -268,6 +269,7 @@ class Process:
 
 def _start_deaf(start: Callable[[], None]) -> None:
     """Start a process that never hears of Ctrl-C: it is for this process to say what becomes of it."""
+    resource_tracker.ensure_running()  # it lets the signal through again when it is started
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         start()
