@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -48,6 +49,8 @@ from specreason_sgl.view.batch_sinks import SilentBatch
 
 T = TypeVar("T")
 STORIES = [story(seed) for seed in range(60)]
+START_S = 300
+"""The most seconds for commands and processes to import SGLang, on a machine that has much else to do."""
 KEY = "nobody-is-to-see-this"
 CLOCKS = re.compile(rb'"(at|wall_s|engine_s|lost_s|started|elapsed)":("[^"]*"|[-0-9.e]+|null),?')
 MODES = [{"kind": kind} for kind in ("base", "specreason", "random", "oracle")]
@@ -336,14 +339,18 @@ def test_workers_that_are_killed_cost_no_solve_and_are_replaced(
     job = make_job(8, modes=[{"kind": "specreason"}, {"name": "ends", "program": ends}])
     records = execute(tmp_path / "run", job, pairs, crew)
     (failed,) = [record for record in records if record.mode == "ends" and record.tally.outcome == "failed"]
-    lost = [re.fullmatch(r"the worker, (.+), ended; what it was solving is given to others", line) for line in said]
+    lost = [
+        re.fullmatch(r"the worker, (.+), ended; what it was solving is given to others", line)
+        for line in said
+        if "ended" in line
+    ]
 
     assert len(records) == 16
     assert failed.problem == fatal
     assert re.fullmatch(
         r"it ended 2 workers, one after another; the worker, process \d+ on .+, ended", str(failed.tally.error)
     )
-    assert 2 <= len({each[1] for each in lost if each}) == len(said) <= 3, "one line for each"
+    assert 2 <= len({each[1] for each in lost if each}) == len(lost) <= 3, "one line for each"
     assert (tmp_path / "once").exists()
     calm = execute(tmp_path / "calm", job, pairs, problems=others)
     assert rows([record for record in records if record.problem != fatal]) == rows(calm)
@@ -603,7 +610,7 @@ def test_a_killed_command_leaves_no_process_and_goes_on_elsewhere_with_what_is_o
     with story_servers(STORIES, 3, seconds=0.05) as (first, *others):
         command = eval_command(tmp_path, first, problems=16)
         running = start(*command, "--executor", "processes", "--workers", "1", "--api-key", KEY, quiet=True)
-        wait_for(lambda: stored_lines(tmp_path / "run") >= 2)
+        assert holds(lambda: stored_lines(tmp_path / "run") >= 2, START_S)
         begun = children(running.pid)
         told = [Path(f"/proc/{pid}/{what}").read_bytes() for pid in begun for what in ("cmdline", "environ")]
         running.send_signal(signal.SIGKILL)
@@ -642,9 +649,10 @@ def test_ctrl_c_ends_the_command_its_processes_and_its_calls(
     earlier = [len(server.aborted) for server in servers]
 
     def press() -> None:
-        wait_for(lambda: stored_lines(tmp_path / "run") >= 1)
+        assert holds(lambda: stored_lines(tmp_path / "run") >= 1, START_S)
         for server in servers:
             server.seconds = 60
+        time.sleep(0.2)  # what was asked before that comes back
         wait_for(lambda: sum(len(server.in_flight) for server in servers) == 4)
         begun.extend(children(os.getpid()))
         os.kill(os.getpid(), signal.SIGINT)
