@@ -458,6 +458,8 @@ def evaluate(
     resume: bool = False,
     display: str = "none",
     anyway: bool = False,
+    executor: str = "threads",
+    workers: int | None = None,
     **given: Any,
 ) -> StoredRun:
     """Run a job: every mode on the same problems.
@@ -470,6 +472,9 @@ def evaluate(
         resume: whether to go on with the run in ``out``.
         display: how to show the solves while they run: ``rich``, ``plain`` or ``none``.
         anyway: whether a job is also run that the servers have no room for.
+        executor: who carries the solves out: ``threads`` of this process or ``processes`` of this machine. A script
+            that wants processes calls this under ``if __name__ == "__main__":``.
+        workers: how many processes; one a core if not given.
         given: other values of the job: ``limit``, ``dataset``, ``repeats``, ``seed``, ``concurrency``, and any other by
             its dotted name with two underscores for a dot, such as ``settings__budget``.
 
@@ -478,10 +483,12 @@ def evaluate(
     """
     from specreason_sgl.evaluation.datasets import load as load_problems
     from specreason_sgl.evaluation.evaluating import carry_out
+    from specreason_sgl.evaluation.executors import executor_named
     from specreason_sgl.evaluation.job import read_job, resolved
     from specreason_sgl.evaluation.modes import load_programs
     from specreason_sgl.view.display import open_batch_display
 
+    wanted = executor_named(executor, workers, None)
     short = {"limit": "dataset.limit", "dataset": "dataset.name"}
     overrides = {short.get(name, name.replace("__", ".")): value for name, value in given.items()}
     made = read_job(Path(job), overrides, lambda _: pair.defaults)
@@ -495,6 +502,17 @@ def evaluate(
 
     scope = Scope(parent=pair.scope)
     carry_out(
-        made, problems, {"": pair}, folder, show, label=pair.label, resume=resume, scope=scope, anyway=anyway, warn=note
+        made,
+        problems,
+        {"": pair},
+        folder,
+        show,
+        label=pair.label,
+        executor=wanted,
+        options={"": pair.options.open_as(pair)},
+        resume=resume,
+        scope=scope,
+        anyway=anyway,
+        warn=note,
     )
     return read_run(folder)

@@ -410,6 +410,22 @@ def _rendered(messages: Iterable[dict[str, str]]) -> str:
 
 
 @contextmanager
+def story_servers(
+    told: Iterable[Story], count: int = 1, *, skill: float = 0.7, seconds: float = 0.0
+) -> Iterator[list[list[StoryServer]]]:
+    """Pairs of story servers, base first."""
+    known = list(told)
+    with ExitStack() as stack:
+        yield [
+            [
+                stack.enter_context(StoryServer("base", known, seconds=seconds)),
+                stack.enter_context(StoryServer("small", known, skill=skill, seconds=seconds)),
+            ]
+            for _ in range(count)
+        ]
+
+
+@contextmanager
 def story_pair(
     told: Iterable[Story],
     *,

@@ -31,11 +31,8 @@ from specreason_sgl.view.output import note, say
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from specreason_sgl.engine.backend import Endpoint
-    from specreason_sgl.evaluation.evaluating import Executors
     from specreason_sgl.evaluation.executors import Wanted
     from specreason_sgl.evaluation.job import Job
-    from specreason_sgl.lang.pair import Pair
     from specreason_sgl.measure.hours import Hours
     from specreason_sgl.runs.store import Done, Problem, RunWriter
     from specreason_sgl.servers.several import NamedPair
@@ -409,7 +406,8 @@ def _run(
                 folder,
                 show,
                 label=_label(options),
-                executor=_executor(wanted, options, pairs),
+                executor=wanted,
+                options={name: one.open_as(pairs[name]) for name, one in zip(names, options, strict=True)},
                 resume=resume,
                 fail_on_error=fail_on_error,
                 scope=scope,
@@ -427,18 +425,6 @@ def _run(
     if failed:
         note(f"{failed} of {len(ended)} solves failed; their rows say why")
     return 1 if failed and fail_on_error is None else 0
-
-
-def _executor(wanted: Wanted, options: Sequence[PairOptions], pairs: Mapping[str, Pair[Endpoint]]) -> Executors | None:
-    """What opens the executor; None for threads, which need nothing."""
-    from functools import partial
-
-    from specreason_sgl.evaluation.executors import employed
-
-    if wanted.name == "threads":
-        return None
-    named = {name: one.open_as(pair) for one, (name, pair) in zip(options, pairs.items(), strict=True)}
-    return partial(employed, wanted, named)
 
 
 def _label(options: Sequence[PairOptions]) -> str:

@@ -127,7 +127,8 @@ def _one(records: Sequence[SolveRecord]) -> SolveRecord:
 
 def _title(record: SolveRecord) -> str:
     repeat = f" #{record.repeat}" if record.repeat else ""
-    return f"{record.problem.id}{repeat} · {record.mode}"
+    pair = f" · {record.pair}" if record.pair else ""
+    return f"{record.problem.id}{repeat} · {record.mode}{pair}"
 
 
 def _print_json(stored: Run, records: Sequence[SolveRecord], threshold: float | None, rule: ScoreRule | None) -> None:

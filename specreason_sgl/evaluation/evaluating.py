@@ -6,6 +6,7 @@ import hashlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import chain, product
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from specreason_sgl.evaluation import fitting, modes
 from specreason_sgl.evaluation import runner as runners
+from specreason_sgl.evaluation.executors import THREADS, Wanted, employed
 from specreason_sgl.evaluation.fleet import Fleet, check_alike
 from specreason_sgl.evaluation.grading import Grader
 from specreason_sgl.evaluation.job import Job
@@ -25,16 +27,13 @@ from specreason_sgl.servers.hardware import hardware
 
 if TYPE_CHECKING:
     from specreason_sgl.engine.backend import Endpoint
-    from specreason_sgl.evaluation.executors import Executor
     from specreason_sgl.lang.pair import Pair
     from specreason_sgl.lang.scope import Scope
+    from specreason_sgl.servers.opening import PairOptions
     from specreason_sgl.view.batch_sinks import BatchSink
 
 SAME = ("job", "programs", "problems", "models", "judge_version")
 """The fields of the configuration that must not have changed when a run is resumed."""
-
-Executors = Callable[[int, Callable[[str], None]], AbstractContextManager["Executor"]]
-"""Opens what carries solves out, given how many there are at the same time, and who is told what happens to it."""
 
 Show = Callable[[RunWriter, int, Sequence[Done]], AbstractContextManager["BatchSink"]]
 """Opens the display of a run, given its writer, the number of solves, and those that are done."""
@@ -48,7 +47,8 @@ def carry_out(
     show: Show,
     *,
     label: str,
-    executor: Executors | None = None,
+    executor: Wanted = THREADS,
+    options: Mapping[str, PairOptions] | None = None,
     resume: bool = False,
     fail_on_error: float | None = None,
     scope: Scope | None = None,
@@ -64,7 +64,8 @@ def carry_out(
         folder: the run folder.
         show: opens the display.
         label: the name of the pair or pairs in the run.
-        executor: opens what carries the solves out; threads of this process do if not given.
+        executor: what carries the solves out; threads of this process do if not given.
+        options: how to connect to each pair, for an executor in other processes.
         resume: whether to go on with the run in the folder.
         fail_on_error: stop when more solves than this failed; a share of all below 1, a count from there on.
         scope: the scope that the run's calls belong to.
@@ -84,8 +85,10 @@ def carry_out(
     fitting.check(fitting.complaints(job, rooms, total), anyway=anyway, warn=warn)
     concurrency = fitting.concurrency(job, rooms)
     config = job_config(job, problems, label, next(iter(pairs.values())).models, concurrency)
-    if len(pairs) > 1:
-        config = config.model_copy(update={"pairs": served})
+    several = {"pairs": served} if len(pairs) > 1 else {}
+    wanted = {name: value for name, value in asdict(executor).items() if value is not None}
+    elsewhere = {"executor": wanted} if executor != THREADS else {}
+    config = config.model_copy(update={**several, **elsewhere})
     job = job.model_copy(update={"concurrency": concurrency})
     with ExitStack() as stack:
         done: list[Done] = []
@@ -99,7 +102,8 @@ def carry_out(
         sink = stack.enter_context(show(writer, total, done))
         for server in chain.from_iterable(pairs.values()):
             server.watch.say = sink.notice
-        opened = stack.enter_context(executor(at_once, sink.notice)) if executor else None
+        others = employed(executor, options or {}, at_once, sink.notice) if executor != THREADS else None
+        opened = stack.enter_context(others) if others else None
         runner = runners.Runner(
             job, problems, fleet, writer, grader, sink, executor=opened, fail_on_error=fail_on_error, scope=scope
         )

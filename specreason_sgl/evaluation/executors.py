@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import chain
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from specreason_sgl.errors import ServerUnreachable, SpecReasonError, UsageError
 from specreason_sgl.evaluation.tasks import Hear, Task, check_same, code_digest, perform
-from specreason_sgl.evaluation.workers import Hired, Notice, Process, WorkerLost
+from specreason_sgl.evaluation.workers import Hired, Process, WorkerLost, unpacked
+from specreason_sgl.events import Event
 from specreason_sgl.runs.store import SolveRecord
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from specreason_sgl.servers.opening import PairOptions
 
 Name = Literal["threads", "processes", "ray"]
-WAIT_S = 300.0
-"""Seconds that a task waits for a worker when all have been lost."""
+CHECK_S = 1.0
+"""Seconds between two looks at whether the run is over."""
 LOSSES = 3
 """How many workers may be lost one after another, for each that was hired, without a solve that ended."""
 
@@ -87,15 +88,17 @@ class Crew:
         """Hire the workers.
 
         Args:
-            hire: starts a worker, or raises `SpecReasonError`; told whether it has to reach all servers.
+            hire: starts a worker, or raises `SpecReasonError`, and never takes for ever; told whether the worker has
+                to reach all servers.
             count: how many.
             say: called with messages about the whole run.
 
         Raises:
             SpecReasonError: a worker cannot be started, cannot reach a server, or runs another version of the code.
         """
-        self.say = say
+        self._say, self._said = say, ""
         self._hire, self._count = hire, count
+        self._digest = code_digest()
         self._places: list[_Place] = []
         self._hiring = 0
         self._losses = 0
@@ -104,15 +107,18 @@ class Crew:
         """Why the last worker that was to be hired could not be."""
         self._changed = threading.Condition()
         self._is_over = False
-        with ThreadPoolExecutor(count, thread_name_prefix="hire") as hiring:
-            futures = [hiring.submit(hire, True) for _ in range(count)]
-        self._places = [_Place(future.result()) for future in futures if future.exception() is None]
         try:
-            for future in futures:
-                check_same(code_digest(), (worker := future.result()).digest, worker.where)
+            for _ in range(count):
+                self._seek(connect=True)
+            with self._changed:
+                while self._hiring and not self._why:
+                    self._changed.wait(CHECK_S)
         except BaseException:
             self.dismiss()
             raise
+        if self._why:
+            self.dismiss()
+            raise self._why
 
     @property
     def where(self) -> list[str]:
@@ -133,17 +139,20 @@ class Crew:
             WorkerLost: the worker ended; the task can be done again.
             SpecReasonError: there is no worker any more, and none can be hired.
         """
-        with self._taken(scope, alone=alone) as worker, scope.waiting(lambda: worker.cancel(task.key)):
-            for group in worker.perform(task):
-                for told in group:
-                    if isinstance(told, Notice):
-                        self.say(told.text)
-                    elif isinstance(told, SolveRecord):
+        with self._taken(scope, alone=alone) as worker, scope.flying(task.id, worker.cancel):
+            try:
+                for told in map(unpacked, chain.from_iterable(worker.perform(task))):
+                    if isinstance(told, SolveRecord):
                         self._losses = 0
                         return told
-                    else:
+                    if isinstance(told, Event):
                         hear(told)
-        raise WorkerLost(f"the worker, {worker.where}, ended without a result")
+                    else:
+                        self._tell(told)
+            except BaseException:
+                worker.cancel(task.id)
+                raise
+            raise WorkerLost(f"the worker, {worker.where}, ended without a result")
 
     def dismiss(self) -> None:
         """End all workers."""
@@ -151,8 +160,9 @@ class Crew:
             self._is_over = True
             places, self._places = self._places, []
             self._changed.notify_all()
-        for place in places:
-            place.worker.dismiss()
+        if places:
+            with ThreadPoolExecutor(len(places), thread_name_prefix="dismiss") as pool:
+                list(pool.map(lambda place: place.worker.dismiss(), places))
 
     @contextmanager
     def _taken(self, scope: Scope, *, alone: bool) -> Iterator[Hired]:
@@ -163,13 +173,9 @@ class Crew:
             self._lose(place, error)
             raise
         finally:
-            with self._changed:
-                place.busy -= 1
-                place.is_reserved = place.is_reserved and not alone
-                self._changed.notify_all()
+            self._leave(place, alone=alone)
 
     def _take(self, scope: Scope, *, alone: bool) -> _Place:
-        until = time.monotonic() + WAIT_S
         with self._changed:
             while True:
                 scope.check()
@@ -178,15 +184,22 @@ class Crew:
                     place = min(free, key=lambda each: each.busy)
                     place.busy += 1
                     place.is_reserved = alone
-                    break
-                is_hopeless = not self._places and not self._hiring
-                if self._is_over or is_hopeless or time.monotonic() > until:
+                    while alone and place.busy > 1 and not scope.is_over:  # those who were there before
+                        self._changed.wait(CHECK_S)
+                    if place in self._places:
+                        return place
+                    self._leave(place, alone=alone)  # it was lost meanwhile
+                elif self._is_over or not (self._places or self._hiring):
                     why = self._why or WorkerLost("all workers were lost")
                     raise ServerUnreachable(f"there is no worker any more: {why}", hint=why.hint)
-                self._changed.wait(1.0)
-            while alone and place.busy > 1 and not scope.is_over:
-                self._changed.wait(1.0)
-        return place
+                else:
+                    self._changed.wait(CHECK_S)
+
+    def _leave(self, place: _Place, *, alone: bool) -> None:
+        with self._changed:
+            place.busy -= 1
+            place.is_reserved = place.is_reserved and not alone
+            self._changed.notify_all()
 
     def _lose(self, place: _Place, error: WorkerLost) -> None:
         """Replace a worker that was lost; the first of its tasks to notice does."""
@@ -195,30 +208,53 @@ class Crew:
                 return
             self._places.remove(place)
             self._losses += 1
-            if self._losses > LOSSES * self._count:
+            if is_enough := self._losses > LOSSES * self._count:
                 self._why = WorkerLost(f"workers end as soon as they work; the last one: {error}")
-                return
-            self._hiring += 1
-        self.say(f"{error}; what it was solving is given to others")
-        threading.Thread(target=self._replace, daemon=True, name="hire").start()
+            else:
+                self._seek(connect=False)
+        _aside(place.worker.dismiss)
+        if not is_enough:
+            self._tell(f"{error}; what it was solving is given to others")
 
-    def _replace(self) -> None:
-        worker, why = None, None
-        try:
-            worker = self._hire(False)
-            check_same(code_digest(), worker.digest, worker.where)
-        except SpecReasonError as error:
-            why = error
-            self.say(f"no worker in its place: {error}")
+    def _seek(self, *, connect: bool) -> None:
+        """Begin to hire a worker."""
         with self._changed:
-            self._hiring -= 1
-            self._why = why or self._why
-            is_late = self._is_over
-            if worker and not why and not is_late:
-                self._places.append(_Place(worker))
-            self._changed.notify_all()
-        if worker and (why or is_late):
-            worker.dismiss()
+            self._hiring += 1
+
+        def hire() -> None:
+            worker: Hired | None = None
+            why: SpecReasonError | None = None
+            try:
+                worker = self._hire(connect)
+                check_same(self._digest, worker.digest, worker.where)
+            except SpecReasonError as error:
+                why = error
+            except Exception as error:  # noqa: BLE001 - or whoever waits for the worker would wait for ever
+                why = WorkerLost(f"a worker cannot be started: {type(error).__name__}: {error}")
+            with self._changed:
+                self._hiring -= 1
+                self._why = why or self._why
+                if worker and not why and not self._is_over:
+                    self._places.append(_Place(worker))
+                    worker = None
+                self._changed.notify_all()
+            if why and not connect:
+                self._tell(f"no worker in its place: {why}")
+            if worker:
+                worker.dismiss()
+
+        _aside(hire)
+
+    def _tell(self, text: str) -> None:
+        """Say something that all workers say only once."""
+        with self._changed:
+            is_new, self._said = text != self._said, text
+        if is_new:
+            self._say(text)
+
+
+def _aside(work: Callable[[], None]) -> None:
+    threading.Thread(target=work, daemon=True).start()
 
 
 @dataclass(frozen=True)
@@ -230,6 +266,9 @@ class Wanted:
     """How many processes; the number of nodes, or of cores, if not given."""
     address: str | None = None
     """The Ray cluster's address; None starts one on this machine."""
+
+
+THREADS = Wanted()
 
 
 def executor_named(name: str, workers: int | None, address: str | None) -> Wanted:

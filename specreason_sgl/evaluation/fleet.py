@@ -32,21 +32,20 @@ class Fleet:
             return [name for name in self.pairs if name not in self._lost]
 
     @contextmanager
-    def least_busy(self, among: Collection[str]) -> Iterator[str]:
-        """The name of the pair with the fewest solves, which has one more while the block runs.
+    def least_busy(self, among: Collection[str]) -> Iterator[str | None]:
+        """The name of the pair with the fewest solves, which has one more while the block runs; None if all are lost.
 
         Args:
             among: the names of the pairs that may be taken.
-
-        Raises:
-            ServerUnreachable: none of them is there any more.
         """
         with self._lock:
-            free = [name for name in among if name not in self._lost]
-            if not free:
-                raise next(iter(self._lost.values()))
-            name = min(free, key=self._busy.__getitem__)
-            self._busy[name] += 1
+            there = [name for name in among if name not in self._lost]
+            name = min(there, key=self._busy.__getitem__, default=None)
+            if name is not None:
+                self._busy[name] += 1
+        if name is None:
+            yield None
+            return
         try:
             yield name
         finally:

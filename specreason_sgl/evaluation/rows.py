@@ -64,6 +64,8 @@ class SolveRow(NamedTuple):
     drafted_tokens: int
     other_tokens: int
     """Tokens of all models but base and small."""
+    pair: str | None
+    """The name of the pair that solved it, where the run had several."""
 
 
 class TextRow(NamedTuple):
@@ -131,6 +133,7 @@ def solve_row(record: SolveRecord, run: str = "") -> SolveRow:
         accepted=totals.accepted,
         drafted_tokens=totals.drafted_tokens,
         other_tokens=sum(many for role, many in generated.items() if role not in {"base", "small"}),
+        pair=record.pair,
     )
 
 

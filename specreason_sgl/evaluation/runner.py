@@ -14,15 +14,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, groupby, product
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from specreason_sgl.errors import CallFailed, ServerUnreachable, SpecReasonError, UsageError
 from specreason_sgl.evaluation import modes, tasks
-from specreason_sgl.evaluation.executors import Executor, Threads
+from specreason_sgl.evaluation.executors import CHECK_S, Executor, Threads
 from specreason_sgl.evaluation.fleet import Fleet
 from specreason_sgl.evaluation.grading import Grader
 from specreason_sgl.evaluation.job import Job, Mode, filled_in
@@ -49,6 +50,7 @@ _FLUSH_S = 30.0
 _POLL_S = 0.1
 _ATTEMPTS = 3
 """How many workers a solve is given to, one after another, if they are lost while they do it."""
+_HUNGRY = "what it runs may need more memory than there is, or end its process"
 _GRACE_S = 10.0
 """Seconds that running solves get to end after the run has been stopped."""
 
@@ -170,8 +172,6 @@ class Runner:
         """
         self._ended = list(earlier)
         self._failed = sum(one.tally.outcome == "failed" for one in earlier)
-        at_once = (self._job.concurrency or 1) * len(self._fleet.pairs)
-        pool = ThreadPoolExecutor(at_once, thread_name_prefix="solve")
         try:
             for wave in modes.phases(self._job):
                 self._rates = {
@@ -179,11 +179,9 @@ class Runner:
                     for of in {mode.of for mode in wave if mode.of}
                 }
                 while lanes := self._lanes(wave):  # again, if a pair was lost
-                    self._go(lanes, pool)
+                    self._go(lanes)
         except _Stopped:
             raise CallFailed(CANCELLED) from None
-        finally:
-            pool.shutdown(wait=not self._scope.is_over, cancel_futures=True)
         return self._ended
 
     def warm_up(self, program: Program) -> None:
@@ -212,13 +210,13 @@ class Runner:
         turns = _Shared(list(stretch) for _, stretch in groupby(rest, key=lambda stretch: stretch[0].problem))
         return [_Lane([name], chain.from_iterable(turns)) for name in there]
 
-    def _go(self, lanes: Sequence[_Lane], pool: ThreadPoolExecutor) -> None:
-        """Do what lanes owe; a lane whose pair is lost ends early."""
+    def _go(self, lanes: Sequence[_Lane]) -> None:
+        """Do what lanes owe; a lane that loses a pair ends early."""
         if len(lanes) == 1:
-            self._drive(lanes[0], pool)
+            self._drive(lanes[0])
             return
         with ThreadPoolExecutor(len(lanes), thread_name_prefix="lane") as drivers:
-            driven = [drivers.submit(self._drive, lane, pool) for lane in lanes]
+            driven = [drivers.submit(self._drive, lane) for lane in lanes]
             try:
                 wait(driven, return_when=FIRST_EXCEPTION)
             finally:
@@ -228,28 +226,52 @@ class Runner:
         if errors:  # those that were stopped for it are not why
             raise next((error for error in errors if not isinstance(error, _Stopped)), errors[0])
 
-    def _drive(self, lane: _Lane, pool: ThreadPoolExecutor) -> None:
-        for stretch in lane.stretches:
-            self._check()
-            self._rest(lane.pairs)
-            self._run(stretch, lane.pairs, pool)
-            if not set(lane.pairs) <= set(self._fleet.there):
-                return
+    def _drive(self, lane: _Lane) -> None:
+        pool = ThreadPoolExecutor((self._job.concurrency or 1) * len(lane.pairs), thread_name_prefix="solve")
+        try:
+            for stretch in lane.stretches:
+                self._check()
+                self._rest(lane.pairs)
+                self._run(stretch, lane.pairs, pool)
+                if self._are_short(lane.pairs):
+                    return
+        finally:
+            pool.shutdown(wait=not self._scope.is_over, cancel_futures=True)
 
     def _run(self, owed: Sequence[Work], pairs: Sequence[str], pool: ThreadPoolExecutor) -> None:
+        """Do a stretch; if one of the pairs is lost, no further solve begins, as the others have no room for more."""
         futures = {pool.submit(self._solve, work, pairs) for work in owed}
+        ended: SimpleQueue[Future[SolveRecord | None]] = SimpleQueue()
+        for future in futures:
+            future.add_done_callback(ended.put)
+        is_short = False
         try:
-            for future in as_completed(futures):
-                futures.discard(future)  # and its record with it
-                self._keep(future.result())
+            while futures:
+                futures.discard(future := self._next(ended))  # and its record with it
+                if not future.cancelled() and (record := future.result()):
+                    self._keep(record)
+                if not is_short and (is_short := self._are_short(pairs)):
+                    for waiting in futures:
+                        waiting.cancel()
         except BaseException:
             self._stop(futures)
             for future in futures:
                 # It may have ended while the others were stopped.
-                if future.done() and not future.cancelled() and not future.exception():
+                if future.done() and not future.cancelled() and not future.exception() and (record := future.result()):
                     with suppress(SpecReasonError):
-                        self._keep(future.result())
+                        self._keep(record)
             raise
+
+    def _next(self, ended: SimpleQueue[T]) -> T:
+        """What ends next; whoever waits for a solve that does not end hears all the same that the run is over."""
+        while True:
+            with suppress(Empty):
+                return ended.get(timeout=CHECK_S)
+            self._check()
+
+    def _are_short(self, pairs: Sequence[str]) -> bool:
+        """Whether one of these pairs is lost."""
+        return not set(pairs) <= set(self._fleet.there)
 
     def _keep(self, record: SolveRecord) -> None:
         if is_lost(record):
@@ -267,16 +289,19 @@ class Runner:
         if self._fleet.lose(pair, error):
             self._sink.notice(f"the pair {pair} is given up, and the others do its solves: {error}")
 
-    def _stop(self, futures: Collection[Future[SolveRecord]]) -> None:
+    def _stop(self, futures: Collection[Future[SolveRecord | None]]) -> None:
         """Cancel the running solves, here and on the servers; solves that end meanwhile are stored."""
         for future in futures:
             future.cancel()
         self._scope.cancel()
         wait(futures, timeout=_GRACE_S)
 
-    def _solve(self, work: Work, pairs: Sequence[str]) -> SolveRecord:
+    def _solve(self, work: Work, pairs: Sequence[str]) -> SolveRecord | None:
+        """Do a solve; returns None if the pairs that should do it are lost."""
         self._check()
         with self._fleet.least_busy(pairs) as pair:
+            if pair is None:
+                return None
             task = Task(
                 work.problem,
                 work.mode,
@@ -288,8 +313,9 @@ class Runner:
                 pair,
             )
             key, record = self._carried_out(task)
-        record = self._grader.graded(record)
-        self._sink.finished(key, record)
+        if not is_lost(record):
+            record = self._grader.graded(record)
+            self._sink.finished(key, record)
         return record
 
     def _carried_out(self, task: Task) -> tuple[SolveKey, SolveRecord]:
@@ -301,14 +327,14 @@ class Runner:
                 record = self._executor.solve(task, self._hearer(key), scope, alone=attempt + 1 == _ATTEMPTS)
             except WorkerLost as error:
                 self._check()
-                told = f"it ended {_ATTEMPTS} workers, one after another: {error}"
+                lost = WorkerLost(f"it ended {_ATTEMPTS} workers, one after another; {error}", hint=_HUNGRY)
             except SpecReasonError:
                 self._check()
                 raise
             else:
                 self._check()
                 return key, record
-        return key, tasks.failed(task, told, hint="what it runs may need more memory than there is")
+        return key, tasks.failed(task, lost)
 
     def _hearer(self, key: SolveKey) -> Hear:
         def hear(event: Event) -> None:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
-from specreason_sgl.errors import SpecReasonError, UsageError
+from specreason_sgl.errors import ServerUnreachable, SpecReasonError, UsageError
 from specreason_sgl.evaluation import modes
 from specreason_sgl.evaluation.job import Mode
 from specreason_sgl.events import Event, SolveEnded, SolveFailed, TextStreamed
 from specreason_sgl.lang.loading import Program, find, is_stock, load, stock
-from specreason_sgl.lang.solving import solve
-from specreason_sgl.runs.store import Problem, SolveRecord, solve_key
+from specreason_sgl.runs.store import Problem, SolveRecord
 
 if TYPE_CHECKING:
     from specreason_sgl.evaluation.modes import Server
@@ -78,11 +78,8 @@ class Task:
     """The seconds that it may take."""
     pair: str
     """The name of the pair that it runs over."""
-
-    @property
-    def key(self) -> str:
-        """The key that the solve's record will have."""
-        return solve_key(self.problem, self.mode.name, self.repeat)
+    id: str = field(default_factory=lambda: uuid4().hex)
+    """By which it is cancelled."""
 
 
 def perform(task: Task, program: Program, pair: Pair[Server], hear: Hear, scope: Scope) -> SolveRecord:
@@ -95,6 +92,8 @@ def perform(task: Task, program: Program, pair: Pair[Server], hear: Hear, scope:
         hear: called with every event as it happens.
         scope: the scope of the solve's calls.
     """
+    from specreason_sgl.lang.solving import solve  # imports SGLang, which a worker does not need to begin
+
     heard: list[Event] = []
     started = datetime.now(UTC)
 
@@ -117,33 +116,28 @@ def perform(task: Task, program: Program, pair: Pair[Server], hear: Hear, scope:
             grade=_later,
         )
     except Exception as error:  # noqa: BLE001 - whatever ends a solve is its row
-        hint = error.hint if isinstance(error, SpecReasonError) else None
-        told = str(error) if isinstance(error, SpecReasonError) else f"{type(error).__name__}: {error}"
-        record = failed(task, told, hint=hint, started=started, heard=heard)
+        record = failed(task, error, started=started, heard=heard)
     return record.model_copy(update={"pair": task.pair or None})
 
 
 def failed(
-    task: Task,
-    told: str,
-    *,
-    hint: str | None = None,
-    exit_code: int = 1,
-    started: datetime | None = None,
-    heard: Sequence[Event] = (),
+    task: Task, error: Exception, *, started: datetime | None = None, heard: Sequence[Event] = ()
 ) -> SolveRecord:
     """The record of a solve that something outside of its program ended.
 
     Args:
         task: the solve.
-        told: what ended it.
-        hint: what to do about it.
-        exit_code: that of the error.
+        error: what ended it.
         started: when the solve began; now if it never did.
         heard: what had happened until then.
     """
     at = heard[-1].at if heard else 0.0
-    ending = [SolveFailed(at=at, error=told, hint=hint, exit_code=exit_code), SolveEnded(at=at, outcome="failed")]
+    ending = SolveFailed(
+        at=at,
+        error=str(error) if isinstance(error, SpecReasonError) else f"{type(error).__name__}: {error}",
+        hint=error.hint if isinstance(error, SpecReasonError) else None,
+        exit_code=error.exit_code if isinstance(error, ServerUnreachable) else 1,
+    )
     return SolveRecord(
         problem=task.problem,
         mode=task.mode.name,
@@ -151,7 +145,7 @@ def failed(
         seed=task.seed,
         pair=task.pair or None,
         started=started or datetime.now(UTC),
-        events=[*heard, *ending],
+        events=[*heard, ending, SolveEnded(at=at, outcome="failed")],
     )
 
 

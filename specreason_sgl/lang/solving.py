@@ -80,7 +80,7 @@ def solve(
     except SpecReasonError as error:
         solving.emit(SolveFailed(error=str(error), hint=error.hint, exit_code=error.exit_code))
         solving.emit(SolveEnded(outcome="failed"))
-    except Exception as error:  # noqa: BLE001 - somebody's own program may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - somebody's own program may raise anything
         raised = place(error, program.path)
         solving.emit(SolveFailed(error=raised, hint=RAISED, traceback=trail(error, program.path)))
         solving.emit(SolveEnded(outcome="failed"))

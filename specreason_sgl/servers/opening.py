@@ -105,8 +105,18 @@ class PairOptions:
         """
         urls = {role: server.url for role, server in pair.models.items()}
         keys = {role: server.api_key for role, server in pair.models.items()}
-        base, small = urls.pop("base", None), urls.pop("small", None)
-        return replace(self, pair=None, base=base, small=small, models=urls, keys=keys, name=self.label, decode="off")
+        wait_s = min((server.watch.limit_s for server in pair), default=self.wait_for_server_s)
+        return replace(
+            self,
+            pair=None,
+            base=urls.pop("base", None),
+            small=urls.pop("small", None),
+            models=urls,
+            keys=keys,
+            name=self.label,
+            decode="off",
+            wait_for_server_s=wait_s,
+        )
 
     def drafting(self, told: str | None) -> PairOptions:
         """These options with a further server of the base model, which drafts tokens.

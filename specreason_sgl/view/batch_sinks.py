@@ -241,4 +241,5 @@ def solve_row(record: SolveRecord) -> dict[str, object]:
         "acceptance": tally.acceptance,
         "speed_up": tally.speed_up,
         "error": tally.error,
+        **({"pair": record.pair} if record.pair else {}),
     }
