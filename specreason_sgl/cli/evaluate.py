@@ -437,8 +437,22 @@ def _executor(wanted: Wanted, options: Sequence[PairOptions], pairs: Mapping[str
 
     if wanted.name == "threads":
         return None
+    if wanted.name == "ray":
+        _hide_keys()
     named = {name: one.open_as(pair) for one, (name, pair) in zip(options, pairs.items(), strict=True)}
     return partial(employed, wanted, named)
+
+
+def _hide_keys() -> None:
+    """Take keys out of this process's title, which Ray shows to everybody who can see the cluster."""
+    import shlex
+
+    from specreason_sgl.runs.provenance import command_line
+
+    if (shown := command_line(sys.argv[1:])) != sys.argv[1:]:
+        from setproctitle import setproctitle
+
+        setproctitle(shlex.join(["specreason", *shown]))
 
 
 def _label(options: Sequence[PairOptions]) -> str:
