@@ -52,8 +52,9 @@ class Nodes:
     def __enter__(self) -> Self:
         """Start the first node, which the cluster needs, and a second one."""
         quick = json.dumps({"health_check_period_ms": 500, "health_check_failure_threshold": 3})
+        first = ("--head", f"--port={self._port}", "--include-dashboard=false", f"--temp-dir={self.folder}")
         try:
-            self._start("--head", f"--port={self._port}", f"--temp-dir={self.folder}", f"--system-config={quick}")
+            self._start(*first, f"--system-config={quick}")
             self.another()
         except BaseException:
             self.__exit__()
@@ -76,7 +77,7 @@ class Nodes:
         return [pid for pid, group, title in processes() if group in groups and title.startswith("ray::Worker")]
 
     def _start(self, *arguments: str) -> None:
-        more = ("--num-cpus=2", "--object-store-memory=80000000", "--include-dashboard=false", "--block")
+        more = ("--num-cpus=2", "--object-store-memory=80000000", "--block")
         node = subprocess.Popen(
             [sys.executable, "-m", "ray.scripts.scripts", "start", *arguments, *more],
             stdout=subprocess.DEVNULL,
