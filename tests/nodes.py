@@ -9,14 +9,14 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
 from typing import Self
 
-from batches import ROOT, execute, wait_for
+from batches import ROOT, execute, holds
 from faults import StoryServer
 
 from specreason_sgl.embedded.stories import Story
@@ -87,7 +87,12 @@ class Nodes:
             start_new_session=True,
         )
         self.started.append(node)
-        wait_for(lambda: any(group == node.pid and "raylet" in title for _, group, title in processes()))
+        eventually(lambda: any(group == node.pid and "raylet" in title for _, group, title in processes()))
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until something holds, which it has to; on a busy machine commands begin late."""
+    assert holds(condition, 240)
 
 
 def kill(node: subprocess.Popen[bytes]) -> None:

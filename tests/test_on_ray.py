@@ -11,8 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from batches import carry_out, holds, start, stored_lines, wait_for
-from nodes import JOB, Nodes, in_threads, kill, on_ray, served, told
+from batches import carry_out, holds, start, stored_lines
+from nodes import JOB, Nodes, eventually, in_threads, kill, on_ray, served, told
 
 from specreason_sgl.embedded.stories import story
 from specreason_sgl.runs.store import read_run
@@ -73,7 +73,7 @@ def test_solves_on_two_nodes_are_those_of_threads_and_one_s_own_program_travels(
     with served(stories) as servers:
         command = on_ray(nodes, job, servers, tmp_path / "run", "--api-key", KEY, "--fail-on-error", "100")
         with start(*command) as running:
-            wait_for(lambda: running.poll() is not None or bool(nodes.workers()))
+            eventually(lambda: running.poll() is not None or bool(nodes.workers()))
             spread = [bool(nodes.workers(node)) for node in nodes.started]
             _, said = running.communicate()
         job.write_text(JOB.format(problems=12, concurrency=4, modes=modes))
@@ -108,15 +108,15 @@ def test_a_job_outlives_a_worker_and_a_node_and_goes_on_after_its_own_death(
     run = tmp_path / "run"
     with served(stories, seconds=0.1) as servers:
         with start(*on_ray(nodes, job, servers, run, "--workers", "4")) as running:
-            wait_for(lambda: stored_lines(run) >= 4)
+            eventually(lambda: stored_lines(run) >= 4)
             full = carry_out_meanwhile(monkeypatch, on_ray(nodes, job, servers, tmp_path / "other"))
             refused = capfd.readouterr().err
             os.kill(nodes.workers(nodes.started[0])[0], signal.SIGKILL)
             at = stored_lines(run)
-            wait_for(lambda: stored_lines(run) >= at + 12)
+            eventually(lambda: stored_lines(run) >= at + 12)
             kill(nodes.started[1])
             at = stored_lines(run)
-            wait_for(lambda: stored_lines(run) >= at + 16)
+            eventually(lambda: stored_lines(run) >= at + 16)
             running.kill()
             _, said = running.communicate()
         assert holds(lambda: not nodes.workers(), 20)
@@ -157,7 +157,7 @@ def test_ctrl_c_ends_the_solves_on_all_nodes(nodes: Nodes, tmp_path: Path) -> No
     job.write_text(JOB.format(problems=60, concurrency=4, modes='{ kind = "base" }'))
     with served(stories, seconds=1.0) as servers:
         with start(*on_ray(nodes, job, servers, tmp_path / "run")) as running:
-            wait_for(lambda: stored_lines(tmp_path / "run") >= 1 and bool(servers[0].in_flight))
+            eventually(lambda: stored_lines(tmp_path / "run") >= 1 and bool(servers[0].in_flight))
             running.send_signal(signal.SIGINT)
             _, said = running.communicate()
         assert holds(lambda: not servers[0].in_flight and not nodes.workers(), 20)

@@ -220,6 +220,8 @@ def evaluate(
     options = [each.options(common) for each in fleet] or [common]
     for mode, one in product(resolved.modes, options):
         check_roles(mode, one.roles)
+    if wanted.name == "ray":
+        _hide_keys()
     if not dry_run:
         need("sglang", *(["math_verify"] if resolved.dataset.graded == "math" else []))
         _tell_of_code(resolved)
@@ -437,8 +439,6 @@ def _executor(wanted: Wanted, options: Sequence[PairOptions], pairs: Mapping[str
 
     if wanted.name == "threads":
         return None
-    if wanted.name == "ray":
-        _hide_keys()
     named = {name: one.open_as(pair) for one, (name, pair) in zip(options, pairs.items(), strict=True)}
     return partial(employed, wanted, named)
 
