@@ -235,6 +235,64 @@ def kills(times: int, seed: int) -> dict[str, Any]:
     }
 
 
+def ray_kills(times: int, seed: int) -> dict[str, Any]:
+    """Kill workers, nodes and drivers of a job on a Ray cluster at random moments, and see that nothing was lost."""
+    from nodes import JOB, Nodes, in_threads, kill, on_ray, served, told
+
+    lots = random.Random(seed)
+    problems = max(60, 60 * times)
+    victims: Counter[str] = Counter()
+    finished = lost = left = 0
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        served([story(5000 + number) for number in range(problems)], seconds=0.1) as servers,
+        Nodes() as nodes,
+    ):
+        os.environ.update(nodes.token)
+        path, run = Path(scratch) / "job.toml", Path(scratch) / "run"
+        path.write_text(JOB.format(problems=problems, concurrency=8, modes='{ kind = "specreason" }'))
+        command = on_ray(nodes, path, servers, run, "--workers", "4", "--resume")
+        solves = run / "solves.jsonl"
+        process = start(*command, quiet=True)
+        for victim in lots.choices(("worker", "node", "driver"), k=times):
+            _until_it_grows(solves, process)
+            time.sleep(lots.uniform(0, 2))
+            before = solves.read_bytes()
+            if process.poll() is None:
+                victims[victim] += 1
+                if victim == "worker":
+                    os.kill(lots.choice(nodes.workers()), signal.SIGKILL)
+                elif victim == "node":
+                    kill(nodes.started.pop())
+                    nodes.another()
+                else:
+                    process.kill()
+                    left += not holds(lambda: not nodes.workers(), 20)
+                    left += not holds(lambda: not any(server.in_flight for server in servers), 20)
+            if process.poll() is not None:
+                process.wait()
+                finished += process.returncode == 0
+                lost += not solves.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
+                process = start(*command, quiet=True)
+        for server in servers:
+            server.seconds = 0.0
+        codes = [process.wait(), start(*command, quiet=True).wait()]
+        whole = read_run(run)
+        unlike = told(whole.records) != told(in_threads(path, servers, Path(scratch) / "threads"))
+    return {
+        "killed": dict(victims),
+        "problems": problems,
+        "stored_solves_lost": lost,
+        "kills_of_drivers_that_left_workers_or_requests": left,
+        "ends_before_all_was_killed": finished,
+        "exit_codes": codes,
+        "unlike_threads": unlike,
+        "kept": codes[-1] == 0
+        and len(whole.records) == len({r.key for r in whole.records}) == problems
+        and not (lost or left or unlike or whole.remarks),
+    }
+
+
 def _until_it_grows(path: Path, process: subprocess.Popen[str]) -> None:
     begun = path.stat().st_size if path.exists() else 0
     holds(lambda: (path.exists() and path.stat().st_size > begun) or process.poll() is not None)
@@ -707,7 +765,20 @@ def job_toml(problems: int) -> str:
     )
 
 
-KINDS = ("load", "limits", "long", "repeat", "decode", "hostile", "kills", "servers", "restarts", "faults", "all")
+KINDS = (
+    "load",
+    "limits",
+    "long",
+    "repeat",
+    "decode",
+    "hostile",
+    "kills",
+    "ray",
+    "servers",
+    "restarts",
+    "faults",
+    "all",
+)
 
 
 def main() -> int:
@@ -727,6 +798,7 @@ def main() -> int:
         "decode": lambda: decode(math.ceil(200 * scale), seed),
         "hostile": lambda: hostile(round(10_000 * scale)),
         "kills": lambda: kills(round(50 * scale), seed),
+        "ray": lambda: ray_kills(round(40 * scale), seed),
         "servers": lambda: server_kills(round(50 * scale), seed),
         "restarts": lambda: restarts(math.ceil(20 * scale), seed),
         "faults": lambda: faults(round(1000 * scale), 4, 0.05, round(20 * scale), seed),

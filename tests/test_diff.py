@@ -180,7 +180,8 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert "repeatable, perhaps" in same
     code, told = call("a", "c")
     assert code == 1
-    assert told.splitlines()[2:] == ["p m #0: answer", "  left   4", "  right  5", "0 of 1 solves are the same"]
+    last = "0 of 1 solves are the same, 0 have the same answer"
+    assert told.splitlines()[2:] == ["p m #0: answer", "  left   4", "  right  5", last]
     code, told = call("a", "c", "--json")
     row = json.loads(told)
     assert (code, row["is_same"], row["different"][0]["what"]) == (1, False, "answer")

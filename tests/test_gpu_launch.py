@@ -526,6 +526,14 @@ def test_servers_on_gpus_keep_the_environment_but_go_round_proxies() -> None:
 
     assert (told["CUDA_VISIBLE_DEVICES"], told["HF_TOKEN"]) == ("1", "t")
     assert told["NO_PROXY"] == "here,127.0.0.1,localhost"
+    assert processes.gpu_environment({}, "10.0.0.7")["NO_PROXY"] == "127.0.0.1,localhost,10.0.0.7"
+
+
+def test_servers_listen_where_they_are_told_to() -> None:
+    planned = prepare(read("qwq", {}), detect.describe("2x80"), replicas=2, host="10.0.0.7")
+
+    assert {each.url.rpartition(":")[0] for each in planned.servers(Path())} == {"http://10.0.0.7"}
+    assert all("--host 10.0.0.7" in command for command in planned.commands())
 
 
 @pytest.mark.parametrize(

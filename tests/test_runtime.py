@@ -81,6 +81,53 @@ def test_a_server_is_told_its_model_port_and_log(tmp_path: Path) -> None:
     assert "--api-key" not in said
 
 
+def test_servers_and_their_router_listen_where_others_reach_them(tmp_path: Path) -> None:
+    laid_out = pairs.embedded(SMALL, SMALL, 2, host=(own := own_address())).lay_out(tmp_path)
+    options = [dict(pairwise(each.arguments)) for each in laid_out]
+
+    assert len(laid_out) == 6
+    assert {each.url for each in laid_out} == {f"http://{own}:{each.port}" for each in laid_out}
+    assert {told["--host"] for told in options} == {own}
+    assert {told.get("--prometheus-host") for told in options} == {None, "127.0.0.1"}
+
+
+def own_address() -> str:
+    """An address by which others could reach this machine."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        try:
+            asking.connect(("192.0.2.1", 9))  # nothing is sent
+        except OSError:
+            pytest.skip("this machine has no network")
+        return processes.interface(asking.getsockname()[0])
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("127.0.0.1", "other machines do not reach this one by 127.0.0.1"),
+        ("localhost", "other machines do not reach this one by 127.0.0.1"),
+        ("0.0.0.0", "other machines do not reach this one by 0.0.0.0"),  # noqa: S104
+        ("192.0.2.1", "`192.0.2.1` is no address of this machine"),
+        ("no such name", "`no such name` is no address of this machine"),
+    ],
+)
+def test_an_address_by_which_nobody_reaches_this_machine_is_refused(
+    address: str, told: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SPECREASON_API_KEY", "a-key")
+    monkeypatch.setattr(sys, "argv", ["specreason", "up", "--listen", address])
+
+    assert app.main() == 2
+    assert told in capfd.readouterr().err
+
+
+def test_nobody_is_let_in_without_a_key(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["specreason", "up", "--listen", own_address()])
+
+    assert app.main() == 2
+    assert "export SPECREASON_API_KEY=" in capfd.readouterr().err
+
+
 def test_weights_are_safetensors_and_no_code_comes_with_a_model(tmp_path: Path) -> None:
     for role in ("base", "small"):
         said = processes.model_server(role, Path("/models/m"), port=1, core=0, logs=tmp_path).arguments

@@ -67,7 +67,9 @@ def _print(stored: list[Run], found: RunDiff) -> None:
         for name in names:
             output.line(f"{one_line(name)}: only on the {side}")
     total = found.same + len(found.different) + len(found.only_left) + len(found.only_right)
-    output.line(f"{found.same} of {total} solves are the same")
+    alike = found.same + sum(each.same_answer for each in found.different)
+    answers = f", {alike} have the same answer" if found.different else ""
+    output.line(f"{found.same} of {total} solves are the same{answers}")
 
 
 def _from(text: str, left: str, right: str, before: int) -> str:

@@ -217,6 +217,8 @@ def evaluate(
     options = [each.options(common) for each in fleet] or [common]
     for mode, one in product(resolved.modes, options):
         check_roles(mode, one.roles)
+    if wanted.name == "ray":
+        _hide_keys()
     if not dry_run:
         need("sglang", *(["math_verify"] if resolved.dataset.graded == "math" else []))
         _tell_of_code(resolved)
@@ -425,6 +427,18 @@ def _run(
     if failed:
         note(f"{failed} of {len(ended)} solves failed; their rows say why")
     return 1 if failed and fail_on_error is None else 0
+
+
+def _hide_keys() -> None:
+    """Take keys out of this process's title, which Ray shows to everybody who can see the cluster."""
+    import shlex
+
+    from specreason_sgl.runs.provenance import command_line
+
+    if (shown := command_line(sys.argv[1:])) != sys.argv[1:]:
+        from setproctitle import setproctitle
+
+        setproctitle(shlex.join(["specreason", *shown]))
 
 
 def _label(options: Sequence[PairOptions]) -> str:

@@ -87,6 +87,15 @@ def up(
     port: Annotated[
         int, typer.Option("--port", min=1, max=65000, help="Port of the base model on GPUs", rich_help_panel=SERVERS)
     ] = 30000,
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            "--listen",
+            metavar="ADDRESS",
+            help="This machine's address by which others shall reach the models, with a key [only this machine]",
+            rich_help_panel=SERVERS,
+        ),
+    ] = None,
     wait: Annotated[
         int,
         typer.Option(
@@ -119,6 +128,7 @@ def up(
     from specreason_sgl.tables import parse_override
 
     serving = None if no_serve else _serving(serve_port, serve_key)
+    host = _listening(listen)
     given = {
         "base.model": base,
         "small.model": small,
@@ -135,9 +145,9 @@ def up(
     if pair == EMBEDDED or (pair is None and not {*overrides} - {"decode"}):
         others = [name for name in overrides if name != "decode"]
         others += [*(["gpus"] if gpus else []), *(["dry-run"] if dry_run else [])]
-        wanted = _embedded(replicas, "off" if decode is None else decode, others)
+        wanted = _embedded(replicas, "off" if decode is None else decode, others, host)
     else:
-        launch = _launch(pair, overrides, gpus, replicas, port, trust=trust)
+        launch = _launch(pair, overrides, gpus, replicas, port, host, trust=trust)
         if dry_run:
             _print_plan(launch, json)
             return
@@ -152,6 +162,8 @@ def up(
         note("the pair that is up has another endpoint, or none; `specreason down` first changes that")
     if running.drafted_by != wanted.drafted_by:
         note("the pair that is up drafts tokens otherwise, or not; `specreason down` first changes that")
+    if listen and not started and f"//{host}:" not in running.base.url:
+        note("the pair that is up listens elsewhere; `specreason down` first changes that")
     _show(running, "up" if started else "already up", json, {"plan": launch.told()} if launch else {})
 
 
@@ -207,7 +219,30 @@ def _is_as_asked(pair: RunningPair, serving: Serving) -> bool:
     )
 
 
-def _embedded(replicas: int, decode: str, not_for_it: list[str]) -> Wanted:
+def _listening(named: str | None) -> str:
+    """The address of the interface that the models' servers listen at.
+
+    Raises:
+        UsageError: others do not reach this machine by it, or would need no key.
+    """
+    import os
+
+    from specreason_sgl.servers.processes import HERE, interface
+
+    if named is None:
+        return HERE
+    if not os.environ.get(API_KEY):
+        raise UsageError(
+            "`--listen` lets others in than this machine",
+            hint=f"give them a key: `export {API_KEY}=...`, the same there",
+        )
+    return interface(named)
+
+
+def _embedded(replicas: int, decode: str, not_for_it: list[str], host: str) -> Wanted:
+    import os
+    from dataclasses import replace
+
     from specreason_sgl.servers import pairs
     from specreason_sgl.servers.cpu.decode import named
     from specreason_sgl.servers.opening import embedded_models
@@ -217,11 +252,13 @@ def _embedded(replicas: int, decode: str, not_for_it: list[str]) -> Wanted:
             f"the embedded pair has no {', '.join(f'`{name}`' for name in not_for_it)}",
             hint="name models with `--base MODEL --small MODEL`, or `--pair`",
         )
-    return pairs.embedded(*embedded_models(), replicas, decode=named(decode))
+    wanted = pairs.embedded(*embedded_models(), replicas, decode=named(decode), host=host)
+    key = os.environ.get(API_KEY)
+    return replace(wanted, api_key=key) if key else wanted
 
 
 def _launch(
-    pair: str | None, overrides: dict[str, Any], gpus: str | None, replicas: int, port: int, *, trust: bool
+    pair: str | None, overrides: dict[str, Any], gpus: str | None, replicas: int, port: int, host: str, *, trust: bool
 ) -> Launch:
     import os
 
@@ -238,7 +275,7 @@ def _launch(
     for risk in found:
         note(risk)
     cards = detect.cards(os.environ) if gpus is None else detect.describe(gpus)
-    return prepare(spec, cards, replicas=replicas, port=port)
+    return prepare(spec, cards, replicas=replicas, port=port, host=host)
 
 
 def _need_router() -> None:

@@ -308,8 +308,7 @@ def employed(
         if wanted.name == "ray":
             from specreason_sgl.evaluation.on_ray import Actor, cluster
 
-            nodes = stack.enter_context(cluster(wanted.address))
-            count = min(wanted.workers or nodes, at_once)
+            count = stack.enter_context(cluster(wanted.address, pairs, wanted.workers, at_once, say))
             crew = Crew(lambda connect: Actor(pairs, at_once=at_once, connect=connect), count, say)
         else:
             count = min(wanted.workers or len(os.sched_getaffinity(0)), at_once)

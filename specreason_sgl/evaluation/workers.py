@@ -119,6 +119,10 @@ class Worker:
         if scope:
             scope.cancel()
 
+    def close(self) -> None:
+        """Remove what has been written here."""
+        self._stack.close()
+
     def _perform(self, task: Task, told: SimpleQueue[Told | None]) -> None:
         scope = Scope(task.limit_s)
         with self._lock:

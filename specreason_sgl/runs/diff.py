@@ -35,6 +35,8 @@ class Divergence:
     """What differs, such as ``draft of step 3``."""
     left: str
     right: str
+    same_answer: bool
+    """Whether both have the same answer all the same, or none."""
 
 
 @dataclass
@@ -82,7 +84,8 @@ def first_divergence(left: SolveRecord, right: SolveRecord) -> Divergence | None
             what = one[0] if one[0] in {other[0], NOTHING} or other[0] == NOTHING else f"{one[0]} or {other[0]}"
             if what == NOTHING:
                 what = other[0]
-            return Divergence(left.problem.id, left.mode, left.repeat, what, one[1], other[1])
+            same_answer = left.tally.answer == right.tally.answer
+            return Divergence(left.problem.id, left.mode, left.repeat, what, one[1], other[1], same_answer)
     return None
 
 

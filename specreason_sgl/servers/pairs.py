@@ -30,6 +30,7 @@ from specreason_sgl.servers import EMBEDDED, SERVE_KEY, SERVE_PORT
 from specreason_sgl.servers.cpu.decode import Decode, arguments
 from specreason_sgl.servers.processes import (
     HEALTH_S,
+    HERE,
     LOCKED,
     PAIR_ENDED,
     PAIR_LOG,
@@ -185,6 +186,7 @@ def embedded(
     extra: Sequence[str] = (),
     decode: Decode = "off",
     beside: bool = False,
+    host: str = HERE,
 ) -> Wanted:
     """A pair on this machine's processor.
 
@@ -197,6 +199,7 @@ def embedded(
         decode: who drafts tokens for the base model.
         beside: whether the server for which they are drafted is a further one, in the role ``decode``; else it is the
             base model's own.
+        host: the address of the interface that the servers listen at.
 
     Raises:
         SpecReasonError: there is no such model, or nobody can draft tokens this way here.
@@ -209,7 +212,7 @@ def embedded(
 
     def lay_out(logs: Path) -> list[ServerSpec]:
         usable = dict(zip(("base", "small", "decode"), cores(sorted(os.sched_getaffinity(0))), strict=True))
-        ports = iter(free_ports(3 * replicas + 6))
+        ports = iter(free_ports(3 * replicas + 6, host))
         servers = [
             model_server(
                 numbered(role, replica),
@@ -218,6 +221,7 @@ def embedded(
                 core=usable[role],
                 logs=logs,
                 extra=(*own.get(role, ()), *extra),
+                host=host,
             )
             for replica in range(replicas)
             for role, model in models.items()

@@ -17,14 +17,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import urllib3
 
-from specreason_sgl.errors import SpecReasonError
+from specreason_sgl.errors import SpecReasonError, UsageError
 from specreason_sgl.servers.plugin import ATTENTION
 
+HERE = "127.0.0.1"
+"""Where servers listen that only this machine can reach."""
 CONTEXT_TOKENS = 4096
 POOL_TOKENS = 32768
 PORTS = range(20000, 30000)
@@ -77,11 +80,13 @@ class ServerSpec:
     stage: int = 0
     """The server is started when all servers of earlier stages answer."""
     is_router: bool = False
+    host: str = HERE
+    """The interface that the server listens at."""
 
     @property
     def url(self) -> str:
         """The server's address."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     def is_ready(self, api_key: str) -> bool:
         """Whether the server with this key answers; for a router, whether one of its servers does."""
@@ -108,23 +113,26 @@ class Companion:
         return str(self.told["log"])
 
 
-def model_server(name: str, model: Path, *, port: int, core: int, logs: Path, extra: Sequence[str] = ()) -> ServerSpec:
+def model_server(
+    name: str, model: Path, *, port: int, core: int, logs: Path, extra: Sequence[str] = (), host: str = HERE
+) -> ServerSpec:
     """The spec of a model's server on one processor core.
 
     Args:
         name: the server's name.
         model: the folder with weights and tokenizer.
-        port: a free port of 127.0.0.1.
+        port: a free port of the interface.
         core: the core that the server is bound to, on processors for which SGLang supports that.
         logs: the folder its log goes to.
         extra: further SGLang server arguments; they override ours.
+        host: the address of the interface that the server listens at.
     """
     arguments = [
         "--model-path", str(model),
         "--served-model-name", name,
         # Nothing that could run code when it is loaded; SGLang trusts no remote code unless it is told to.
         "--load-format", "safetensors",
-        "--host", "127.0.0.1",
+        "--host", host,
         "--port", str(port),
         "--device", "cpu",
         "--attention-backend", ATTENTION,
@@ -143,7 +151,7 @@ def model_server(name: str, model: Path, *, port: int, core: int, logs: Path, ex
         "--sleep-on-idle",
         "--log-level", "warning",
     ]  # fmt: skip
-    return ServerSpec(name, [*arguments, *extra], port, str(logs / f"{name}.log"), core)
+    return ServerSpec(name, [*arguments, *extra], port, str(logs / f"{name}.log"), core, host=host)
 
 
 def router(name: str, servers: Sequence[ServerSpec], *, port: int, metrics_port: int, logs: Path) -> ServerSpec:
@@ -152,14 +160,15 @@ def router(name: str, servers: Sequence[ServerSpec], *, port: int, metrics_port:
     Args:
         name: the router's name.
         servers: what it routes to.
-        port: a free port of 127.0.0.1.
-        metrics_port: another free port, for the Prometheus metrics, which the router always offers.
+        port: a free port of the servers' interface.
+        metrics_port: a free port of this machine, for the Prometheus metrics, which the router always offers.
         logs: the folder its log goes to.
     """
+    host = servers[0].host
     arguments = [
-        "--host", "127.0.0.1",
+        "--host", host,
         "--port", str(port),
-        "--prometheus-host", "127.0.0.1",
+        "--prometheus-host", HERE,
         "--prometheus-port", str(metrics_port),
         "--policy", "cache_aware",
         # A call that failed is the caller's to repeat, who counts it.
@@ -168,7 +177,7 @@ def router(name: str, servers: Sequence[ServerSpec], *, port: int, metrics_port:
         "--worker-urls", *(one.url for one in servers),
     ]  # fmt: skip
     stage = max(one.stage for one in servers) + 1
-    return ServerSpec(name, arguments, port, str(logs / f"{name}.log"), stage=stage, is_router=True)
+    return ServerSpec(name, arguments, port, str(logs / f"{name}.log"), stage=stage, is_router=True, host=host)
 
 
 def environment(inherited: Mapping[str, str]) -> dict[str, str]:
@@ -198,10 +207,15 @@ def environment(inherited: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def gpu_environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """The environment of servers on GPUs: the inherited one without what disturbs a server or its start."""
+def gpu_environment(inherited: Mapping[str, str], host: str = HERE) -> dict[str, str]:
+    """The environment of servers on GPUs: the inherited one without what disturbs a server or its start.
+
+    Args:
+        inherited: this process's environment.
+        host: the interface that they listen at, which they also reach themselves by.
+    """
     outside = inherited.get("no_proxy") or inherited.get("NO_PROXY") or ""
-    local = f"{outside},127.0.0.1,localhost".strip(",")
+    local = ",".join(dict.fromkeys((*filter(None, [outside]), HERE, "localhost", host)))
     return {
         # A server that has lost a part of itself otherwise waits a minute for a dump that nobody has switched on.
         "SGLANG_CUDA_COREDUMP_BEFORE_CRASH": inherited.get("CUDA_ENABLE_USER_TRIGGERED_COREDUMP", "0"),
@@ -221,24 +235,25 @@ def cores(usable: Sequence[int]) -> tuple[int, int, int]:
     return usable[0], usable[1 % len(usable)], usable[2] if len(usable) > 2 else usable[0]  # noqa: PLR2004
 
 
-def free_ports(count: int) -> list[int]:
-    """So many free ports of 127.0.0.1."""
+def free_ports(count: int, host: str = HERE) -> list[int]:
+    """So many free ports of an interface of this machine."""
     found: list[int] = []
     for port in random.sample(PORTS, len(PORTS)):
         with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
+            probe.bind((host, port))
             found.append(port)
         if len(found) == count:
             return found
     raise SpecReasonError(f"no free port between {PORTS.start} and {PORTS.stop}")
 
 
-def refuse_taken(port: int, option: str) -> None:
-    """Make sure that a port of 127.0.0.1 can be listened at.
+def refuse_taken(port: int, option: str, host: str = HERE) -> None:
+    """Make sure that a port can be listened at.
 
     Args:
         port: the port.
         option: the option that chooses another one.
+        host: the interface.
 
     Raises:
         SpecReasonError: another program listens there.
@@ -246,9 +261,40 @@ def refuse_taken(port: int, option: str) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((host, port))
         except OSError as error:
             raise SpecReasonError(f"somebody listens on port {port}", hint=f"choose others with `{option}`") from error
+
+
+def is_here(address: str) -> bool:
+    """Whether an address can be reached from this machine only."""
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
+def interface(named: str) -> str:
+    """The address of the interface of this machine by which others reach it.
+
+    Args:
+        named: the address, or a name of this machine.
+
+    Raises:
+        UsageError: it is not this machine's, or others do not reach it that way.
+    """
+    try:
+        address = socket.gethostbyname(named)
+        with socket.socket() as probe:
+            probe.bind((address, 0))
+    except OSError as error:
+        raise UsageError(f"`{named}` is no address of this machine", hint="`hostname -I` names them") from error
+    if is_here(address) or ip_address(address).is_unspecified:
+        raise UsageError(
+            f"other machines do not reach this one by {address}",
+            hint="name the address of one of its interfaces; `hostname -I` names them",
+        )
+    return address
 
 
 def tail(log: str) -> str:
@@ -344,7 +390,7 @@ class Servers:
                 stdin=orders,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=(gpu_environment if _on_gpus(specs) else environment)(os.environ),
+                env=gpu_environment(os.environ, specs[0].host) if _on_gpus(specs) else environment(os.environ),
                 cwd="/",
                 start_new_session=True,
                 pass_fds=keep,

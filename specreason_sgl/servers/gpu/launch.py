@@ -37,6 +37,8 @@ class Launch:
     port: int
     dummies: Mapping[str, Path] = field(default_factory=dict)
     """By a model's name, the folder with made-up weights that is served instead."""
+    host: str = processes.HERE
+    """The interface that the servers listen at."""
 
     def servers(self, logs: Path) -> list[processes.ServerSpec]:
         """The servers, and the routers of replicas, in the order of their start.
@@ -53,6 +55,7 @@ class Launch:
                 first + 2 * replica + stage,
                 str(logs / f"{name}.log"),
                 stage=stage,
+                host=self.host,
             )
             for role, (model, share, stage) in sides.items()
             for replica in range(self.replicas)
@@ -80,7 +83,7 @@ class Launch:
         if self.decode.drafter:
             say(self.decode.drafter.write())
         for server in self.servers(Path()):
-            processes.refuse_taken(server.port, "--port")
+            processes.refuse_taken(server.port, "--port", self.host)
         key = os.environ.get(API_KEY) or secrets.token_urlsafe(24)
         return Wanted(self.spec.label, self.servers, key, attempts=1, limit_s=limit_s)
 
@@ -128,7 +131,7 @@ class Launch:
         options = {
             "--model-path": self.dummies.get(model.model, model.model),
             "--load-format": "safetensors",
-            "--host": "127.0.0.1",
+            "--host": self.host,
             "--port": port,
             "--tp-size": share.served.cards,
             "--base-gpu-id": card,
@@ -148,7 +151,9 @@ class Launch:
         return [*given, *decode, *(dummies.ARGUMENTS if self.dummies else ()), *model.arguments]
 
 
-def prepare(spec: PairSpec, cards: Sequence[Card], *, replicas: int = 1, port: int = PORT) -> Launch:
+def prepare(
+    spec: PairSpec, cards: Sequence[Card], *, replicas: int = 1, port: int = PORT, host: str = processes.HERE
+) -> Launch:
     """Plan a pair on cards.
 
     Args:
@@ -156,6 +161,7 @@ def prepare(spec: PairSpec, cards: Sequence[Card], *, replicas: int = 1, port: i
         cards: all the cards that may be used.
         replicas: servers of each model, each pair of them on cards of its own.
         port: the base model's port; the small model has the next.
+        host: the address of the interface that the servers listen at.
 
     Raises:
         DoesNotFit: there is not enough memory; the hint is what would fit.
@@ -192,7 +198,7 @@ def prepare(spec: PairSpec, cards: Sequence[Card], *, replicas: int = 1, port: i
         fewer=spec.base.cards is None,
     )
     stand_ins = {model: dummies.dummy(model) for model in (spec.base.model, spec.small.model)} if spec.dummy else {}
-    return Launch(spec, plan, decode, each, replicas, port, stand_ins)
+    return Launch(spec, plan, decode, each, replicas, port, stand_ins, host)
 
 
 def _command(server: processes.ServerSpec) -> str:

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from ipaddress import ip_address
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from specreason_sgl.errors import UsageError
 from specreason_sgl.files import read_toml
 from specreason_sgl.servers import API_KEY
 from specreason_sgl.servers.gpu.decode import Method
+from specreason_sgl.servers.processes import is_here
 from specreason_sgl.tables import complaint, put
 
 RUN_CODE = (
@@ -69,7 +69,7 @@ class ModelSpec(BaseModel):
                 yield f"`{name}` may run code that comes with a model or a file"
             elif any(_means(name, option) for option in LOAD_FORMATS) and value not in SAFE_FORMATS:
                 yield f"`{name} {value}` loads weights that are not safetensors"
-            elif _means(name, "--host") and not _is_here(value):
+            elif _means(name, "--host") and not is_here(value):
                 yield f"`{name} {value}` opens the server to the network"
 
 
@@ -150,11 +150,3 @@ def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
 def _means(name: str, option: str) -> bool:
     """Whether SGLang takes a name for an option; SGLang accepts shortened names."""
     return option.startswith(name) and name != "--"
-
-
-def _is_here(address: str) -> bool:
-    """Whether an address can be reached from this machine only."""
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"
