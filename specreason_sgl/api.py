@@ -483,7 +483,7 @@ def evaluate(
     """
     from specreason_sgl.evaluation.datasets import load as load_problems
     from specreason_sgl.evaluation.evaluating import carry_out
-    from specreason_sgl.evaluation.executors import executor_named
+    from specreason_sgl.evaluation.executors import THREADS, executor_named
     from specreason_sgl.evaluation.job import read_job, resolved
     from specreason_sgl.evaluation.modes import load_programs
     from specreason_sgl.view.display import open_batch_display
@@ -509,7 +509,7 @@ def evaluate(
         show,
         label=pair.label,
         executor=wanted,
-        options={"": pair.options.open_as(pair)},
+        options={"": pair.options.open_as(pair)} if wanted != THREADS else None,
         resume=resume,
         scope=scope,
         anyway=anyway,

@@ -575,9 +575,10 @@ def test_a_process_ends_with_the_one_that_started_it_and_leaves_nothing(tmp_path
     with parent:
         pid = pid_of(parent.stdout.readline())
         os.kill(pid, signal.SIGINT)  # as Ctrl-C in a terminal does
-        assert not holds(lambda: not is_alive(pid), 0.3)
+        ended = holds(lambda: not is_alive(pid), 0.3)
         parent.send_signal(signal.SIGKILL)
 
+    assert not ended
     assert holds(lambda: not is_alive(pid))
     assert not list(tmp_path.glob("specreason-*"))
 
