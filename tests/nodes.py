@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -36,7 +36,7 @@ modes = [{modes}]
 
 
 class Nodes:
-    """A Ray cluster whose nodes are process groups of this machine, with two CPUs each."""
+    """A Ray cluster whose nodes are sessions of this machine, with two CPUs each; workers have groups of their own."""
 
     def __init__(self) -> None:
         """Start nothing yet."""
@@ -73,8 +73,8 @@ class Nodes:
 
     def workers(self, *nodes: subprocess.Popen[bytes]) -> list[int]:
         """The processes of our workers, on all nodes or on these."""
-        groups = {node.pid for node in nodes or self.started}
-        return [pid for pid, group, title in processes() if group in groups and title.startswith("ray::Worker")]
+        sessions = {node.pid for node in nodes or self.started}
+        return [pid for pid, session, title in processes() if session in sessions and title.startswith("ray::Worker")]
 
     def _start(self, *arguments: str) -> None:
         more = ("--num-cpus=2", "--object-store-memory=80000000", "--block")
@@ -87,7 +87,7 @@ class Nodes:
             start_new_session=True,
         )
         self.started.append(node)
-        eventually(lambda: any(group == node.pid and "raylet" in title for _, group, title in processes()))
+        eventually(lambda: any(session == node.pid and "raylet" in title for _, session, title in processes()))
 
 
 def eventually(condition: Callable[[], bool]) -> None:
@@ -97,21 +97,22 @@ def eventually(condition: Callable[[], bool]) -> None:
 
 def kill(node: subprocess.Popen[bytes]) -> None:
     """End a node as if its power was cut."""
-    if node.poll() is None:
-        os.killpg(node.pid, signal.SIGKILL)
-        node.wait()
+    for pid in [pid for pid, session, _ in processes() if session == node.pid]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    node.wait()
 
 
 def processes() -> Iterator[tuple[int, int, str]]:
-    """The living processes: id, group and command."""
+    """The living processes: id, session and command."""
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            state, _, group = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+            state, _, _, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
             title = (entry / "cmdline").read_text().replace("\0", " ")
         except OSError:
             continue
         if state != "Z":
-            yield int(entry.name), int(group), title
+            yield int(entry.name), int(session), title
 
 
 @contextmanager
