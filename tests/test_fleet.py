@@ -6,7 +6,7 @@ import csv
 import json
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,11 +19,14 @@ from faults import StoryServer, story_servers
 from specreason_sgl.embedded.stories import story
 from specreason_sgl.engine.backend import Endpoint
 from specreason_sgl.errors import ServerUnreachable, UsageError
+from specreason_sgl.evaluation import runner
 from specreason_sgl.evaluation.datasets import load
+from specreason_sgl.evaluation.executors import Threads
 from specreason_sgl.evaluation.fleet import Fleet, check_alike
 from specreason_sgl.evaluation.grading import Grader
 from specreason_sgl.evaluation.job import Job
 from specreason_sgl.evaluation.runner import Runner, done
+from specreason_sgl.evaluation.tasks import Task
 from specreason_sgl.events import AnswerWritten, StepTaken
 from specreason_sgl.lang.pair import Pair
 from specreason_sgl.measure.cost_model import Cost, Costs
@@ -83,34 +86,36 @@ def told(records: Sequence[SolveRecord]) -> dict[str, tuple[Any, ...]]:
 
 
 class Traffic:
-    """What ran on the servers of each pair at the same time, and when their caches were emptied."""
+    """How many solves ran on each pair at the same time, and when caches were emptied."""
 
-    def __init__(self, servers: Mapping[str, Sequence[StoryServer]]) -> None:
+    def __init__(self, pairs: Mapping[str, Pair[Endpoint]], monkeypatch: pytest.MonkeyPatch) -> None:
         self.most: Counter[str] = Counter()
         self.flushed_while_busy: list[str] = []
         self.flushes: Counter[str] = Counter()
-        self._busy: Counter[str] = Counter()
-        self._lock = threading.Lock()
-        for name, pair in servers.items():
-            for server in pair:
-                server.handle = self._around(name, server.handle)  # type: ignore[method-assign]
+        busy: Counter[str] = Counter()
+        lock = threading.Lock()
+        of = {id(server): name for name, pair in pairs.items() for server in pair}
+        solve, empty = Threads.solve, runner.empty_cache
 
-    def _around(self, name: str, handle: Callable[..., None]) -> Callable[..., None]:
-        def around(handler: Any, body: bytes) -> None:
-            is_call = handler.path == "/generate"
-            with self._lock:
-                self._busy[name] += is_call
-                self.most[name] = max(self.most[name], self._busy[name])
-                if handler.path == "/flush_cache":
-                    self.flushes[name] += 1
-                    self.flushed_while_busy += [name] if self._busy[name] else []
+        def counted(threads: Threads, task: Task, *more: Any, **options: Any) -> SolveRecord:
+            with lock:
+                busy[task.pair] += 1
+                self.most[task.pair] = max(self.most[task.pair], busy[task.pair])
             try:
-                handle(handler, body)
+                return solve(threads, task, *more, **options)
             finally:
-                with self._lock:
-                    self._busy[name] -= is_call
+                with lock:
+                    busy[task.pair] -= 1
 
-        return around
+        def emptied(server: Any) -> None:
+            name = of[id(server)]
+            with lock:
+                self.flushes[name] += 1
+                self.flushed_while_busy += [name] if busy[name] else []
+            empty(server)
+
+        monkeypatch.setattr(Threads, "solve", counted)
+        monkeypatch.setattr(runner, "empty_cache", emptied)
 
 
 # Who does what.
@@ -133,10 +138,11 @@ def test_a_solve_goes_to_the_pair_with_the_fewest_and_to_none_that_is_lost() -> 
         names.lose("c", ServerUnreachable("the last one"))
 
 
-def test_many_at_a_time_are_shared_out_evenly(tmp_path: Path) -> None:
-    with fleet(3, seconds=0.005) as (pairs, servers):
-        traffic = Traffic(servers)
+def test_many_at_a_time_are_shared_out_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with fleet(3, seconds=0.005) as (pairs, _):
+        traffic = Traffic(pairs, monkeypatch)
         records = execute(tmp_path / "run", make_job(30, concurrency=2, flush_cache=True), pairs)
+        monkeypatch.undo()
         alone = execute(tmp_path / "alone", make_job(30), {"": pairs["a"]})
     shares = Counter(record.pair for record in records)
 
@@ -148,10 +154,12 @@ def test_many_at_a_time_are_shared_out_evenly(tmp_path: Path) -> None:
     assert traffic.flushes["b"] == 2
 
 
-def test_one_at_a_time_each_pair_works_alone_and_does_all_modes_of_a_problem(tmp_path: Path) -> None:
+def test_one_at_a_time_each_pair_works_alone_and_does_all_modes_of_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = make_job(8, concurrency=1, repeats=3, modes=MODES, flush_cache=True)
-    with fleet(2, seconds=0.002) as (pairs, servers):
-        traffic = Traffic(servers)
+    with fleet(2, seconds=0.002) as (pairs, _):
+        traffic = Traffic(pairs, monkeypatch)
         records = execute(tmp_path / "run", job, pairs)
     by_problem = defaultdict(set)
     for record in records:
@@ -177,11 +185,13 @@ def test_one_pair_without_a_name_leaves_records_as_they_were(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("concurrency", "repeats"), [(2, 1), (1, 3)])
-def test_what_a_lost_pair_owes_is_done_by_the_others(tmp_path: Path, concurrency: int, repeats: int) -> None:
+def test_what_a_lost_pair_owes_is_done_by_the_others(
+    tmp_path: Path, concurrency: int, repeats: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = make_job(5 if repeats > 1 else 10, concurrency=concurrency, repeats=repeats, modes=MODES[:2])
     sink = Watched()
     with fleet(2, seconds=0.002) as (pairs, servers):
-        traffic = Traffic({"a": servers["a"]})
+        traffic = Traffic(pairs, monkeypatch)
 
         def leave() -> None:
             wait_for(lambda: stored_lines(tmp_path / "run") >= 5)
@@ -191,6 +201,7 @@ def test_what_a_lost_pair_owes_is_done_by_the_others(tmp_path: Path, concurrency
         leaving.start()
         records = execute(tmp_path / "run", job, pairs, sink)
         leaving.join()
+        monkeypatch.undo()
         alone = execute(tmp_path / "alone", job, {"": pairs["a"]})
 
     assert told(records) == told(alone)

@@ -31,8 +31,10 @@ from specreason_sgl.view.output import note, say
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from specreason_sgl.engine.backend import Endpoint
     from specreason_sgl.evaluation.executors import Wanted
     from specreason_sgl.evaluation.job import Job
+    from specreason_sgl.lang.pair import Pair
     from specreason_sgl.measure.hours import Hours
     from specreason_sgl.runs.store import Done, Problem, RunWriter
     from specreason_sgl.servers.several import NamedPair
@@ -409,7 +411,7 @@ def _run(
                 show,
                 label=_label(options),
                 executor=wanted,
-                options={name: one.open_as(pairs[name]) for name, one in zip(names, options, strict=True)},
+                options=_elsewhere_as(wanted, options, pairs),
                 resume=resume,
                 fail_on_error=fail_on_error,
                 scope=scope,
@@ -427,6 +429,15 @@ def _run(
     if failed:
         note(f"{failed} of {len(ended)} solves failed; their rows say why")
     return 1 if failed and fail_on_error is None else 0
+
+
+def _elsewhere_as(
+    wanted: Wanted, options: Sequence[PairOptions], pairs: Mapping[str, Pair[Endpoint]]
+) -> dict[str, PairOptions] | None:
+    """How other processes connect to the pairs; threads need nothing of it."""
+    if wanted.name == "threads":
+        return None
+    return {name: one.open_as(pair) for one, (name, pair) in zip(options, pairs.items(), strict=True)}
 
 
 def _hide_keys() -> None:
