@@ -129,7 +129,7 @@ def test_the_command_stores_the_figures_and_shows_them(rig: RunningPair, tmp_pat
     assert {cost["length"] for cost in json.loads(stored)["costs"]} == {300, 600}
     assert str(rig.base.api_key) not in stored
     again = CliRunner().invoke(app, asked)
-    assert "there is a `lengths.json`" in str(again.exception)
+    assert "lengths.json` is there already" in str(again.exception)
 
 
 @pytest.mark.server
