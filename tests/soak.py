@@ -287,6 +287,7 @@ def ray_kills(times: int, seed: int) -> dict[str, Any]:
         "ends_before_all_was_killed": finished,
         "exit_codes": codes,
         "unlike_threads": unlike,
+        "errors": sorted({str(r.tally.error) for r in whole.records if r.tally.error}),
         "kept": codes[-1] == 0
         and len(whole.records) == len({r.key for r in whole.records}) == problems
         and not (lost or left or unlike or whole.remarks),
