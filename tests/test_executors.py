@@ -658,6 +658,7 @@ def test_ctrl_c_ends_the_command_its_processes_and_its_calls(
         begun.extend(children(os.getpid()))
         os.kill(os.getpid(), signal.SIGINT)
 
+    resource_tracker.ensure_running()  # lives as long as this process
     before = children(os.getpid())
     pressing = threading.Thread(target=press)
     for server in servers:

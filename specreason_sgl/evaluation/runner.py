@@ -50,6 +50,8 @@ _FLUSH_S = 30.0
 _POLL_S = 0.1
 _ATTEMPTS = 3
 """How many workers a solve is given to, one after another, if they are lost while they do it."""
+_PAUSE_S = 2.0
+"""Seconds before such a solve goes to another worker: of a node that has left, all workers are known by then."""
 _HUNGRY = "what it runs may need more memory than there is, or end its process"
 _GRACE_S = 10.0
 """Seconds that running solves get to end after the run has been stopped."""
@@ -328,6 +330,7 @@ class Runner:
             except WorkerLost as error:
                 self._check()
                 lost = WorkerLost(f"it ended {_ATTEMPTS} workers, one after another; {error}", hint=_HUNGRY)
+                self._scope.wait(_PAUSE_S)
             except SpecReasonError:
                 self._check()
                 raise
