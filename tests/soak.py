@@ -32,6 +32,7 @@ from typing import Any, NamedTuple
 from batches import ROOT, execute, footprint, holds, make_job, start
 from faults import Fault, Plan, Proxy, story_pair
 from hostile import FINDS, TURNS, generated
+from nodes import JOB, Nodes, in_threads, kill, on_ray, served, told
 
 from specreason_sgl.embedded.stories import story
 from specreason_sgl.engine.backend import Endpoint
@@ -61,6 +62,10 @@ WINDOW = 20
 MOST_RECOMPUTED = 2
 LASTING: tuple[Fault, ...] = ("delay", "cut", "500", "503", "broken JSON")
 """Faults that leave a server where it is."""
+RAY_WORKERS = 4
+OVERLAPPING = 0.25
+"""Share of the losses that do not wait until the workers of the one before are there again. Were it all, one solve in
+hundreds would lose four workers by chance, and be a failed one."""
 STARVED, STALLED = 3, 10
 """So many times what its calls take at the median pace, and a solve was kept waiting by the others; so many times the
 median for a token, and a call was."""
@@ -237,12 +242,10 @@ def kills(times: int, seed: int) -> dict[str, Any]:
 
 def ray_kills(times: int, seed: int) -> dict[str, Any]:
     """Kill workers, nodes and drivers of a job on a Ray cluster at random moments, and see that nothing was lost."""
-    from nodes import JOB, Nodes, in_threads, kill, on_ray, served, told
-
     lots = random.Random(seed)
-    problems = max(60, 60 * times)
+    problems = max(60, 100 * times)
     victims: Counter[str] = Counter()
-    finished = lost = left = 0
+    finished = lost = left = overlapping = 0
     with (
         tempfile.TemporaryDirectory() as scratch,
         served([story(5000 + number) for number in range(problems)], seconds=0.1) as servers,
@@ -251,17 +254,22 @@ def ray_kills(times: int, seed: int) -> dict[str, Any]:
         os.environ.update(nodes.token)
         path, run = Path(scratch) / "job.toml", Path(scratch) / "run"
         path.write_text(JOB.format(problems=problems, concurrency=8, modes='{ kind = "specreason" }'))
-        command = on_ray(nodes, path, servers, run, "--workers", "4", "--resume")
+        command = on_ray(nodes, path, servers, run, "--workers", str(RAY_WORKERS), "--resume")
         solves = run / "solves.jsonl"
         process = start(*command, quiet=True)
         for victim in lots.choices(("worker", "node", "driver"), k=times):
+            if lots.random() < OVERLAPPING:
+                overlapping += len(nodes.workers()) < RAY_WORKERS
+            else:
+                _until_complete(nodes, process)
             _until_it_grows(solves, process)
             time.sleep(lots.uniform(0, 2))
             before = solves.read_bytes()
             if process.poll() is None:
                 victims[victim] += 1
                 if victim == "worker":
-                    os.kill(lots.choice(nodes.workers()), signal.SIGKILL)
+                    for one in lots.sample(there := nodes.workers(), min(1, len(there))):
+                        os.kill(one, signal.SIGKILL)
                 elif victim == "node":
                     kill(nodes.started.pop())
                     nodes.another()
@@ -281,6 +289,7 @@ def ray_kills(times: int, seed: int) -> dict[str, Any]:
         unlike = told(whole.records) != told(in_threads(path, servers, Path(scratch) / "threads"))
     return {
         "killed": dict(victims),
+        "while_workers_of_the_last_loss_were_missing": overlapping,
         "problems": problems,
         "stored_solves_lost": lost,
         "kills_of_drivers_that_left_workers_or_requests": left,
@@ -292,6 +301,12 @@ def ray_kills(times: int, seed: int) -> dict[str, Any]:
         and len(whole.records) == len({r.key for r in whole.records}) == problems
         and not (lost or left or unlike or whole.remarks),
     }
+
+
+def _until_complete(nodes: Nodes, process: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + 60
+    while len(nodes.workers()) < RAY_WORKERS and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.2)
 
 
 def _until_it_grows(path: Path, process: subprocess.Popen[str]) -> None:

@@ -331,7 +331,7 @@ def is_alive(pid: int) -> bool:
 def test_workers_that_are_killed_cost_no_solve_and_are_replaced(
     tmp_path: Path, pairs: dict[str, Pair[Endpoint]], crew: Crew, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "_ATTEMPTS", 2)  # a worker takes seconds to start
+    monkeypatch.setattr(runner, "_ATTEMPTS", (False, True))  # a worker takes seconds to start
     del said[:]
     first = crew.where
     fatal, *others = load(make_job(8).dataset)
@@ -358,7 +358,7 @@ def test_workers_that_are_killed_cost_no_solve_and_are_replaced(
     assert set(crew.where) != set(first)
 
 
-def test_the_third_attempt_has_a_worker_to_itself(
+def test_the_last_two_attempts_have_a_worker_to_themselves(
     tmp_path: Path, servers: list[StoryServer], options: PairOptions, pairs: dict[str, Pair[Endpoint]]
 ) -> None:
     problems = load(make_job(8).dataset)
@@ -382,8 +382,29 @@ def test_the_third_attempt_has_a_worker_to_itself(
 
     assert len(records) == 8
     assert [r.problem.question for r in records if r.tally.outcome == "failed"] == [poison]
-    assert len(tried) == 3
-    assert tried[-1] == 0
+    assert len(tried) == 4
+    assert tried[2:] == [0, 0]
+
+
+def test_a_solve_that_loses_three_workers_by_chance_is_no_failed_one(
+    tmp_path: Path, options: PairOptions, pairs: dict[str, Pair[Endpoint]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_PAUSE_S", 0.0)
+    problems = load(make_job(4).dataset)
+    unlucky = problems[0].question
+    hired: list[Here] = []
+
+    def hire(_connect: bool) -> Here:
+        number = len(hired)
+        hired.append(Here(options, lost=lambda task: number < 3 and task.problem.question == unlucky))
+        return hired[-1]
+
+    crew = Crew(hire, 1)
+    records = execute(tmp_path / "run", make_job(4), pairs, crew, problems=problems)
+    crew.dismiss()
+
+    assert len(hired) == 4
+    assert rows(records) == rows(execute(tmp_path / "calm", make_job(4), pairs, problems=problems))
 
 
 def test_workers_that_end_again_and_again_end_the_run_and_it_goes_on(
@@ -403,7 +424,7 @@ def test_workers_that_end_again_and_again_end_the_run_and_it_goes_on(
 
     assert len(hired) <= 2 + executors.LOSSES * 2
     assert read_run(tmp_path / "run").status.status == "error"  # type: ignore[union-attr]
-    assert all("3 workers" in str(record.tally.error) for record in read_run(tmp_path / "run").records)
+    assert all("4 workers" in str(record.tally.error) for record in read_run(tmp_path / "run").records)
     assert len(execute(tmp_path / "run", make_job(12), pairs)) == 12
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Name = Literal["threads", "processes", "ray"]
 CHECK_S = 1.0
 """Seconds between two looks at whether the run is over."""
-LOSSES = 3
+LOSSES = 4
 """How many workers may be lost one after another, for each that was hired, without a solve that ended."""
 
 

@@ -48,8 +48,9 @@ LOST = ServerUnreachable.exit_code
 _WARM_UP = {"budget": 48, "max_step_tokens": 24, "answer_tokens": 8}
 _FLUSH_S = 30.0
 _POLL_S = 0.1
-_ATTEMPTS = 3
-"""How many workers a solve is given to, one after another, if they are lost while they do it."""
+_ATTEMPTS = (False, False, True, True)
+"""Whether a solve has its worker to itself, each time that it is given to one because the one before was lost. Whatever
+ended that one, its solves are suspected; a solve that ends two in a row, doing nothing beside it, is to blame."""
 _PAUSE_S = 2.0
 """Seconds before such a solve goes to another worker: of a node that has left, all workers are known by then."""
 _HUNGRY = "what it runs may need more memory than there is, or end its process"
@@ -322,14 +323,14 @@ class Runner:
 
     def _carried_out(self, task: Task) -> tuple[SolveKey, SolveRecord]:
         """Have a task carried out, and again if its worker is lost."""
-        for attempt in range(_ATTEMPTS):
+        for alone in _ATTEMPTS:
             key = self._sink.started(task.problem.id, task.repeat, task.mode.name)
             scope = Scope(task.limit_s, parent=self._scope)
             try:
-                record = self._executor.solve(task, self._hearer(key), scope, alone=attempt + 1 == _ATTEMPTS)
+                record = self._executor.solve(task, self._hearer(key), scope, alone=alone)
             except WorkerLost as error:
                 self._check()
-                lost = WorkerLost(f"it ended {_ATTEMPTS} workers, one after another; {error}", hint=_HUNGRY)
+                lost = WorkerLost(f"it ended {len(_ATTEMPTS)} workers, one after another; {error}", hint=_HUNGRY)
                 self._scope.wait(_PAUSE_S)
             except SpecReasonError:
                 self._check()
