@@ -81,6 +81,8 @@ def test_a_browser_may_call_only_from_pages_that_were_named() -> None:
         (["--api-key", "two words"], "key is no single word"),
         (["--alias", "x"], "is not `NAME=PROGRAM`"),
         (["--alias", "x=nothing.py"], "there is no program `nothing.py`"),
+        (["--decode", "eagle3"], "cannot draft tokens by `eagle3`"),
+        (["--base", "http://127.0.0.1:9", "--small", "http://127.0.0.1:9", "--decode", "small"], "starts itself"),
     ],
 )
 def test_what_would_open_the_server_or_cannot_be_served_is_refused_in_a_line(

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from specreason_sgl.cli.app import app as commands
 from specreason_sgl.embedded import SETTINGS
 from specreason_sgl.embedded.stories import story
 from specreason_sgl.engine.backend import Endpoint
-from specreason_sgl.events import StepTaken
+from specreason_sgl.events import CallMade, StepTaken
 from specreason_sgl.lang.loading import load
 from specreason_sgl.lang.pair import Pair
 from specreason_sgl.lang.solving import solve
@@ -270,6 +270,31 @@ def test_both_models_killed_under_load_cost_a_pause_and_no_answer(
 def part(of: int, title: str) -> int:
     """The id of a process's child with this title."""
     return next(pid for pid in tree._children_of(of) if title in Path(f"/proc/{pid}/cmdline").read_text())
+
+
+@pytest.mark.parametrize(("asked", "drafts"), [((), True), (("--decode", "off"), False)])
+def test_a_pair_that_serve_starts_itself_drafts_tokens_unless_told_not_to(
+    asked: Sequence[str], drafts: bool, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "specreason_sgl", "serve", "--port", "0", "--api-key", KEY, *asked]
+    command += ["--store", str(tmp_path / "run")]
+    environment = {**os.environ, "SPECREASON_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
+        assert server.stdout is not None
+        url = next(line.split()[1] for line in server.stdout if line.startswith("serve"))
+        body = {"messages": [{"role": "user", "content": STORIES[0].question}], "model": "base"}
+        headers = {"Authorization": f"Bearer {KEY}"}
+        answer = httpx.post(f"{url}/chat/completions", headers=headers, json=body, timeout=120).json()
+        server.terminate()
+    run = read_run(tmp_path / "run")
+    assert run.config is not None
+    assert answer["choices"][0]["message"]["content"].endswith(f"{{{STORIES[0].answer}}}.")
+    assert set(run.config.servers) == {"base", "small"}
+    assert bool(run.config.servers["base"]["speculative_algorithm"]) is drafts
+    (record,) = run.records
+    tokens = sum(record.tally.generated.values())
+    rounds = sum(event.rounds for event in record.events if isinstance(event, CallMade))
+    assert (0 < rounds < tokens / 2) if drafts else not rounds
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])

@@ -49,6 +49,15 @@ def serve(
     wait_for_server: WaitForServer = None,
     thinking: ThinkingFormat = None,
     transport: TransportName = None,
+    decode: Annotated[
+        str | None,
+        typer.Option(
+            "--decode",
+            help="Who drafts the base model's tokens, if the embedded pair is started for this: `small`, `ngram` or "
+            "`off` [small]",
+            rich_help_panel="Pair",
+        ),
+    ] = None,
     alias: Annotated[
         list[str] | None,
         typer.Option(
@@ -169,7 +178,9 @@ def serve(
     from specreason_sgl.serve.service import Service
     from specreason_sgl.serve.shelf import shelf
     from specreason_sgl.serve.solves import Solves
+    from specreason_sgl.servers.cpu.decode import named
     from specreason_sgl.servers.pairs import check_key
+    from specreason_sgl.servers.pairs import running as running_pair
     from specreason_sgl.view.display import console
 
     if not is_own(host) and not api_key:
@@ -187,7 +198,14 @@ def serve(
         thinking=thinking,
         transport=transport or AUTO,
         models=named_models(model),
+        decode=named(decode or "small"),
+        beside=False,
     ).or_kept_up()
+    if decode and (not options.is_embedded or running_pair()):
+        raise UsageError(
+            "`--decode` is for the embedded pair that this command starts itself",
+            hint=f"start servers that draft tokens by `specreason up --decode {decode}`, and leave it out here",
+        )
     given = {"budget": budget, "temperature": temperature, "top_p": top_p, "instruction": instruction, "judge": judge}
     defaults = {name: value for name, value in given.items() if value is not None}
     bound = listening(host, port)

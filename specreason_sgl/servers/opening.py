@@ -53,8 +53,9 @@ class PairOptions:
     keys: Mapping[Role, str | None] = field(default_factory=dict, repr=False)
     """The servers' keys, by the role of their models."""
     decode: Decode = "off"
-    """Who drafts tokens in a further server of the embedded pair's base model, in the role ``decode``; by itself there
-    is none."""
+    """Who drafts tokens for the embedded pair's base model, if the pair is started."""
+    beside: bool = True
+    """Whether they are drafted in a further server of the base model, in the role ``decode``; else in its own."""
 
     def __post_init__(self) -> None:
         """Refuse contradictions before anything is started.
@@ -88,7 +89,12 @@ class PairOptions:
         """The roles of the models that there will be."""
         own = {"base": self.base or self.is_embedded, "small": self.small or self.is_embedded}
         named = {role for role, is_there in own.items() if is_there}
-        return frozenset({*named, *self.models, *({"decode"} if self.decode != "off" else ())})
+        return frozenset({*named, *self.models, *({"decode"} if self.has_decode else ())})
+
+    @property
+    def has_decode(self) -> bool:
+        """Whether there is a further server, for whose base model tokens are drafted."""
+        return self.beside and self.decode != "off"
 
     @property
     def label(self) -> str:
@@ -184,7 +190,7 @@ def open_pair(
     if not options.is_embedded:
         base, small = _address("base", options.base, options), _address("small", options.small, options)
         yield connect(base, small, options, scope)
-    elif (running := pairs.running()) and running.label == EMBEDDED and (running.decode or options.decode == "off"):
+    elif (running := pairs.running()) and running.label == EMBEDDED and (running.decode or not options.has_decode):
         yield connect(running.base, running.small, options, scope, running.decode)
     else:
         need("sglang", "torch")
@@ -193,7 +199,7 @@ def open_pair(
         with tempfile.TemporaryDirectory(prefix="specreason-") as logs:
             models = embedded_models()
             with pairs.launch(
-                *models, Path(logs), on_progress=say, decode=options.decode, beside=options.decode != "off"
+                *models, Path(logs), on_progress=say, decode=options.decode, beside=options.has_decode
             ) as started:
                 owned = replace(options, wait_for_server_s=min(options.wait_for_server_s, OWNED_WAIT_S))
                 yield connect(started.base, started.small, owned, scope, started.decode)
