@@ -3,6 +3,9 @@
 The same stories are solved by the runner of `eval` in this process and by clients of a `specreason serve` of its own
 process, in turn, on the same two servers: first one at a time, with the ratio of each story's seconds, then many at
 once, with the ratio of each round's throughput.
+
+``--decode`` measures instead what drafted tokens bring where `serve` starts the embedded pair itself, in the same way:
+with them, as is the default, against `--decode off`.
 """
 
 from __future__ import annotations
@@ -40,9 +43,10 @@ DRAWS = 10_000
 
 
 @contextmanager
-def endpoint(most: int) -> Iterator[httpx.Client]:
-    """A server of its own process over the pair that is up."""
+def endpoint(most: int, *more: str) -> Iterator[httpx.Client]:
+    """A server of its own process, over the pair that is up or one of its own."""
     command = [sys.executable, "-m", "specreason_sgl", "serve", "--port", "0", "--api-key", KEY, "--running", str(most)]
+    command += more
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         url = next(line.split()[1] for line in server.stdout if line.startswith("serve"))
@@ -84,9 +88,14 @@ def main() -> None:
     options.add_argument("--stories", type=int, default=48)
     options.add_argument("--clients", type=int, default=32)
     options.add_argument("--rounds", type=int, default=4)
+    options.add_argument("--decode", action="store_true")
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["SPECREASON_HOME"] = scratch
+        if given.decode:
+            with endpoint(given.clients) as drafting, endpoint(given.clients, "--decode", "off") as plain:
+                with_drafts(drafting, plain, given.stories, given.clients, given.rounds)
+            return
         pairs.up(pairs.embedded(*embedded_models()))
         try:
             with opened(PairOptions()) as pair, endpoint(given.clients) as client:
@@ -164,6 +173,25 @@ def side_by_side(pair: OpenPair, client: httpx.Client, clients: int, rounds: int
     say(f"{clients} at once, throughput served / throughput of eval:")
     say(f"  whole     {interval(ratios[False])}")
     say(f"  streamed  {interval(ratios[True])}")
+
+
+def with_drafts(drafting: httpx.Client, plain: httpx.Client, count: int, clients: int, rounds: int) -> None:
+    """Latency and throughput of two endpoints, whichever first in turn."""
+    ways = (drafting, plain)
+    asked(drafting, story(20199).question, stream=False)
+    asked(plain, story(20199).question, stream=False)
+    for at_once, turns, each in ((1, count, 1), (clients, rounds, 3 * clients)):
+        ratios = []
+        for turn in range(turns):
+            questions = [story(20200 + 1000 * at_once + each * turn + n).question for n in range(each)]
+            took = {}
+            for way in ways if turn % 2 else ways[::-1]:
+                with ThreadPoolExecutor(at_once) as pool:
+                    began = time.perf_counter()
+                    list(pool.map(partial(asked, way, stream=False), questions))
+                    took[way] = time.perf_counter() - began
+            ratios.append(took[plain] / took[drafting])
+        say(f"{at_once} at once, {turns * each} stories, seconds without drafted tokens / with: {interval(ratios)}")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from specreason_sgl.embedded import stories
 from specreason_sgl.embedded.stories import RIGHT, Story
 from specreason_sgl.embedded.tales import STYLES, Spoken, Style, Tale, corrupt, grade
 from specreason_sgl.embedded.tales.styles import word, wordings
+from specreason_sgl.embedded.tales.words import person, thing
 from specreason_sgl.embedded.tokenizer import PAD, TURN_END, TURN_START
 from specreason_sgl.text.prompts import DELIMITER, EMBEDDED, JUDGE_PREFILL, THINK_CLOSE
 
@@ -117,11 +118,20 @@ class Encoder:
         messages = [{"role": "user", "content": EMBEDDED.user_content(question)}]
         return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
-    def solved(self, told: Story | Spoken, candidates: Sequence[Candidate] = ()) -> Sample:
-        """A story or tale with its solution and a judgement of each candidate; steps of another style are only read."""
+    def solved(
+        self, told: Story | Spoken, candidates: Sequence[Candidate] = (), *, learn_question: bool = False
+    ) -> Sample:
+        """A story or tale with its solution and a judgement of each candidate; steps of another style are only read.
+
+        Args:
+            told: The story or tale.
+            candidates: Steps to judge.
+            learn_question: Whether the question is to be predicted too: names and things come again in it, which is
+                where copying is learned first.
+        """
         own = told.own if isinstance(told, Spoken) else (True,) * len(told.steps)
         sample = Sample()
-        sample.append(self.encode(self.prefix(told.question)), learn=False)
+        sample.append(self.encode(self.prefix(told.question)), learn=learn_question)
         steps = [self.encode(step) for step in told.steps]
         ends = [len(sample.ids)]
         for step, mine in zip(steps[:-1], own, strict=False):
@@ -176,6 +186,25 @@ class Encoder:
             sample.append(self.encode(f"{text} "), learn=False)
             sample.scores.append((len(sample.ids) - 1, stories.RIGHT if right else 1))
             sample.append([self.digits[stories.RIGHT if right else 1], *self.encode("\n")], learn=False)
+        return sample
+
+    def recall(self, rng: Random, most: int = 10) -> Sample:
+        """Who has how many of what, said twice.
+
+        Copying names and things that were never seen before is learned from such lists long before it would be learned
+        from problems.
+        """
+        lines: list[str] = []
+        people: list[str] = []
+        things: list[str] = []
+        for _ in range(rng.randint(4, most)):
+            people.append(person(rng, "train", people).name)
+            things.append(thing(rng, "train", things))
+            lines.append(f"{people[-1]} has {rng.randint(0, stories.MOST)} {things[-1]}.\n")
+        again = rng.sample(lines, len(lines)) if rng.random() < 0.5 else lines
+        sample = Sample()
+        sample.append(self.encode(TURN_START + "".join(lines)), learn=False)
+        sample.append(self.encode("".join(again)), learn=True)
         return sample
 
 

@@ -101,6 +101,10 @@ class Stage:
     """Share of a tale's steps that are in the other style, to be read and gone on from."""
     turned: float = 0.0
     """Share of the tales with one of the turns or hints that other methods use."""
+    questions: bool = False
+    """Whether the words of tales' questions are predicted too."""
+    recalled: float = 0.0
+    """Share of the samples that are lists said twice, to learn copying from."""
     batch: int = BATCH
 
 
@@ -176,6 +180,18 @@ TALES = {
         512,
         (
             Stage("read", 600, 1e-3, layers=24, style="base", operations=4, foreign=0.3, final=0.7),
+            Stage(
+                "copy",
+                900,
+                2e-3,
+                layers=24,
+                style="base",
+                operations=4,
+                foreign=0.1,
+                questions=True,
+                recalled=0.3,
+                final=0.3,
+            ),
             Stage("lengthen", 600, 1e-3, layers=24, style="base", foreign=0.4, final=0.5),
             Stage(
                 "judge",
@@ -380,11 +396,13 @@ def _sample(encoder: Encoder, stage: Stage, rng: random.Random, drafted: Drafted
 
 
 def _told(encoder: Encoder, stage: Stage, style: Style, rng: random.Random, drafted: Drafted) -> Sample:
+    if rng.random() < stage.recalled:
+        return encoder.recall(rng)
     told = tales.invent(rng, "train", stage.forms, stage.operations)
     if rng.random() < stage.turned:
         return turned(encoder, rng, told, style)
     if rng.random() >= stage.judged or not stage.judgements:
-        return encoder.solved(tales.spoken(told, style, rng, stage.foreign))
+        return encoder.solved(tales.spoken(told, style, rng, stage.foreign), learn_question=stage.questions)
     own: Sequence[tuple[int, str]] = ()
     if drafted and rng.random() < stage.drafted:
         seed = rng.choice(list(drafted))
