@@ -243,7 +243,7 @@ def kills(times: int, seed: int) -> dict[str, Any]:
 def ray_kills(times: int, seed: int) -> dict[str, Any]:
     """Kill workers, nodes and drivers of a job on a Ray cluster at random moments, and see that nothing was lost."""
     lots = random.Random(seed)
-    problems = max(60, 100 * times)
+    problems = max(60, 80 * times)
     victims: Counter[str] = Counter()
     finished = lost = left = overlapping = 0
     stories = [story(5000 + number) for number in range(problems)]
