@@ -156,3 +156,28 @@ def test_steps_of_the_other_style_are_read_and_not_learned(wider: PreTrainedToke
     assert 0 < sum(spoken.own) < len(spoken.own)
     assert all((step in learned) == own for step, own in zip(spoken.steps, spoken.own, strict=True))
     assert told.answer_text in learned
+
+
+def test_lists_to_learn_copying_from_are_said_twice_and_the_second_time_is_predicted(
+    wider: PreTrainedTokenizerFast,
+) -> None:
+    encoder, orders = Encoder(wider), set()
+    for number in range(20):
+        sample = encoder.recall(Random(number))
+        half = sample.targets.index(next(target for target in sample.targets if target >= 0)) + 1
+        first, second = encoder.decode(sample.ids[1:half]), encoder.decode(sample.ids[half:])
+        assert sorted(first.splitlines()) == sorted(second.splitlines())
+        assert sample.targets[half - 1 : -1] == sample.ids[half:]
+        orders.add(first == second)
+    assert orders == {False, True}
+
+
+@pytest.mark.parametrize("questions", [False, True])
+def test_questions_are_predicted_where_a_stage_says_so(questions: bool, wider: PreTrainedTokenizerFast) -> None:
+    encoder = Encoder(wider)
+    told = tales.tale(3, "train")
+    sample = encoder.solved(tales.spoken(told, "base", Random(0)), learn_question=questions)
+    asked = len(encoder.encode(encoder.prefix(told.question)))
+
+    assert (sample.targets[: asked - 1] == sample.ids[1:asked]) is questions
+    assert sample.targets[asked - 1] == sample.ids[asked], "what is answered is learned in any case"
