@@ -53,6 +53,10 @@ KEPT_EVERY_S = 600
 SORTED_OVER = 8
 """Batches are cut from this many batches' worth of samples sorted by length, so that little is padding."""
 
+BEGUN = Path(__file__).parent / "begun"
+"""As far as the training on tales has come: a folder like that of ``--work``, with the last stages alone. It is there
+until the pair is finished, and a new work folder goes on from it."""
+
 Drafted = dict[int, list[tuple[int, str]]]
 """By a training story's seed: after how many right steps, and what the small model drafted there."""
 
@@ -677,13 +681,16 @@ def train(
     workers: int = 0,
 ) -> bool:
     """Run a model's stages in order, up to the one named ``last``; returns whether there was time for all of them."""
-    stages = RECIPES[recipe][name].stages
+    every = RECIPES[recipe][name].stages
+    stages = every[: [stage.name for stage in every].index(last) + 1] if last else every
     folder = work / name
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     model, tokenizer = begin(recipe, name, work)
     encoder = Encoder(tokenizer)
-    for stage in stages:
+    finished = [(folder / stage.name / "model.safetensors").exists() for stage in stages]
+    latest = max((number for number, is_there in enumerate(finished) if is_there), default=0)
+    for stage in stages[latest:]:  # those before it are not needed any more
         if stage.layers != model.config.num_hidden_layers:
             model = deepen(model, stage.layers)
         if (folder / stage.name / "model.safetensors").exists():
@@ -700,8 +707,6 @@ def train(
                     layer.compile(dynamic=True)
             if not run_stage(learner, stage, encoder, folder, device, seed, until=until, workers=workers):
                 return False
-        if stage.name == last:
-            break
     return True
 
 
@@ -722,6 +727,12 @@ def main() -> None:
     arguments = parser.parse_args()
     until = time.monotonic() + 60 * arguments.minutes
     sizes = RECIPES[arguments.recipe]
+    for name in arguments.models:
+        stages = [stage.name for stage in sizes[name].stages] if name in sizes else []
+        if not stages or arguments.stage not in (None, *stages):
+            parser.error(f"{name} has the stages {', '.join(stages)}" if stages else f"there is no model {name}")
+    if arguments.recipe == "tales" and BEGUN.exists() and not arguments.work.exists():
+        shutil.copytree(BEGUN, arguments.work)
     for name in arguments.models:
         finished = train(
             name,
