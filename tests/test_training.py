@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from specreason_sgl.embedded import tales
 from specreason_sgl.embedded.samples import Encoder, Sample, tale_candidates
 from specreason_sgl.embedded.tokenizer import widen
-from specreason_sgl.embedded.train import Learner, Stage, batches, blend, deepen, run_stage, widened
+from specreason_sgl.embedded.train import Learner, Stage, batches, blend, deepen, main, run_stage, train, widened
 from specreason_sgl.embedded.turns import TURNS
 from specreason_sgl.servers.opening import embedded_models
 
@@ -181,3 +182,30 @@ def test_questions_are_predicted_where_a_stage_says_so(questions: bool, wider: P
 
     assert (sample.targets[: asked - 1] == sample.ids[1:asked]) is questions
     assert sample.targets[asked - 1] == sample.ids[asked], "what is answered is learned in any case"
+
+
+def test_training_goes_on_behind_the_last_stage_that_was_finished(tmp_path: Path) -> None:
+    shipped = embedded_models()[0]
+    for folder in (tmp_path / "tokenizer", tmp_path / "base" / "copy"):
+        shutil.copytree(shipped, folder)
+
+    assert train("base", tmp_path, "cpu", 0, last="copy", recipe="tales")
+    assert not (tmp_path / "base" / "read").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [(["tiny"], "there is no model tiny"), (["base", "--stage", "sleep"], "base has the stages read, copy, ")],
+)
+def test_a_model_or_stage_that_is_none_is_refused_before_anything_is_written(
+    arguments: list[str],
+    complaint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", ["train", *arguments, "--work", str(tmp_path / "work")])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert complaint in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
