@@ -63,7 +63,7 @@ MOST_RECOMPUTED = 2
 LASTING: tuple[Fault, ...] = ("delay", "cut", "500", "503", "broken JSON")
 """Faults that leave a server where it is."""
 RAY_WORKERS = 4
-OVERLAPPING = 0.25
+HASTY = 0.25
 """Share of the losses that do not wait until the workers of the one before are there again. Were it all, one solve in
 hundreds would lose four workers by chance, and be a failed one."""
 STARVED, STALLED = 3, 10
@@ -245,7 +245,7 @@ def ray_kills(times: int, seed: int) -> dict[str, Any]:
     lots = random.Random(seed)
     problems = max(60, 80 * times)
     victims: Counter[str] = Counter()
-    finished = lost = left = overlapping = 0
+    finished = lost = left = hasty = 0
     stories = [story(5000 + number) for number in range(problems)]
     with (
         tempfile.TemporaryDirectory() as scratch,
@@ -259,8 +259,8 @@ def ray_kills(times: int, seed: int) -> dict[str, Any]:
         solves = run / "solves.jsonl"
         process = start(*command, quiet=True)
         for victim in lots.choices(("worker", "node", "driver"), k=times):
-            if lots.random() < OVERLAPPING:
-                overlapping += len(nodes.workers()) < RAY_WORKERS
+            if lots.random() < HASTY:
+                hasty += len(nodes.workers()) < RAY_WORKERS
             else:
                 _until_complete(nodes, process)
             _until_it_grows(solves, process)
@@ -292,7 +292,7 @@ def ray_kills(times: int, seed: int) -> dict[str, Any]:
     asked, stored = Counter(s.question for s in stories), Counter(r.problem.question for r in whole.records)
     return {
         "killed": dict(victims),
-        "while_workers_of_the_last_loss_were_missing": overlapping,
+        "without_waiting_for_the_workers_that_the_last_one_cost": hasty,
         "problems": problems,
         "stored_solves_lost": lost,
         "kills_of_drivers_that_left_workers_or_requests": left,

@@ -206,6 +206,7 @@ def test_the_roles_of_a_pair_are_known_before_it_is_opened() -> None:
     assert PairOptions(base="http://b").roles == {"base"}
     assert PairOptions(small="http://s", models={"verifier": "http://v"}).roles == {"small", "verifier"}
     assert PairOptions().drafting("small").roles == {"base", "small", "decode"}
+    assert PairOptions(decode="small", beside=False).roles == {"base", "small"}
 
 
 JOB = """

@@ -19,6 +19,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from specreason_sgl.embedded.train import BEGUN
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 DECLARED = list(map(Requirement, PROJECT["project"]["dependencies"]))
@@ -258,7 +260,7 @@ def carried() -> Iterator[tuple[str, Path]]:
         ("eval", "specreason_sgl/stock/"),
     ):
         for path in (ROOT / folder).rglob("*"):
-            if path.is_file() and "__pycache__" not in path.parts:
+            if path.is_file() and not {"__pycache__", BEGUN.name} & set(path.parts):
                 yield place + path.relative_to(ROOT).as_posix(), path
 
 
@@ -272,6 +274,7 @@ def test_the_wheel_carries_every_file_and_the_source_distribution_too(built: Pat
 
     assert held == {name: path.read_bytes() for name, path in carried()}
     assert {path.relative_to(ROOT).as_posix() for _, path in carried()} <= names
+    assert not any(BEGUN.name in Path(name).parts for name in names), "what is not finished is nobody's to install"
     assert {"pyproject.toml", "CITATION.cff", "CONTRIBUTING.md", "README.md", "LICENSE"} <= names
 
 
