@@ -17,7 +17,9 @@ import torch
 from specreason_sgl.embedded import stories
 from specreason_sgl.embedded.stories import RIGHT, Story
 from specreason_sgl.embedded.tales import STYLES, Spoken, Style, Tale, corrupt, grade
-from specreason_sgl.embedded.tales.styles import word, wordings
+from specreason_sgl.embedded.tales.arithmetic import LONGEST, calculation
+from specreason_sgl.embedded.tales.facts import compute
+from specreason_sgl.embedded.tales.styles import WRITTEN, word, wordings
 from specreason_sgl.embedded.tales.words import person, thing
 from specreason_sgl.embedded.tokenizer import PAD, TURN_END, TURN_START
 from specreason_sgl.text.prompts import DELIMITER, EMBEDDED, JUDGE_PREFILL, THINK_CLOSE
@@ -188,11 +190,16 @@ class Encoder:
             sample.append([self.digits[stories.RIGHT if right else 1], *self.encode("\n")], learn=False)
         return sample
 
-    def recall(self, rng: Random, most: int = 10) -> Sample:
+    def recall(self, rng: Random, most: int = 10, *, long_numbers: bool = False) -> Sample:
         """Who has how many of what, said twice.
 
         Copying names and things that were never seen before is learned from such lists long before it would be learned
         from problems.
+
+        Args:
+            rng: Decides what the list holds.
+            most: How many lines it has at most.
+            long_numbers: Whether numbers have up to four digits, few as often as many.
         """
         lines: list[str] = []
         people: list[str] = []
@@ -200,11 +207,24 @@ class Encoder:
         for _ in range(rng.randint(4, most)):
             people.append(person(rng, "train", people).name)
             things.append(thing(rng, "train", things))
-            lines.append(f"{people[-1]} has {rng.randint(0, stories.MOST)} {things[-1]}.\n")
+            largest = 10 ** rng.randint(1, LONGEST) - 1 if long_numbers else stories.MOST
+            lines.append(f"{people[-1]} has {rng.randint(0, largest)} {things[-1]}.\n")
         again = rng.sample(lines, len(lines)) if rng.random() < 0.5 else lines
         sample = Sample()
         sample.append(self.encode(TURN_START + "".join(lines)), learn=False)
         sample.append(self.encode("".join(again)), learn=True)
+        return sample
+
+    def calculate(self, rng: Random, style: Style, most: int = 8) -> Sample:
+        """Calculations one after another, written out as a style does: all digits to learn from and few words."""
+        sample = Sample()
+        sample.append(self.encode(TURN_START), learn=False)
+        for _ in range(rng.randint(4, most)):
+            left, operation, right = calculation(rng)
+            asked = f"{left}{operation}{right}"
+            written = WRITTEN[style](left, operation, right, compute(left, operation, right))
+            sample.append(self.encode(asked), learn=False)
+            sample.append(self.encode(written.removeprefix(asked) + "\n"), learn=True)
         return sample
 
 

@@ -109,6 +109,10 @@ class Stage:
     """Whether the words of tales' questions are predicted too."""
     recalled: float = 0.0
     """Share of the samples that are lists said twice, to learn copying from."""
+    long_numbers: bool = False
+    """Whether the numbers of these lists have up to four digits."""
+    calculated: float = 0.0
+    """Share of the other samples that are calculations alone."""
     batch: int = BATCH
 
 
@@ -196,7 +200,19 @@ TALES = {
                 recalled=0.3,
                 final=0.3,
             ),
-            Stage("lengthen", 600, 1e-3, layers=24, style="base", foreign=0.4, final=0.5),
+            Stage(
+                "lengthen",
+                1400,
+                2e-3,
+                layers=24,
+                style="base",
+                foreign=0.1,
+                questions=True,
+                recalled=0.12,
+                long_numbers=True,
+                calculated=0.2,
+                final=0.8,
+            ),
             Stage(
                 "judge",
                 600,
@@ -401,7 +417,9 @@ def _sample(encoder: Encoder, stage: Stage, rng: random.Random, drafted: Drafted
 
 def _told(encoder: Encoder, stage: Stage, style: Style, rng: random.Random, drafted: Drafted) -> Sample:
     if rng.random() < stage.recalled:
-        return encoder.recall(rng)
+        return encoder.recall(rng, long_numbers=stage.long_numbers)
+    if stage.calculated and rng.random() < stage.calculated:
+        return encoder.calculate(rng, style)
     told = tales.invent(rng, "train", stage.forms, stage.operations)
     if rng.random() < stage.turned:
         return turned(encoder, rng, told, style)

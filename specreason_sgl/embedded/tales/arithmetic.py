@@ -2,7 +2,31 @@
 
 from __future__ import annotations
 
+from random import Random
+
 COLUMNS = ("ones", "tens", "hundreds", "thousands")
+
+
+LONGEST = 4
+"""Digits of the largest number that is calculated with."""
+
+
+def calculation(rng: Random) -> tuple[int, str, int]:
+    """A calculation like those in tales: numbers of few digits as often as of many, and none above 9,999."""
+    most = 10**LONGEST - 1
+    one, other = (rng.randrange(10 ** rng.randint(1, LONGEST)) for _ in range(2))
+    few, many = rng.randint(2, 20), rng.randint(1, 10 ** rng.randint(1, LONGEST - 1) - 1)
+    match rng.choice("+-x/"):
+        case "+":
+            return one, "+", min(other, most - one)
+        case "-":
+            return max(one, other), "-", min(one, other)
+        case "x":
+            few, many = rng.sample((few, min(many, most // few)), 2)
+            return few, "x", many
+        case _:
+            few = min(few, 12)
+            return few * min(many, most // few), "/", few
 
 
 def equations(left: int, operation: str, right: int) -> list[str]:

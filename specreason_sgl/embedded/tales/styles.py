@@ -134,7 +134,7 @@ _SMALL: Mapping[Kind, Sequence[str]] = {
     ),
 }
 WORDINGS: Mapping[Style, Mapping[Kind, Sequence[str]]] = {"base": _BASE, "small": _SMALL}
-_WRITTEN = {"base": arithmetic.named, "small": arithmetic.bare}
+WRITTEN = {"base": arithmetic.named, "small": arithmetic.bare}
 _INVERSE = {"+": "-", "-": "+", "x": "/", "/": "x"}
 REMARKS = ("Okay. ", "Hmm. ", "Let me see. ", "Good. ")
 REMARKED, CHECKED = 0.1, 0.08
@@ -143,7 +143,7 @@ REMARKED, CHECKED = 0.1, 0.08
 
 def wordings(step: Step, style: Style) -> list[str]:
     """Every wording of a step in a style, without remarks, the most common first."""
-    written = _WRITTEN[style](step.left, step.operation, step.right, step.value) if step.operation else ""
+    written = WRITTEN[style](step.left, step.operation, step.right, step.value) if step.operation else ""
     fields = {
         "who": step.who,
         "other": step.other,
