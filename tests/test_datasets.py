@@ -101,6 +101,14 @@ def test_limits_and_ids(tmp_path: Path) -> None:
         load(DatasetSpec(name="file", path=path, ids=("p9",)))
 
 
+def test_problems_of_other_seeds_take_the_place_of_those_that_are_made_twice() -> None:
+    problems = load(DatasetSpec(name="tales", seed=1585, limit=716))
+
+    assert tales.tale(1585).question == tales.tale(2300).question
+    assert len({problem.question for problem in problems}) == 716
+    assert [problem.id for problem in problems[-2:]] == ["tale-2299", "tale-2301"]
+
+
 def test_a_problem_that_is_there_twice_counts_once_and_equal_ids_become_numbers(tmp_path: Path) -> None:
     rows = [{"id": "x", "question": "a?", "answer": "1"}, {"id": "y", "question": "a?", "answer": "1"}]
     twice = load(DatasetSpec(name="file", path=write(tmp_path / "twice.jsonl", *rows)))

@@ -14,10 +14,11 @@ import os
 import re
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
+from itertools import count, islice
 from pathlib import Path
 from random import Random
 from typing import Any, Literal, get_args
@@ -206,10 +207,24 @@ def steps_done(told: stories.Story, steps: Sequence[str]) -> int:
 def _generated(spec: DatasetSpec) -> list[Problem]:
     prefix = _TALE if spec.name == "tales" else _STORY
     make: Callable[[int], stories.Story | tales.Tale] = tales.tale if spec.name == "tales" else stories.story
-    count = spec.limit or 200
-    numbers = [i.removeprefix(prefix) for i in spec.ids] or [str(spec.seed + i) for i in range(count)]
-    told = {number: make(int(number)) for number in numbers if number.isdecimal()}
-    return [Problem(id=prefix + n, question=one.question, answer=str(one.answer)) for n, one in told.items()]
+
+    def problem(number: str) -> Problem:
+        one = make(int(number))
+        return Problem(id=prefix + number, question=one.question, answer=str(one.answer))
+
+    if spec.ids:
+        listed = (i.removeprefix(prefix) for i in spec.ids)
+        return [problem(number) for number in listed if number.isdecimal()]
+    return list(islice(_each_once(map(problem, map(str, count(spec.seed)))), spec.limit or 200))
+
+
+def _each_once(problems: Iterable[Problem]) -> Iterator[Problem]:
+    """The problems without those that are there already, by whatever id."""
+    seen = set()
+    for problem in problems:
+        if (told := (problem.question, problem.answer)) not in seen:
+            seen.add(told)
+            yield problem
 
 
 def _source(name: str) -> _Source:
@@ -239,7 +254,7 @@ def _read(spec: DatasetSpec) -> list[Problem]:
     read = [_problem(spec, _Row(row, number, place)) for number, row in enumerate(rows, start=1)]
     if not read:
         raise UsageError(f"`{place}` holds no problems")
-    problems = list({(problem.question, problem.answer): problem for problem in reversed(read)}.values())[::-1]
+    problems = list(_each_once(read))
     ids = [problem.id for problem in problems]
     if len(set(ids)) != len(ids):
         problems = [problem.model_copy(update={"id": f"{number}"}) for number, problem in enumerate(problems)]
