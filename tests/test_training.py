@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +16,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from specreason_sgl.embedded import tales
 from specreason_sgl.embedded.samples import Encoder, Sample, tale_candidates
-from specreason_sgl.embedded.tokenizer import widen
+from specreason_sgl.embedded.tales.arithmetic import named
+from specreason_sgl.embedded.tales.facts import compute
+from specreason_sgl.embedded.tokenizer import TURN_START, widen
 from specreason_sgl.embedded.train import Learner, Stage, batches, blend, deepen, main, run_stage, train, widened
 from specreason_sgl.embedded.turns import TURNS
 from specreason_sgl.servers.opening import embedded_models
@@ -171,6 +174,33 @@ def test_lists_to_learn_copying_from_are_said_twice_and_the_second_time_is_predi
         assert sample.targets[half - 1 : -1] == sample.ids[half:]
         orders.add(first == second)
     assert orders == {False, True}
+
+
+def test_lists_hold_numbers_of_all_lengths_where_a_stage_says_so(wider: PreTrainedTokenizerFast) -> None:
+    encoder = Encoder(wider)
+
+    def lengths(*, long_numbers: bool) -> set[int]:
+        told = "".join(encoder.decode(encoder.recall(Random(n), long_numbers=long_numbers).ids) for n in range(20))
+        return {len(number) for number in re.findall(r"\d+", told)}
+
+    assert lengths(long_numbers=True) == {1, 2, 3, 4}
+    assert lengths(long_numbers=False) == {1, 2}
+
+
+def test_of_calculations_alone_what_is_written_out_is_predicted_and_right(wider: PreTrainedTokenizerFast) -> None:
+    encoder, operations = Encoder(wider), set()
+    for number in range(40):
+        sample = encoder.calculate(Random(number), "base")
+        written = []
+        for line in encoder.decode(sample.ids).removeprefix(TURN_START).splitlines():
+            asked, left, operation, right = re.findall(r"^((\d+)([-+x/])(\d+))", line)[0]
+            result = compute(int(left), operation, int(right))
+            assert line == named(int(left), operation, int(right), result)
+            assert 0 <= result <= 9999
+            operations.add(operation)
+            written.append(line.removeprefix(asked) + "\n")
+        assert encoder.decode([target for target in sample.targets if target >= 0]) == "".join(written)
+    assert operations == set("+-x/")
 
 
 @pytest.mark.parametrize("questions", [False, True])
