@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from specreason_sgl.embedded import tales
 from specreason_sgl.embedded.stories import story
@@ -22,6 +22,10 @@ WIDER = 1536
 """Entries after the vocabulary is widened for tales."""
 READ = 6000
 """Tales whose words the wider vocabulary is learned from."""
+HEARD = 10
+"""So often a piece has to be in them for something to be learned of it."""
+ASKED = (EMBEDDED.user_content("user"), "assistant", "user", EMBEDDED.judge, VERDICT)
+"""What stands around the problems in every conversation."""
 PAD, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
 # A run of newlines is one piece, so the delimiter is one token whatever stands around it and a prefix that
@@ -55,7 +59,7 @@ def build(folder: Path) -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    lines = [EMBEDDED.user_content("user"), "assistant", "user", EMBEDDED.judge, VERDICT] * 50
+    lines = [*ASKED] * 50
     for seed in range(4000):
         told = story(seed, "train")
         lines += [told.question, *told.steps, told.answer_text, "The story says:", "\n\n"]
@@ -100,10 +104,33 @@ def widen(source: Path, folder: Path, entries: int = WIDER, read: int = READ) ->
     for left, right in merges(words, entries - len(vocabulary), taken=vocabulary):
         vocabulary[left + right] = len(vocabulary)
         made["model"]["merges"].append([left, right])
+    made["model"]["merges"] = heard(made, [*ASKED * HEARD, *_tale_texts(read)])
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
     (folder / "tokenizer.json").write_text(json.dumps(made, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return PreTrainedTokenizerFast.from_pretrained(folder)
+
+
+def heard(made: Mapping[str, Any], texts: Sequence[str]) -> list[list[str]]:
+    """The merges of a tokenizer without those whose piece is hardly in any text and in no other piece.
+
+    Of such a piece nothing is learned, so that a model cannot even copy it: a word that the tokenizer has met in
+    other training, and that is told only in dev or test now, is better spelled in pieces which are in other words.
+
+    Args:
+        made: The tokenizer, as it is written.
+        texts: All that is trained on, or enough of it.
+    """
+    from tokenizers import Tokenizer
+
+    told = Counter(piece for read in Tokenizer.from_str(json.dumps(made)).encode_batch(texts) for piece in read.tokens)
+    kept: list[list[str]] = made["model"]["merges"]
+    while True:
+        parts = {part for merge in kept for part in merge}
+        fewer = [merge for merge in kept if told["".join(merge)] >= HEARD or "".join(merge) in parts]
+        if len(fewer) == len(kept):
+            return kept
+        kept = fewer
 
 
 def _tale_texts(count: int) -> Iterable[str]:

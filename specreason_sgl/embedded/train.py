@@ -41,7 +41,7 @@ from specreason_sgl.embedded.evaluate import drafts, load, measure, measure_tale
 from specreason_sgl.embedded.samples import Batch, Encoder, Sample, candidates, collate, tale_candidates
 from specreason_sgl.embedded.tales import Style
 from specreason_sgl.embedded.tokenizer import WIDER, build, widen
-from specreason_sgl.embedded.turns import turned
+from specreason_sgl.embedded.turns import planned, turned
 
 BATCH = 24
 DRAFTED = 4000
@@ -105,6 +105,10 @@ class Stage:
     """Share of a tale's steps that are in the other style, to be read and gone on from."""
     turned: float = 0.0
     """Share of the tales with one of the turns or hints that other methods use."""
+    planned: float = 0.0
+    """Share of the tales of which the calculations alone are told."""
+    plain: bool = False
+    """Whether the steps to be learned are all in their most common wording."""
     questions: bool = False
     """Whether the words of tales' questions are predicted too."""
     recalled: float = 0.0
@@ -226,12 +230,28 @@ TALES = {
                 final=0.05,
             ),
             Stage(
+                "sharpen",
+                2400,
+                2e-3,
+                layers=24,
+                style="base",
+                forms=(*tales.FORMS, "expressions", "expressions", "comparisons"),
+                foreign=0.1,
+                recalled=0.03,
+                long_numbers=True,
+                calculated=0.05,
+                planned=0.35,
+                plain=True,
+                final=0.04,
+            ),
+            Stage(
                 "judge",
                 700,
                 1.5e-3,
                 layers=24,
                 style="base",
                 foreign=0.4,
+                plain=True,
                 judgements=2,
                 judged=0.8,
                 operations=6,
@@ -245,6 +265,7 @@ TALES = {
                 layers=24,
                 style="base",
                 foreign=0.5,
+                plain=True,
                 judgements=4,
                 judged=0.6,
                 turned=0.25,
@@ -436,13 +457,16 @@ def _told(encoder: Encoder, stage: Stage, style: Style, rng: random.Random, draf
     told = tales.invent(rng, "train", stage.forms, stage.operations)
     if rng.random() < stage.turned:
         return turned(encoder, rng, told, style)
+    if stage.planned and rng.random() < stage.planned:
+        return planned(encoder, told)
     if rng.random() >= stage.judged or not stage.judgements:
-        return encoder.solved(tales.spoken(told, style, rng, stage.foreign), learn_question=stage.questions)
+        spoken = tales.spoken(told, style, rng, stage.foreign, plain=stage.plain)
+        return encoder.solved(spoken, learn_question=stage.questions)
     own: Sequence[tuple[int, str]] = ()
     if drafted and rng.random() < stage.drafted:
         seed = rng.choice(list(drafted))
         told, own = tales.tale(seed, "train"), drafted[seed]
-    spoken = tales.spoken(told, style, rng, stage.foreign)
+    spoken = tales.spoken(told, style, rng, stage.foreign, plain=stage.plain)
     return encoder.solved(spoken, tale_candidates(rng, told, stage.judgements, drafts=own))
 
 

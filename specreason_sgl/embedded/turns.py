@@ -126,6 +126,18 @@ def brief(encoder: Encoder, rng: Random, told: Tale, style: Style) -> Sample:
     return _chain(encoder, told, [*pieces, (f"The answer is {told.answer}.\n{THINK_CLOSE}\n\n", True)])
 
 
+def planned(encoder: Encoder, told: Tale) -> Sample:
+    """As after the hint to be brief, from the beginning; the results are only read.
+
+    What has to be calculated next is all there is to learn from it, in half the tokens.
+    """
+    pieces = [(f"{turns.BE_BRIEF}\n\n", False)]
+    for step in told.steps:
+        if step.operation:
+            pieces += [(f"{step.left}{step.operation}{step.right}", True), (f"={step.value}.\n\n", False)]
+    return _chain(encoder, told, [*pieces, (f"The answer is {told.answer}.\n{THINK_CLOSE}\n\n", True)])
+
+
 def calculated(encoder: Encoder, rng: Random, told: Tale, style: Style) -> Sample:
     """After the hint a step ends in a call of the calculator, whose line is read."""
     said = spoken(told, style, rng, 0.3)

@@ -202,11 +202,23 @@ class Spoken:
     """For each step, whether it is worded in the style that is to be learned."""
 
 
-def spoken(tale: Tale, style: Style, rng: Random, foreign: float = 0.0) -> Spoken:
-    """A tale in a style to be learned, with a share of the steps in the other style, as in a chain of both models."""
+def spoken(tale: Tale, style: Style, rng: Random, foreign: float = 0.0, *, plain: bool = False) -> Spoken:
+    """A tale in a style to be learned, with a share of the steps in the other style, as in a chain of both models.
+
+    Args:
+        tale: The tale.
+        style: The style to be learned.
+        rng: Decides the wordings.
+        foreign: The share of steps in the other style.
+        plain: Whether the steps to be learned are all in their most common wording: which of several is chosen cannot
+            be predicted, and is most of what a model that can nearly solve tales is still told to learn.
+    """
     own = tuple(rng.random() >= foreign for _ in tale.steps)
     (other,) = (each for each in STYLES if each != style)
-    steps = tuple(word(step, style if mine else other, rng) for step, mine in zip(tale.steps, own, strict=True))
+    steps = tuple(
+        wordings(step, style)[0] if plain and mine else word(step, style if mine else other, rng)
+        for step, mine in zip(tale.steps, own, strict=True)
+    )
     return Spoken(tale.question, steps, tale.answer_text, own)
 
 
