@@ -12,16 +12,20 @@ from random import Random
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from specreason_sgl.embedded import tales
+from specreason_sgl.embedded import stories, tales
 from specreason_sgl.embedded.samples import Encoder, Sample, tale_candidates
+from specreason_sgl.embedded.tales import words as tales_words
 from specreason_sgl.embedded.tales.arithmetic import named
 from specreason_sgl.embedded.tales.facts import compute
-from specreason_sgl.embedded.tokenizer import TURN_START, widen
+from specreason_sgl.embedded.tales.styles import wordings
+from specreason_sgl.embedded.tokenizer import HEARD, TURN_START, heard, widen
 from specreason_sgl.embedded.train import Learner, Stage, batches, blend, deepen, main, run_stage, train, widened
-from specreason_sgl.embedded.turns import TURNS
+from specreason_sgl.embedded.turns import TURNS, planned
 from specreason_sgl.servers.opening import embedded_models
+from specreason_sgl.text.prompts import EMBEDDED
 
 IDS = torch.arange(1, 9)[None]
 
@@ -75,6 +79,29 @@ def test_a_wider_vocabulary_keeps_every_number_and_loses_no_text(wider: PreTrain
     assert len(wider) == 704
     assert wider.decode(wider.encode(text)) == SHIPPED.decode(SHIPPED.encode(text)) == text
     assert len(wider.encode(text)) < len(SHIPPED.encode(text))
+
+
+def test_what_training_never_holds_is_spelled_in_pieces_that_it_does() -> None:
+    made = json.loads(SHIPPED.backend_tokenizer.to_str())
+    texts = ["Kim has 3 coins."] * HEARD + ["Kim has 3 seeds."] * (HEARD - 1)
+    spelled = Tokenizer.from_str(json.dumps({**made, "model": made["model"] | {"merges": heard(made, texts)}}))
+
+    assert SHIPPED.tokenize(" coins seeds") == ["Ġcoins", "Ġseeds"]
+    assert spelled.encode(" coins").tokens == ["Ġcoins"]
+    assert spelled.encode(" seeds").tokens != ["Ġseeds"]
+    assert spelled.decode(spelled.encode(" seeds and coins").ids) == " seeds and coins"
+    assert spelled.get_vocab() == SHIPPED.get_vocab()
+
+
+def test_the_wider_vocabulary_has_no_word_of_tests_for_itself(wider: PreTrainedTokenizerFast) -> None:
+    unheard = [word for word in (*stories.THINGS, *stories.NAMES) if tales_words.split_of(word) != "train"]
+
+    assert unheard
+    assert all(SHIPPED.tokenize(f" {word}") == [f"Ġ{word}"] for word in unheard)
+    assert all(len(wider.tokenize(f" {word}")) > 1 for word in unheard)
+    assert wider.tokenize("\n\n") == SHIPPED.tokenize("\n\n")
+    asked = EMBEDDED.judge + EMBEDDED.user_content("")
+    assert wider.tokenize(asked) == SHIPPED.tokenize(asked)
 
 
 def test_new_entries_begin_as_the_mean_of_their_pieces(wider: PreTrainedTokenizerFast) -> None:
@@ -201,6 +228,38 @@ def test_of_calculations_alone_what_is_written_out_is_predicted_and_right(wider:
             written.append(line.removeprefix(asked) + "\n")
         assert encoder.decode([target for target in sample.targets if target >= 0]) == "".join(written)
     assert operations == set("+-x/")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_plan_holds_what_is_to_be_calculated_and_its_results_are_only_read(
+    seed: int, wider: PreTrainedTokenizerFast
+) -> None:
+    encoder, told = Encoder(wider), tales.tale(seed, "train")
+    sample = planned(encoder, told)
+    text = encoder.decode(sample.ids)
+    learned = encoder.decode([token for token in sample.targets if token >= 0])
+
+    calculations = [step for step in told.steps if step.operation]
+    for step in calculations:
+        assert f"{step.left}{step.operation}{step.right}={step.value}.\n\n" in text
+    asked = "".join(f"{step.left}{step.operation}{step.right}" for step in calculations)
+    assert learned == f"{asked}The answer is {told.answer}.\n</think>\n\n{told.answer_text}<|im_end|>"
+
+
+def test_plain_steps_are_in_their_most_common_wording_and_others_in_any() -> None:
+    told = tales.tale(3, "train")
+    plain = {tales.spoken(told, "base", Random(seed), plain=True).steps for seed in range(50)}
+    mixed = [tales.spoken(told, "base", Random(seed), 0.5, plain=True) for seed in range(50)]
+
+    assert plain == {tuple(wordings(step, "base")[0] for step in told.steps)}
+    assert len({tales.spoken(told, "base", Random(seed)).steps for seed in range(50)}) > 1
+    assert all(
+        text == wordings(step, "base")[0]
+        for each in mixed
+        for step, text, own in zip(told.steps, each.steps, each.own, strict=True)
+        if own
+    )
+    assert len({text for each in mixed for text, own in zip(each.steps, each.own, strict=True) if not own}) > 4
 
 
 @pytest.mark.parametrize("questions", [False, True])
