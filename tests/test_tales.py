@@ -129,6 +129,27 @@ def test_held_out_templates_use_no_word_that_training_never_shows() -> None:
     assert held - usual == set()
 
 
+@settings(deadline=None)
+@given(seeds, splits)
+def test_sentences_are_written_as_one_writes(seed: int, split: tales.Split) -> None:
+    told = tales.tale(seed, split)
+
+    if told.form != "expressions":
+        assert re.search(r"(?:^|[.?] )[a-z]", told.question) is None
+        assert re.search(r"\ba [aeiou]|\ban [^aeiou]|[{}]|  ", told.question) is None
+
+
+def test_somebody_told_by_their_role_is_told_so_from_the_second_time_on() -> None:
+    told = [tales.tale(seed, "train") for seed in range(1500)]
+    new = [one for one in told if one.people and re.match(f"An? {one.people[0].removeprefix('the ')} ", one.question)]
+
+    assert new
+    for one in new:
+        noun = one.people[0].removeprefix("the ")
+        assert len(re.findall(rf"\ban? {noun}\b", one.question, re.IGNORECASE)) == 1
+        assert all(step.who in {"", *one.people} for step in one.steps)
+
+
 def test_every_form_occurs_and_no_question_is_told_twice() -> None:
     told = [tales.tale(seed, "test") for seed in range(200)]
 

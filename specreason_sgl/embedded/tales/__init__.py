@@ -21,7 +21,7 @@ __all__ = [
     "made", "progress", "said", "spoken", "tale",
 ]  # fmt: skip
 
-OPERATIONS = 8
+OPERATIONS = 4
 """The most operations of a solution."""
 
 

@@ -7,6 +7,7 @@ tense, ``{p[have]}`` one in the past, ``{w[have]}`` one in the present; ``{n_thi
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from specreason_sgl.embedded.tales import words
@@ -46,8 +47,22 @@ LATE_START = (
     "Earlier there were {n_thing} in {whose} box.",
     "Before that, {who} {p[own]} {n_thing}.",
 )
+FIRST_GAIN = (
+    "{who} {verb} {n_thing}{verb_tail}.",
+    "{who} {verb} {n_thing}{verb_tail} {place}.",
+    "On {day} {who} {verb} {n_thing}{verb_tail}.",
+    "In the morning {who} {verb} {n_thing}{verb_tail}.",
+    "First {who} {verb} {n_thing}{verb_tail}.",
+    "~At first {who} {verb} {n_thing}{verb_tail} {place}.",
+)
+OUTSIDE = (
+    "in the forest", "in a shop", "at the market", "on the beach", "by the river", "at school", "at home",
+    "in the yard", "on a walk", "in town", "in the attic", "from the garden",
+)  # fmt: skip
 CHANGE = (
     "{who} {verb} {n_thing}{verb_tail}.",
+    "Before noon {who} {verb} {n}{more} {thing}{verb_tail}.",
+    "{who} {verb} {n} of them{verb_tail}.",
     "{who} {verb} {n}{more} {thing}{verb_tail}.",
     "Then {who} {verb} {n}{verb_tail}.",
     "Then {who} {verb} {n_thing}{verb_tail}.",
@@ -78,6 +93,8 @@ CHANGES = (
     "{who} {verb} {n_thing}{verb_tail} but {second} {n2}{second_tail}.",
     "On {day} {who} {verb} {n_thing}{verb_tail} and {second} {n2}{second_tail}.",
     "Later {who} {verb} {n_thing}{verb_tail} and {second} {n2} of them{second_tail}.",
+    "{who} {verb} {n_thing}{verb_tail}, and {them} {second} {n2}{second_tail}.",
+    "Before lunch {who} {verb} {n} of the {thing}{verb_tail}, then {them} {second} {n2}{second_tail}.",
 )
 FROM_OTHER = (
     "{other} {third} {whom} {n_thing}.",
@@ -86,6 +103,10 @@ FROM_OTHER = (
     "{other} {third} {n_thing} to {whom}.",
     "{who} {v[receive]} {n_thing} from {other}.",
     "From {other}, {who} {v[get]} {n_thing}.",
+    "{other} {v3[bring]} {whom} {n} more {thing}.",
+    "{other} {v3[buy]} {n_thing} for {whom}.",
+    "{who} {v[get]} {n} more {thing} from {other}.",
+    "{other} {v3[put]} {n_thing} into {whose} bag.",
 )
 TO_OTHER = (
     "{who} {v[give]} {n_thing} to {other}.",
@@ -94,6 +115,11 @@ TO_OTHER = (
     "{who} {v[hand]} {n_thing} over to {other}.",
     "{who} {v[sell]} {n_thing} to {other}.",
     "{other} gets {n_thing} from {whom}.",
+    "{who} {v[give]} {n} of the {thing} to {other}.",
+    "{who} {v[give]} {n} of them to {other}.",
+    "{other} {v3[take]} {n} of {whose} {thing}.",
+    "{other} {v3[take]} {n_thing} away from {whom}.",
+    "{other} {v3[eat]} {n} of {whose} {thing}.",
 )
 HOW_MANY = (
     "How many {thing} {w[do]} {who} have now?",
@@ -144,22 +170,17 @@ def one_change(plot: Plot) -> None:
         return
     n = plot.upto(LARGEST if up else plot.count, 1)
     verb = plot.rng.choice(words.GAINS if up else words.LOSSES)
-    if plot.rng.random() < 0.15:
+    clear = plot.lines and not {"holder", "unit"} & set(plot.lines[-1].fields)
+    if plot.rng.random() < 0.2:
         verb = GET if up else GIVE
         third = GIVE.form(plot.tense, plural=False)
-        other = plot.meet().name
-        plot.lines.append(
-            Line(
-                plot.pick(FROM_OTHER if up else TO_OTHER),
-                {"n": n, "thing": plot.thing, "other": other, "third": third},
-                plot.main,
-                others=True,
-            )
-        )
+        relative = plot.rng.random() < 0.5
+        other = f"{plot.main.owning} {plot.rng.choice(words.RELATIVES)}" if relative else plot.meet().name
+        templates = [one for one in (FROM_OTHER if up else TO_OTHER) if clear or "thing}" in one]
+        plot.say(templates, plot.main, others=True, n=n, thing=plot.thing, other=other, third=third)
     else:
         more = plot.rng.choice((" more", " other", "")) if up else ""
-        clear = plot.lines and not {"holder", "unit"} & set(plot.lines[-1].fields)
-        templates = CHANGE if clear else [one for one in CHANGE if "thing}" in one]
+        templates = [one for one in CHANGE if clear or "thing}" in one]
         plot.say(templates, plot.main, n=n, thing=plot.thing, verb=verb, more=more, day=plot.rng.choice(DAYS))
     plot.change(up, n, verb)
 
@@ -191,6 +212,10 @@ def plain_changes(plot: Plot, count: int) -> None:
 def begin(plot: Plot, count: int) -> Line | None:
     """What the main person has to begin with; the sentence itself where it is told later."""
     plot.start(count)
+    if count > 1 and plot.rng.random() < 0.15:
+        plot.say(FIRST_GAIN, plot.main, n=count, thing=plot.thing, verb=plot.rng.choice(words.GAINS),
+                 day=plot.rng.choice(DAYS), place=plot.rng.choice(OUTSIDE))  # fmt: skip
+        return None
     late = plot.rng.random() < 0.15
     fields: dict[str, Any] = {"n": count, "thing": plot.thing, "b": "is" if count == 1 else "are"}
     line = Line(plot.pick(LATE_START if late else START), fields, plot.main)
@@ -244,11 +269,11 @@ DISTRACTORS = (
 )
 
 
-def distract(plot: Plot, share: float = 0.3) -> None:
+def distract(plot: Plot, share: float = 0.3, *, about_main: bool = True) -> None:
     """Sometimes a sentence with a number that does not matter, anywhere before the question."""
     if plot.rng.random() >= share:
         return
-    template = plot.pick(DISTRACTORS)
+    template = plot.pick([one for one in DISTRACTORS if about_main or "{who" not in one])
     fields: dict[str, Any] = {
         "n": plot.rng.randint(2, 60),
         "idle": plot.count_thing(),
@@ -303,10 +328,107 @@ def change_at_once(plot: Plot) -> Tale:
     return ask(plot, "changes")
 
 
+PLACED = (
+    "There {be} {n_thing} {spot}.",
+    "{n_thing} {be} {spot}.",
+    "At first there {be} {n_thing} {spot}.",
+    "In the morning there {be} {n_thing} {spot}.",
+    "~In the beginning there {be} {n_thing} {spot}.",
+    "{owner} {noun} {v3[have]} {n_thing}.",
+)
+PUT_THERE = (
+    "{other} {v3[put]} {n} more {thing} there.",
+    "{other} {v3[bring]} {n} more {thing}.",
+    "{other} {v3[add]} {n_thing}.",
+    "Then {n_thing} {were} added.",
+    "~Later {other} {v3[put]} {n_thing} there.",
+    "{other} {v3[buy]} {n_thing} and {v3[put]} them there.",
+)
+TAKEN_AWAY = (
+    "{other} {v3[take]} {n_thing} away.",
+    "{other} {v3[take]} {n} of the {thing}.",
+    "{other} {v3[remove]} {n_thing}.",
+    "Then {n_thing} {were} taken away.",
+    "~Later {n} of the {thing} {were} removed.",
+    "{n} of the {thing} {were} removed.",
+    "{n} of the {thing} {were} sold.",
+)
+COME = (
+    "{n} more {thing} {vp[come]}.",
+    "Then {n} more {thing} {vp[arrive]}.",
+    "Another {n} {thing} {vp[come]}.",
+    "~Later another {n} {thing} {vp[arrive]}.",
+    "Later {n} more {thing} {vp[join]} them.",
+    "{n} {thing} {vp[come]} in.",
+)
+LEAVE = (
+    "{n} of the {thing} {vp[leave]}.",
+    "{n} {thing} {vp[go]} away.",
+    "Then {n} {thing} {vp[run]} away.",
+    "~Later {n} of the {thing} {vp[go]} away.",
+    "{n} of them {vp[leave]}.",
+    "A while later {n} of the {thing} {vp[go]} home.",
+)
+HOW_MANY_THERE = (
+    "How many {thing} are {spot} now?",
+    "How many {thing} are there {spot} now?",
+    "How many {thing} are {spot} in the end?",
+    "How many {thing} are {spot}?",
+    "How many {thing} are there now?",
+    "How many are {spot} after that?",
+    "~What is the number of {thing} {spot} now?",
+    "What is the number of {thing} {spot}?",
+)
+HOW_MANY_STILL_THERE = (
+    "How many {thing} are left {spot}?",
+    "How many {thing} remain {spot}?",
+    "How many {thing} are still {spot}?",
+    "~How many {thing} are still left {spot}?",
+    "How many are left?",
+)
+GAIN, LOSE = Verb("gain", "gains", "gained"), Verb("lose", "loses", "lost")
+
+
+def change_somewhere(plot: Plot) -> Tale:
+    """Things are put somewhere and taken away, or animals and people come and go."""
+    before, noun = words.spot(plot.rng, plot.split)
+    plot.people = [words.Person(f"the {noun}", "it")]
+    alive = plot.rng.random() < 0.5
+    if alive:
+        plot.things = [words.creatures(plot.rng, plot.split)]
+    named = "the" if plot.rng.random() < 0.7 else words.article(noun).split(" ")[0]
+    where: dict[str, Any] = {"thing": plot.thing, "spot": f"{before} {named} {noun}"}
+    n = plot.upto(LARGEST, 2)
+    plot.start(n)
+    owned = plot.rng.random() < 0.2
+    owner = f"{plot.meet().name}'s" if owned else ""
+    be = plot.forms("be", plural=True)
+    templates = [one for one in PLACED if ("{owner}" in one) == owned]
+    plot.say(templates, n=n, be=be, owner=owner, noun=noun, **where)
+    where["spot"] = f"{before} the {noun}"
+    for _ in range(1 + few(plot, 2)):
+        up = plot.direction()
+        n = plot.upto(LARGEST if up else plot.count, 2)
+        if up is None or (not up and n > plot.count):
+            break
+        relative = plot.rng.random() < 0.5
+        other = words.article(plot.rng.choice(words.ROLES)) if relative else plot.meet().name
+        moved = (COME if up else LEAVE) if alive else (PUT_THERE if up else TAKEN_AWAY)
+        plot.say(moved, n=n, other=other, were=be, **where)
+        plot.change(up, n, GAIN if up else LOSE)
+    distract(plot, about_main=False)
+    lost = plot.steps[-1].kind == "lose" and plot.rng.random() < 0.6
+    plot.say(HOW_MANY_STILL_THERE if lost else HOW_MANY_THERE, **where)
+    return plot.close("changes", plot.count, who=plot.main.name, thing=plot.thing)
+
+
 def changes(plot: Plot) -> Tale:
     """Gains and losses, one after the other."""
-    if plot.rng.random() < 0.2:
+    kind = plot.rng.random()
+    if kind < 0.2:
         return change_at_once(plot)
+    if kind < 0.35:
+        return change_somewhere(plot)
     late = begin(plot, plot.upto(LARGEST, 0))
     plain_changes(plot, 1 + few(plot, 7))
     return ask(plot, "changes", late)
@@ -314,6 +436,8 @@ def changes(plot: Plot) -> Tale:
 
 GROUPS = (
     "{who} {v[have]} {n_holder} with {n2_thing} each.",
+    "{who} {v[have]} {n_holder} of {n2_thing} each.",
+    "{who} {v[have]} {n_holder} of {n2_thing}.",
     "{who} {v[have]} {n_holder}. Each {one} holds {n2_thing}.",
     "{who} {v[have]} {n_holder} and each {one} has {n2_thing} in it.",
     "{who} {v[have]} {n_holder} of {n2_thing} each.",
@@ -379,14 +503,14 @@ GROUPS_ALONE = (
     "There are {n_holder} with {n2_thing} each. How many {thing} are there?",
     "There are {n_holder}. Each {one} holds {n2_thing}. How many {thing} are there in all?",
     "Each {one} holds {n2_thing}. How many {thing} are in {n_holder}?",
-    "A {one} holds {n2_thing}. How many {thing} do {n_holder} hold?",
+    "{a_one} holds {n2_thing}. How many {thing} do {n_holder} hold?",
     "One {one} has {n2_thing} in it. How many {thing} are in {n_holder}?",
     "How many {thing} are there in {n_holder} of {n2_thing} each?",
     "~If every {one} contains {n2_thing}, how many {thing} are in {n_holder}?",
     "~{n_holder} contain {n2_thing} each. How many {thing} is that?",
     "{n_holder} hold {n2_thing} each. How many {thing} is that?",
     "There are {n2_thing} in every {one}. How many {thing} are there in {n_holder}?",
-    "If a {one} holds {n2_thing}, how many {thing} do {n_holder} hold?",
+    "If {a_one} holds {n2_thing}, how many {thing} do {n_holder} hold?",
     "{n_holder} contain {n2_thing} each. How many {thing} are there in total?",
     "Each of {n_holder} contains {n2_thing}. How many {thing} are there?",
     "How many {thing} are in {n_holder} if there are {n2_thing} in each?",
@@ -394,14 +518,54 @@ GROUPS_ALONE = (
 )
 
 
+PARTS = (
+    "{a_one} has {n2_thing}. How many {thing} do {n_holder} have?",
+    "One {one} has {n2_thing}. How many {thing} do {n_holder} have together?",
+    "Every {one} has {n2_thing}. How many {thing} have {n_holder}?",
+    "{a_one} needs {n2_thing}. How many {thing} do {n_holder} need?",
+    "For one {one} {n2_thing} are needed. How many {thing} are needed for {n_holder}?",
+    "How many {thing} do {n_holder} have if each {one} has {n2}?",
+    "~If {a_one} has {n2_thing}, how many {thing} do {n_holder} have in all?",
+    "If one {one} has {n2_thing}, how many {thing} have {n_holder}?",
+)
+
+
 def groups_alone(plot: Plot) -> Tale:
-    """Holders that are nobody's."""
+    """Holders that are nobody's, or what has so many parts."""
     plot.people = []
     k, each = sized(plot, 5000)
-    holder = plot.holder()
-    plot.say(GROUPS_ALONE, n=k, n2=each, thing=plot.thing, holder=holder, one=words.singular(holder))
+    parts = each > 1 and plot.rng.random() < 0.35
+    holder = plot.whole() if parts else plot.holder()
+    one = words.singular(holder)
+    plot.say(PARTS if parts else GROUPS_ALONE, n=k, n2=each, thing=plot.thing, holder=holder, one=one)  # fmt: skip
     made = plot.step("groups", k, "x", each, holder=holder, who="")
     return plot.close("groups", made, thing=plot.thing)
+
+
+GROUPS_AND = (
+    "{who} also {v[have]} {n} {single} {thing}.",
+    "There {b} also {n} {single} {thing}.",
+    "Besides, {who} {v[have]} {n} {single} {thing}.",
+    "~There {b} {n} {single} {thing}, too.",
+    "{who} {v[have]} {n} {single} {thing}, too.",
+)
+SINGLE = ("single", "loose", "other", "more", "extra", "further")
+
+
+def groups_and(plot: Plot) -> Tale:
+    """Beside the holders there are single ones; in one sentence, or in another."""
+    n = plot.upto(LARGEST, 2)
+    single = plot.rng.choice(SINGLE)
+    last = plot.lines[-1]
+    if last.template.endswith(("each.", "of {n2_thing}.")) and plot.rng.random() < 0.7:
+        joined = last.template.removesuffix(".") + " and {n3} {single} {thing}."
+        plot.lines[-1] = replace(last, template=joined, fields={**last.fields, "n3": n, "single": single})
+    else:
+        plot.say(GROUPS_AND, plot.main, n=n, single=single, thing=plot.thing, b=plot.forms("be", plural=True))
+    total = plot.step("total", plot.count, "+", n, [plot.at], who="")
+    distract(plot)
+    plot.say(ALL_TOGETHER, plot.main, thing=plot.thing)
+    return plot.close("groups", total, who=plot.main.name, thing=plot.thing)
 
 
 def groups(plot: Plot) -> Tale:
@@ -414,6 +578,8 @@ def groups(plot: Plot) -> Tale:
         holder = plot.holder()
         plot.say(GROUPS, plot.main, n=k, holder=holder, n2=each, thing=plot.thing, one=words.singular(holder))
         plot.now(plot.step("groups", k, "x", each, holder=holder, who=""))
+        if plot.rng.random() < 0.2:
+            return groups_and(plot)
         if plot.rng.random() < 0.4:
             distract(plot)
             plot.say(ALL_TOGETHER, plot.main, thing=plot.thing)
@@ -507,6 +673,7 @@ HOW_MANY_MORE = (
     "How many fewer {thing} does {other} have than {who}?",
     "By how many is {who} ahead of {other}?",
     "How many more {thing} than {other} does {who} have?",
+    "How many more {thing} {v[do]} {who} have than {other}?",
 )
 
 
@@ -566,6 +733,9 @@ def comparisons(plot: Plot) -> Tale:
 
 
 SHARE = (
+    "{who} {v[have]} {n_thing} and {v[give]} the same number to each of {n2_holder}.",
+    "{who} {v[have]} {n_thing} and {v[give]} the same number to each of {their} {n2_holder}.",
+    "{who} {v[have]} {n_thing} for {n2_holder}. Each of them gets the same number.",
     "{who} {v[share]} {n_thing} equally among {n2_holder}.",
     "{who} {v[divide]} {n_thing} equally among {n2_holder}.",
     "{n2_holder} share {n_thing} equally.",
@@ -913,7 +1083,7 @@ HOW_MUCH_PAID = (
 )
 PRICES = (
     "One {one} costs {n2_thing}. How many {thing} do {n_idle} cost?",
-    "A {one} costs {n2_thing}. How much do {n_idle} cost?",
+    "{a_one} costs {n2_thing}. How much do {n_idle} cost?",
     "{idle} cost {n2_thing} each. How much do {n_idle} cost?",
     "How much do {n_idle} cost at {n2_thing} each?",
     "~If each {one} costs {n2_thing}, what is the price of {n_idle}?",
@@ -921,7 +1091,7 @@ PRICES = (
     "If one {one} costs {n2_thing}, how much do {n_idle} cost?",
     "Each {one} costs {n2_thing}. What do {n_idle} cost?",
     "How many {thing} are {n_idle} at {n2_thing} each?",
-    "The price of a {one} is {n2_thing}. What is the price of {n_idle}?",
+    "The price of {a_one} is {n2_thing}. What is the price of {n_idle}?",
 )
 CHANGE_BACK = (
     "{who} {v[pay]} with {n3_thing}. How much change {v[do]} {who} get?",
@@ -1080,10 +1250,147 @@ def two_sorts(plot: Plot) -> Tale:
     return plot.close("totals", plot.step("total", n, "+", n2), who=plot.main.name, thing=plot.thing)
 
 
+TWO_THINGS = (
+    "There {be} {n_thing} and {n2_idle} {spot}. How many {sort} are {spot}?",
+    "There {be} {n_thing} and {n2_idle} {spot}. How many {sort} are there in all?",
+    "{n_thing} and {n2_idle} {be} {spot}. How many {sort} is that?",
+    "There {be} {n_thing} {spot}, and also {n2_idle}. How many {sort} are there altogether?",
+    "{who} {v[have]} {n_thing} and {n2_idle}. How many {sort} {w[do]} {who} have in all?",
+    "{who} {v[have]} {n_thing} and {n2_idle}. How many {sort} {w[do]} {who} have?",
+    "{who} {v[buy]} {n_thing} and {n2_idle}. How many {sort} is that in total?",
+    "~{who} {v[own]} {n_thing} and also {n2_idle}. How many {sort} is that altogether?",
+    "~{n_thing} and {n2_idle} {be} {spot}. How many {sort} are there altogether?",
+)
+
+
+def two_things(plot: Plot) -> Tale:
+    """Two things that are counted together as what both are."""
+    before, noun = words.spot(plot.rng, plot.split)
+    idle = plot.whole()
+    sort = plot.rng.choice([one for one in words.SORTS if one not in plot.things])
+    n, n2 = plot.upto(LARGEST, 2), plot.upto(LARGEST, 2)
+    template = plot.pick(TWO_THINGS)
+    somebody = plot.main if "{who}" in template else None
+    plot.people = plot.people if somebody else []
+    fields: dict[str, Any] = {"thing": plot.thing, "idle": idle, "sort": sort, "be": plot.forms("be", plural=True)}
+    spot = f"{before} {plot.rng.choice(('the', words.article(noun).split(' ')[0]))} {noun}"
+    plot.lines.append(Line(template, {**fields, "n": n, "n2": n2, "spot": spot}, somebody))
+    total = plot.step("total", n, "+", n2, who="", thing=sort)
+    return plot.close("totals", total, who=somebody.name if somebody else "", thing=sort)
+
+
+BOTH_DID = (
+    "{first} {verb} {n_thing} and {second} {verb} {n2}.",
+    "{first} {verb} {n_thing}. {second} {verb} {n2}.",
+    "{first} {verb} {n_thing}, and {second} {verb} {n2_thing}.",
+    "~{first} {verb} {n_thing} while {second} {verb} {n2}.",
+)
+DID_MORE = (
+    "How many more {thing} did {who} {base} than {other}?",
+    "How many more did {who} {base} than {other}?",
+    "How many {thing} more than {other} did {who} {base}?",
+    "How many fewer {thing} did {other} {base} than {who}?",
+    "~By how many {thing} is {who} ahead of {other}?",
+)
+DID_TOGETHER = (
+    "How many {thing} did they {base} together?",
+    "How many {thing} did they {base} in all?",
+    "How many did {who} and {other} {base} together?",
+    "How many {thing} did {who} and {other} {base} in total?",
+    "~How many {thing} did both {base} altogether?",
+)
+
+
+def both_did(plot: Plot) -> Tale:
+    """What two people did, counted together or compared."""
+    plot.tense = "past"
+    verb = plot.rng.choice([one for one in (*words.GAINS, *words.LOSSES) if not one.tail])
+    first, second = plot.main, plot.meet()
+    n, n2 = plot.upto(LARGEST), plot.upto(LARGEST)
+    plot.say(BOTH_DID, first=first.name, second=second.name, n=n, n2=n2, thing=plot.thing, verb=verb)
+    distract(plot)
+    asked: dict[str, Any] = {"thing": plot.thing, "base": verb.base}
+    if n != n2 and plot.rng.random() < 0.6:
+        if n < n2:
+            first, second, n, n2 = second, first, n2, n
+        plot.say(DID_MORE, first, other=second.name, **asked)
+        apart = plot.step("apart", n, "-", n2, who=first.name, other=second.name)
+        return plot.close("totals", apart, thing=plot.thing)
+    plot.say(DID_TOGETHER, first, other=second.name, **asked)
+    total = plot.step("total", n, "+", n2, who=first.name, other=second.name)
+    return plot.close("totals", total, thing=plot.thing)
+
+
+TIMES = (
+    tuple(f"on {day}" for day in DAYS),
+    ("in the morning", "at noon", "in the afternoon", "in the evening", "at night"),
+    ("in the first week", "in the second week", "in the third week", "in the last week"),
+    ("on the first day", "on the second day", "on the third day", "on the last day"),
+    ("in May", "in June", "in July", "in August", "in September"),
+    ("in the first hour", "in the second", "in the third", "in the last"),
+)
+"""One after the other."""
+TWICE = (
+    "{t1} {who} {verb} {n_thing}, and {t2} {n2}.",
+    "{who} {verb} {n_thing} {t1} and {n2} {t2}.",
+    "{who} {verb} {n_thing} {t1} and {n2} more {t2}.",
+    "~{t1} {who} {verb} {n_thing}, {t2} another {n2}.",
+    "{t1} {n_thing} {vp[come]}, and {t2} {n2}.",
+    "{t1} {n_thing} {vp[come]} and {t2} another {n2}.",
+)
+THRICE = (
+    "{t1} {who} {verb} {n_thing}, {t2} {n2} and {t3} {n3}.",
+    "{t1} {who} {verb} {n_thing}, {t2} {n2}, and {t3} {n3}.",
+    "{who} {verb} {n_thing} {t1}, {n2} {t2} and {n3} {t3}.",
+    "~{who} {verb} {n_thing} {t1}, {n2} more {t2}, and another {n3} {t3}.",
+    "{t1} {n_thing} {vp[come]}, {t2} {n2} and {t3} {n3}.",
+    "{n_thing} {vp[come]} {t1}, {n2} {t2} and {n3} {t3}.",
+)
+DID_IN_ALL = (
+    "How many {thing} did {who} {base} in all?",
+    "How many {thing} did {who} {base} altogether?",
+    "How many {thing} is that in total?",
+    "How many did {who} {base} in that time?",
+    "~How many {thing} is that altogether?",
+)
+CAME_IN_ALL = (
+    "How many {thing} came in all?",
+    "How many {thing} came in that time?",
+    "How many {thing} is that in total?",
+    "How many {thing} came altogether?",
+    "~How many came in total?",
+)
+
+
+def day_by_day(plot: Plot) -> Tale:
+    """The same done, or coming, on two or three days."""
+    plot.tense = "past"
+    times = plot.rng.choice(TIMES)
+    begin = plot.rng.randrange(len(times) - 2)
+    numbers = [plot.upto(LARGEST, 2) for _ in range(plot.rng.choice((2, 3, 3)))]
+    template = plot.pick(TWICE if len(numbers) == 2 else THRICE)
+    somebody = plot.main if "{who}" in template else None
+    if not somebody:
+        plot.people, plot.things = [], [words.creatures(plot.rng, plot.split)]
+    verb = plot.rng.choice([one for one in (*words.GAINS, *words.LOSSES) if not one.tail])
+    told = {"n" if at == 0 else f"n{at + 1}": n for at, n in enumerate(numbers)}
+    when = {f"t{at + 1}": times[begin + at] for at in range(len(numbers))}
+    plot.lines.append(Line(template, {**told, **when, "thing": plot.thing, "verb": verb}, somebody))
+    distract(plot, about_main=bool(somebody))
+    plot.say(DID_IN_ALL if somebody else CAME_IN_ALL, somebody, thing=plot.thing, base=verb.base)
+    total, before = numbers[0], -1
+    for n in numbers[1:]:
+        total = plot.step("total", total, "+", n, [before], who="")
+        before = len(plot.steps) - 1
+    return plot.close("totals", total, who=somebody.name if somebody else "", thing=plot.thing)
+
+
 def totals(plot: Plot) -> Tale:
     """Several people, counted together or compared."""
-    if plot.rng.random() < 0.15:
-        return two_sorts(plot)
+    kind = plot.rng.random()
+    for share, form in ((0.14, two_sorts), (0.28, two_things), (0.42, both_did), (0.56, day_by_day)):
+        if kind < share:
+            return form(plot)
     count = plot.rng.choice((2, 2, 3, 3, 4))
     everybody = [plot.main, *(plot.meet() for _ in range(count - 1))]
     own = [plot.upto(LARGEST) for _ in everybody]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -40,6 +41,7 @@ class _Forms:
         "give": "gave", "get": "got", "pay": "paid", "cost": "cost", "buy": "bought", "sell": "sold",
         "split": "split", "spend": "spent", "go": "went", "find": "found", "carry": "carried",
         "begin": "began", "take": "took", "sleep": "slept", "make": "made", "win": "won", "read": "read",
+        "come": "came", "leave": "left", "bring": "brought", "run": "ran", "see": "saw", "need": "needed",
     }  # fmt: skip
     _THIRD: ClassVar = {"have": "has", "do": "does", "be": "is", "go": "goes", "carry": "carries"}
 
@@ -103,6 +105,15 @@ class Plot:
         """Something new that is counted."""
         self.things.append(words.thing(self.rng, self.split, self.things))
         return self.things[-1]
+
+    def whole(self) -> str:
+        """Something else that is counted, or those who come and go."""
+        if self.rng.random() < 0.5:
+            return self.count_thing()
+        while (one := words.creatures(self.rng, self.split)) in self.thing.split(" "):
+            pass
+        self.things.append(one)
+        return one
 
     def holder(self) -> str:
         """What holds things, and is none of them."""
@@ -175,7 +186,9 @@ class Plot:
         told, before = [], None
         for line in self.lines:
             clear = before is not None and before.who is line.who and line.who is not None and not before.others
-            told.append(self._sentence(line, pronoun=clear and self.rng.random() < 0.5))
+            first = before is None and line.template.count("{who") == 1 and self.rng.random() < 0.5
+            shown = replace(line, who=line.who.unfamiliar) if first and line.who and line.who.has_role else line
+            told.append(self._sentence(shown, pronoun=clear and self.rng.random() < 0.5))
             before = line
         return " ".join(told)
 
@@ -190,6 +203,8 @@ class Plot:
         fields: dict[str, Any] = {}
         for name, value in line.fields.items():
             fields[name] = self.written(value) if isinstance(value, int) else value
+        if "one" in fields:
+            fields["a_one"] = words.article(fields["one"])
         plural = False
         if line.who:
             plural = pronoun and line.who.pronoun == "they"
@@ -212,9 +227,10 @@ class Plot:
             "v3": _Forms(self.tense, plural=False),
             "p": _Forms("past", plural),
             "w": _Forms("present", plural),
+            "vp": _Forms(self.tense, plural=True),
         }
         text = self.spelled(line.template).format_map({**fields, **forms})
-        return text[0].upper() + text[1:]
+        return re.sub(r"(?:^|(?<=[.?] ))\w", lambda first: first[0].upper(), text)
 
 
 def _needed(steps: Sequence[Step]) -> tuple[Step, ...]:

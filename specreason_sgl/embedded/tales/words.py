@@ -36,7 +36,7 @@ SHE = (
     "Lina Lola Lotte Lucia Lucy Luna Lydia Maja Mara Margot Maria Marta Mary Maya Mei Mia Mila Mina Mira Molly "
     "Mona Nadia Naomi Nela Nina Noor Nora Olga Olivia Paula Petra Pia Priya Rachel Rita Rosa Ruby Ruth Sade "
     "Salma Sara Selma Sofia Stella Susan Tara Tess Thea Tina Ursula Vera Victoria Viola Wanda Willa Yara Yuki "
-    "Zara Zoe"
+    "Zara Zoe Grandma Mum Mom"
 ).split()
 HE = (
     "Aaron Abdul Adam Ahmed Alan Albert Alex Ali Amir Anders Andre Anton Arne Arthur Ben Bernd Boris Brian "
@@ -46,7 +46,8 @@ HE = (
     "Karim Kasper Kenji Kofi Kurt Lars Leo Leon Levi Liam Linus Louis Luca Lukas Malik Marco Mark Martin Mateo "
     "Matt Max Mehmet Michael Miguel Milan Mohamed Moritz Nico Niels Noah Oleg Oliver Omar Oscar Otto Pablo Paul "
     "Pedro Peter Philip Pierre Rafael Raj Ravi Richard Robert Rolf Ruben Said Sam Samuel Sergei Simon Stefan "
-    "Steve Sven Tarik Theo Thomas Tim Tobias Tom Tomas Uwe Viktor Vincent Walter Will Xavier Yusuf Yves Zack"
+    "Steve Sven Tarik Theo Thomas Tim Tobias Tom Tomas Uwe Viktor Vincent Walter Will Xavier Yusuf Yves Zack "
+    "Grandpa Dad"
 ).split()
 ROLES = (
     "farmer baker teacher gardener girl boy woman man king doctor driver hunter painter cook nurse neighbour child "
@@ -59,13 +60,23 @@ PLACES = (
 ).split()
 CREATURES = (
     "birds ducks children people passengers sheep cows cats dogs fish bees ants frogs students visitors guests players "
-    "cars boats bikes horses rabbits monkeys swans geese crows butterflies"
+    "cars boats bikes horses rabbits monkeys swans geese crows butterflies penguins hens pigs goats squirrels turtles "
+    "seals gulls pigeons sailors tourists dancers soldiers buses trucks planes scooters boys girls men women owls "
+    "bears snails ponies singers workers doctors teachers"
 ).split()
-SPOTS = (
-    ("on", "a tree"), ("on", "a lake"), ("in", "a park"), ("on", "a field"), ("in", "a room"), ("on", "a bus"),
-    ("in", "a garden"), ("on", "a farm"), ("at", "a party"), ("in", "a pool"), ("on", "a roof"), ("on", "a hill"),
-    ("in", "a hall"), ("in", "a street"), ("on", "a train"), ("in", "a house"), ("in", "a zoo"), ("in", "a yard"),
-)  # fmt: skip
+SPOTS = tuple(
+    (before, noun)
+    for before, nouns in {
+        "on": "tree shelf lake field bus farm roof hill train table plate desk beach wall bench island wire boat ship "
+        "bridge playground board counter meadow stage ladder branch raft carpet",
+        "in": "park room garden pool hall street house zoo yard basket jar bowl fridge cage barn pond cupboard forest "
+        "library museum garage theatre cinema tank aquarium shop stable kitchen tent tower village town office drawer "
+        "chest river harbour valley cave attic cellar school club",
+        "at": "party fair meeting station camp concert market airport picnic wedding",
+    }.items()
+    for noun in nouns.split()
+)
+"""Where something can be, by the word before it."""
 THINGS = (
     "acorns almonds apples apricots arrows avocados badges bagels balloons balls bananas bangles beads beans "
     "bears beetles bells belts bikes biscuits blankets blocks boats bolts books bottles bows bracelets bricks "
@@ -152,6 +163,14 @@ HOLDERS = (
     "bags boxes jars trays packs baskets bowls drawers shelves cases crates sacks buckets tins rows piles "
     "stacks packets bundles sets bins chests albums pouches cartons cups plates tables rooms pages rolls"
 ).split()
+RELATIVES = (
+    "sister brother mother father cousin aunt uncle friend grandmother grandfather classmate daughter son neighbour"
+).split()
+SORTS = (
+    "things items objects pieces toys animals plants people children pets vehicles presents snacks tools fruits "
+    "adults prizes parts articles"
+).split()
+"""What different things are together."""
 RECEIVERS = (
     "friends children students players guests cousins neighbours classmates teams workers pupils visitors".split()
 )
@@ -200,6 +219,11 @@ def plural(word: str) -> str:
     return word + ("es" if word.endswith(("s", "x", "ch", "sh", "z")) else "s")
 
 
+def article(noun: str) -> str:
+    """A noun with its indefinite article."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
 def singular(words: str) -> str:
     """One of what is named in the plural."""
     *before, word = [words] if words in IRREGULAR else words.split(" ")
@@ -217,7 +241,7 @@ def singular(words: str) -> str:
 IRREGULAR = {
     "children": "child", "sheep": "sheep", "geese": "goose", "knives": "knife", "scarves": "scarf",
     "shelves": "shelf", "fish": "fish", "dice": "die", "people": "person", "boxes": "box", "pairs of": "pair of",
-    "halves": "half", "men": "man", "women": "woman",
+    "halves": "half", "men": "man", "women": "woman", "buses": "bus",
 }  # fmt: skip
 
 
@@ -232,6 +256,16 @@ class Person:
     def owning(self) -> str:
         """His, her, or their."""
         return {"she": "her", "he": "his", "they": "their", "it": "its"}[self.pronoun]
+
+    @property
+    def has_role(self) -> bool:
+        """Whether it is somebody told by what they are."""
+        return self.name.removeprefix("the ") in ROLES and self.name.startswith("the ")
+
+    @property
+    def unfamiliar(self) -> Person:
+        """The same as told for the first time: a baker."""
+        return Person(article(self.name.removeprefix("the ")), self.pronoun)
 
     @property
     def object(self) -> str:
@@ -255,6 +289,20 @@ def person(rng: Random, split: Split, taken: Sequence[str] = ()) -> Person:
             name = rng.choice(names)
         if split_of(name) == split and name not in taken and name.lower() not in RESERVED:
             return Person(name, pronoun if rng.random() < 0.9 else "they")
+
+
+def spot(rng: Random, split: Split) -> tuple[str, str]:
+    """A place of this split, behind the word that comes before it."""
+    return rng.choice([one for one in SPOTS if split_of(one[1]) == split])
+
+
+def creatures(rng: Random, split: Split) -> str:
+    """Those of this split who come and go by themselves, in the plural."""
+    while True:
+        made = rng.random() < INVENTED
+        word = plural(invented_word(rng)) if made else rng.choice(CREATURES)
+        if split_of(word) == split and not (made and {word, singular(word)} & RESERVED):
+            return word
 
 
 def thing(rng: Random, split: Split, taken: Sequence[str] = ()) -> str:
@@ -295,7 +343,9 @@ RESERVED = frozenset(
         "what when where which who with yes"
     ).split()
     + NUMBER_WORDS
-    + [form for noun in (*HOLDERS, *RECEIVERS, *THINGS, *ROLES, *PLACES) for form in (noun, singular(noun))]
+    + [form for noun in (*HOLDERS, *RECEIVERS, *THINGS, *ROLES, *PLACES, *SORTS) for form in (noun, singular(noun))]
+    + [noun for _, noun in SPOTS]
+    + [form for noun in CREATURES for form in (noun, singular(noun))]
     + "dozen pair pairs week weeks month months year years hour hours minute minutes second seconds half".split()
     + [form for verb in (*GAINS, *LOSSES) for form in verb.forms]
 )
