@@ -18,9 +18,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from specreason_sgl.embedded import stories, tales
 from specreason_sgl.embedded.samples import Encoder, Sample, tale_candidates
 from specreason_sgl.embedded.tales import words as tales_words
+from specreason_sgl.embedded.tales import wrong
 from specreason_sgl.embedded.tales.arithmetic import named
 from specreason_sgl.embedded.tales.facts import compute
-from specreason_sgl.embedded.tales.styles import wordings
+from specreason_sgl.embedded.tales.styles import word, wordings
 from specreason_sgl.embedded.tokenizer import HEARD, TURN_START, heard, widen
 from specreason_sgl.embedded.train import Learner, Stage, batches, blend, deepen, main, run_stage, train, widened
 from specreason_sgl.embedded.turns import TURNS, planned
@@ -175,6 +176,18 @@ def test_steps_of_tales_are_judged_by_what_they_say(wider: PreTrainedTokenizerFa
     assert [score for _, score in sample.scores] == [each.score for each in chosen]
     assert all(tales.grade(told, range(each.done), each.text) == each.score for each in chosen)
     assert all((each.meant == each.text) == (each.score == tales.RIGHT) for each in chosen)
+
+
+def test_half_of_the_steps_to_judge_are_wrong_however_many_drafts_are_right() -> None:
+    told = tales.tale(5, "train")
+    slip = wrong.flip_result(told.steps[0], "small", Random(0))
+    drafts = [(0, slip), *((done, word(step, "small", Random(9))) for done, step in enumerate(told.steps))]
+    chosen = [tale_candidates(Random(number), told, 1, drafts=drafts)[0] for number in range(200)]
+
+    assert {each.done for each in chosen} == {0}, "where a wrong one was drafted"
+    assert 70 < sum(each.score == tales.RIGHT for each in chosen) < 130
+    assert 40 < sum(each.text == slip for each in chosen) < 100
+    assert {text for _, text in drafts[:2]} <= {each.text for each in chosen}
 
 
 def test_steps_of_the_other_style_are_read_and_not_learned(wider: PreTrainedTokenizerFast) -> None:

@@ -271,25 +271,30 @@ def candidates(rng: Random, told: Story, count: int, drafts: Sequence[tuple[int,
 def tale_candidates(
     rng: Random, told: Tale, count: int, style: Style = "small", drafts: Sequence[tuple[int, str]] = ()
 ) -> list[Candidate]:
-    """Steps of a tale to judge: half right, the others drafted or corrupted; most in the style that drafts are in.
+    """Steps of a tale to judge: half right and half wrong, of either many as they were drafted.
 
     Args:
         rng: Decides where and what.
         told: The tale.
         count: How many at most, each after another number of steps.
-        style: The style of most of them.
-        drafts: Drafts: after how many steps, and the text. Those places come first.
+        style: The style of most of those that were not drafted.
+        drafts: Drafts: after how many steps, and the text. Places with wrong ones come first.
     """
-    drafted_at = sorted({done for done, _ in drafts})
-    free = [done for done in range(len(told.steps)) if done not in drafted_at]
-    places = [*rng.sample(drafted_at, len(drafted_at)), *rng.sample(free, len(free))][:count]
+    right: dict[int, list[str]] = {}
+    wrong: dict[int, list[str]] = {}
+    for done, text in drafts:
+        (right if grade(told, range(done), text) == RIGHT else wrong).setdefault(done, []).append(text)
+    free = [done for done in range(len(told.steps)) if done not in wrong]
+    places = [*rng.sample(sorted(wrong), len(wrong)), *rng.sample(free, len(free))][:count]
     chosen = []
     for done in places:
         own = style if rng.random() < 0.8 else rng.choice(STYLES)
-        drafted = [text for at, text in drafts if at == done]
+        as_drafted = rng.random() < 0.7
         if rng.random() < 0.5:
-            text = word(told.steps[done], own, rng)
+            drafted = right.get(done, []) if as_drafted else []
+            text = rng.choice(drafted) if drafted else word(told.steps[done], own, rng)
         else:
+            drafted = wrong.get(done, []) if as_drafted else []
             text = rng.choice(drafted) if drafted else corrupt(rng, told, frozenset(range(done)), done, own)
         score = grade(told, range(done), text)
         chosen.append(Candidate(done, text, score, text if score == RIGHT else nearest(told, done, text)))

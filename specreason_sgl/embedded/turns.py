@@ -138,7 +138,7 @@ def planned(encoder: Encoder, told: Tale) -> Sample:
     return _chain(encoder, told, [*pieces, (f"The answer is {told.answer}.\n{THINK_CLOSE}\n\n", True)])
 
 
-def calculated(encoder: Encoder, rng: Random, told: Tale, style: Style) -> Sample:
+def with_calculator(encoder: Encoder, rng: Random, told: Tale, style: Style) -> Sample:
     """After the hint a step ends in a call of the calculator, whose line is read."""
     said = spoken(told, style, rng, 0.3)
     hinted = rng.random() < 0.8
@@ -177,5 +177,5 @@ def cut(encoder: Encoder, rng: Random, told: Tale, style: Style) -> Sample:
 
 
 TURNS: tuple[Callable[[Encoder, Random, Tale, Style], Sample], ...] = (
-    verify, evaluate_itself, select, brief, calculated, rechecked, cut,
+    verify, evaluate_itself, select, brief, with_calculator, rechecked, cut,
 )  # fmt: skip
