@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -94,13 +95,20 @@ def test_splits_share_no_name_and_no_thing(seed: int, split: tales.Split) -> Non
     assert all(words.split_of(thing.split(" ")[-1]) == split for thing in told.things if thing not in closed)
 
 
-TABLES = {name: table for name, table in vars(forms).items() if name.isupper() and isinstance(table, tuple)
-          and all(isinstance(line, str) for line in table) and any("{" in line for line in table)}  # fmt: skip
+def tables(value: Any) -> list[tuple[str, ...]]:
+    """The tables of sentences in a value of the module."""
+    if isinstance(value, dict):
+        return [table for each in value.values() for table in tables(each)]
+    is_table = isinstance(value, tuple) and all(isinstance(line, str) for line in value)
+    return [value] if is_table and any("{" in line for line in value) else []
+
+
+TABLES = [table for name, value in vars(forms).items() if name.isupper() for table in tables(value)]
 
 
 def test_templates_that_are_held_out_never_appear_in_training() -> None:
-    held = [line[1:] for table in TABLES.values() for line in table if line.startswith(HELD)]
-    usual = {line for table in TABLES.values() for line in table if not line.startswith(HELD)}
+    held = [line[1:] for table in TABLES for line in table if line.startswith(HELD)]
+    usual = {line for table in TABLES for line in table if not line.startswith(HELD)}
     looks = [(line, re.sub(r"\\\{.*?\\\}", ".+", re.escape(line))) for line in held if line not in usual]
     picked: set[str] = set()
     pick = Plot.pick
@@ -124,8 +132,8 @@ def test_held_out_templates_use_no_word_that_training_never_shows() -> None:
     def plain(line: str) -> set[str]:
         return set(re.findall(r"[a-z]+", re.sub(r"\{.*?\}", " ", line.lower())))
 
-    usual = set().union(*(plain(line) for table in TABLES.values() for line in table if not line.startswith(HELD)))
-    held = set().union(*(plain(line) for table in TABLES.values() for line in table if line.startswith(HELD)))
+    usual = set().union(*(plain(line) for table in TABLES for line in table if not line.startswith(HELD)))
+    held = set().union(*(plain(line) for table in TABLES for line in table if line.startswith(HELD)))
     assert held - usual == set()
 
 
@@ -137,6 +145,17 @@ def test_sentences_are_written_as_one_writes(seed: int, split: tales.Split) -> N
     if told.form != "expressions":
         assert re.search(r"(?:^|[.?] )[a-z]", told.question) is None
         assert re.search(r"\ba [aeiou]|\ban [^aeiou]|[{}]|  ", told.question) is None
+
+
+@settings(deadline=None)
+@given(seeds, splits)
+def test_a_pronoun_stands_for_somebody_who_was_named(seed: int, split: tales.Split) -> None:
+    told = tales.tale(seed, split)
+    pronoun = re.search(r"\b(?:[Hh]e|[Ss]he)\b", told.question)
+    nouns = [name.removeprefix("the ") for name in told.people]
+
+    if pronoun:
+        assert any(noun in told.question[: pronoun.start()] for noun in nouns)
 
 
 def test_somebody_told_by_their_role_is_told_so_from_the_second_time_on() -> None:

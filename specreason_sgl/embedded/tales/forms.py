@@ -6,7 +6,7 @@ tense, ``{p[have]}`` one in the past, ``{w[have]}`` one in the present; ``{n_thi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +24,7 @@ START = (
     "{who} {v[own]} {n_thing}.",
     "~In the beginning, {who} {v[have]} {n_thing}.",
     "~{who} {v[hold]} {n_thing}.",
-    "{n_thing} belong to {who}.",
+    "{n_thing} belong to {whom}.",
     "{who} {v[have]} {n_thing} at home.",
     "{who} {v[have]} a collection of {n_thing}.",
     "Once {who} {p[have]} {n_thing}.",
@@ -61,6 +61,9 @@ OUTSIDE = (
 )  # fmt: skip
 CHANGE = (
     "{who} {verb} {n_thing}{verb_tail}.",
+    "{who} {verb}{verb_tail} {n_thing}.",
+    "Then {who} {verb}{verb_tail} {n} of the {thing}.",
+    "Later {who} {verb}{verb_tail} {n}{more} {thing}.",
     "Before noon {who} {verb} {n}{more} {thing}{verb_tail}.",
     "{who} {verb} {n} of them{verb_tail}.",
     "{who} {verb} {n}{more} {thing}{verb_tail}.",
@@ -158,6 +161,16 @@ DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sun
 GIVE, GET = Verb("give", "gives", "gave", "away"), Verb("get", "gets", "got")
 
 
+PARTICLES = ("away", "out", "up", "off", "down", "back", "aside", "on", "over", "home", "behind")
+"""What may stand before the number as well as behind it."""
+
+
+def fitting(templates: Sequence[str], verb: Verb) -> list[str]:
+    """The templates that a verb can be told with."""
+    movable = not verb.tail or verb.tail in PARTICLES
+    return [one for one in templates if movable or "{verb}{verb_tail} {n" not in one]
+
+
 def few(plot: Plot, most: int, least: int = 0) -> int:
     """How many changes follow: few most often."""
     return min(plot.rng.randint(least, most), plot.rng.randint(least, most))
@@ -180,7 +193,7 @@ def one_change(plot: Plot) -> None:
         plot.say(templates, plot.main, others=True, n=n, thing=plot.thing, other=other, third=third)
     else:
         more = plot.rng.choice((" more", " other", "")) if up else ""
-        templates = [one for one in CHANGE if clear or "thing}" in one]
+        templates = [one for one in fitting(CHANGE, verb) if clear or "thing}" in one]
         plot.say(templates, plot.main, n=n, thing=plot.thing, verb=verb, more=more, day=plot.rng.choice(DAYS))
     plot.change(up, n, verb)
 
@@ -369,6 +382,13 @@ LEAVE = (
     "{n} of them {vp[leave]}.",
     "A while later {n} of the {thing} {vp[go]} home.",
 )
+LEAVE_AND_COME = (
+    "{n} {vp[leave]} and {n2} {vp[come]}.",
+    "{n} {thing} {vp[leave]}, and {n2} {vp[arrive]}.",
+    "At the next stop {n} {vp[get]} off and {n2} {vp[get]} on.",
+    "After an hour {n} of them {vp[leave]} and {n2} more {vp[come]}.",
+    "~Later {n} of the {thing} {vp[leave]} and {n2} {vp[come]}.",
+)
 HOW_MANY_THERE = (
     "How many {thing} are {spot} now?",
     "How many {thing} are there {spot} now?",
@@ -411,6 +431,12 @@ def change_somewhere(plot: Plot) -> Tale:
         n = plot.upto(LARGEST if up else plot.count, 2)
         if up is None or (not up and n > plot.count):
             break
+        if alive and not up and plot.rng.random() < 0.3:
+            n2 = plot.upto(LARGEST, 2)
+            plot.say(LEAVE_AND_COME, n=n, n2=n2, **where)
+            plot.change(False, n, LOSE)
+            plot.change(True, n2, GAIN)
+            continue
         relative = plot.rng.random() < 0.5
         other = words.article(plot.rng.choice(words.ROLES)) if relative else plot.meet().name
         moved = (COME if up else LEAVE) if alive else (PUT_THERE if up else TAKEN_AWAY)
@@ -601,7 +627,7 @@ HAS = (
     "{who} {v[keep]} {n_thing} at home.",
     "There are {n_thing} in {whose} box.",
     "{who} {v[collect]} {n_thing}.",
-    "{n_thing} belong to {who}.",
+    "{n_thing} belong to {whom}.",
     "{who} {v[find]} {n_thing}.",
 )
 HAS_MORE = (
@@ -647,7 +673,7 @@ HOW_MANY_HAS = (
     "How many {thing} {w[have]} {who} got?",
     "~What is the number of {thing} that {who} {w[have]}?",
     "What is the number of {whose} {thing}?",
-    "How many {thing} belong to {who}?",
+    "How many {thing} belong to {whom}?",
     "How many {thing} are in {whose} bag?",
     "How many {thing} {w[do]} {who} own?",
 )
@@ -677,6 +703,111 @@ HOW_MANY_MORE = (
 )
 
 
+IN_ONE_SENTENCE = {
+    "more": (
+        "{first} {v3[have]} {n_thing} and {second} {v3[have]} {n2} more.",
+        "{first} {v3[have]} {n_thing}, and {second} {v3[have]} {n2} more than {first}.",
+        "~{first} {v3[own]} {n_thing}, {second} {v3[own]} {n2} more.",
+        "{first} {v3[own]} {n_thing}. {second} {v3[own]} {n2} {thing} more.",
+    ),
+    "fewer": (
+        "{first} {v3[have]} {n_thing} and {second} {v3[have]} {n2} fewer.",
+        "{first} {v3[have]} {n_thing}, and {second} {v3[have]} {n2} fewer than {first}.",
+        "~{first} {v3[own]} {n_thing}, {second} {v3[own]} {n2} less.",
+        "{first} {v3[own]} {n_thing}. {second} {v3[own]} {n2} {thing} less.",
+    ),
+    "times": (
+        "{first} {v3[have]} {n_thing} and {second} {v3[have]} {times} as many.",
+        "{first} {v3[have]} {n_thing}. {second} {v3[have]} {times} as many.",
+        "~{first} {v3[own]} {n_thing}, {second} {v3[own]} {times} as many.",
+        "{first}'s box holds {n_thing}. {second}'s box holds {times} as many {thing}.",
+        "{first} {v3[own]} {n_thing}, and {second} {v3[own]} {times} as many {thing}.",
+    ),
+}
+AGES = {
+    "more": (
+        "{first} is {n} years old. {second} is {n2} years older.",
+        "{first} is {n} years old, and {second} is {n2} years older than {first}.",
+        "~{first} is {n}. {second} is {n2} years older than {first}.",
+        "{second} is {n2} years older than {first}. {first} is {n}.",
+    ),
+    "fewer": (
+        "{first} is {n} years old. {second} is {n2} years younger.",
+        "{first} is {n} years old, and {second} is {n2} years younger than {first}.",
+        "~{first} is {n}. {second} is {n2} years younger than {first}.",
+        "{second} is {n2} years younger than {first}. {first} is {n}.",
+    ),
+    "times": (
+        "{first} is {n} years old. {second} is {times} as old.",
+        "{first} is {n} years old, and {second} is {times} as old as {first}.",
+        "~{first} is {n}. {second} is {times} as old as {first}.",
+        "{second} is {times} as old as {first}. {first} is {n}.",
+    ),
+}
+HOW_OLD = ("How old is {who}?", "What is the age of {who}?", "How many years old is {who}?", "~What is {whose} age?",
+           "How old is {who} now?", "What is {whose} age in years?")  # fmt: skip
+PRICED = {
+    "more": (
+        "{first} costs {n_thing}. {second} costs {n2_thing} more.",
+        "{first} costs {n_thing}, and {second} costs {n2_thing} more than {first}.",
+        "~{first} is {n_thing}. {second} costs {n2_thing} more.",
+        "The price of {first} is {n_thing}. {second} is {n2_thing} more.",
+    ),
+    "fewer": (
+        "{first} costs {n_thing}. {second} costs {n2_thing} less.",
+        "{first} costs {n_thing}, and {second} costs {n2_thing} less than {first}.",
+        "~{first} is {n_thing}. {second} costs {n2_thing} less.",
+        "The price of {first} is {n_thing}. {second} is {n2_thing} less.",
+    ),
+    "times": (
+        "{first} costs {n_thing}. {second} costs {times} as much.",
+        "{first} costs {n_thing}, and {second} costs {times} as much as {first}.",
+        "~{first} is {n_thing}. {second} costs {times} as much.",
+        "The price of {first} is {n_thing}. {second} is {times} as much.",
+    ),
+}
+HOW_DEAR = ("How much does {who} cost?", "How many {thing} does {who} cost?", "What does {who} cost?",
+            "~What is the price of {who} in {thing}?", "What is the price of {who}?", "How much is {who}?",
+            "What is the price in {thing}?")  # fmt: skip
+
+
+COMPARED: Mapping[str, Mapping[str, Sequence[str]]] = {"things": IN_ONE_SENTENCE, "ages": AGES, "prices": PRICED}
+
+
+def compared_at_once(plot: Plot) -> Tale:
+    """One is told and the other by it in the next words: things, ages or prices."""
+    told = plot.rng.choice(("things", "things", "ages", "prices"))
+    if told == "prices":
+        plot.people = []
+        nouns = [words.singular(thing.split(" ")[-1]) for thing in (plot.thing, plot.count_thing())]
+        first, second = (Person(f"the {noun}", "it") for noun in nouns)
+        shown = [words.article(noun) for noun in nouns]
+        plot.things[0] = plot.rng.choice(words.CURRENCIES)[0]
+    else:
+        first, second = plot.main, plot.meet()
+        shown = [first.name, second.name]
+    templates = COMPARED[told]
+    thing = "years" if told == "ages" else plot.thing
+    n = plot.rng.randint(4, 90) if told == "ages" else plot.upto(LARGEST, 4)
+    kind = plot.rng.choice(("more", "fewer", "times"))
+    k = plot.rng.choice((2, 2, 3, 4, 5))
+    n2 = plot.upto(n - 1 if kind == "fewer" else 60 if told == "ages" else LARGEST, 2)
+    fields: dict[str, Any] = {"n": n, "thing": thing, "first": shown[0], "second": shown[1]}
+    plot.say(templates[kind], **fields, **({"times": words.MULTIPLES[k]} if kind == "times" else {"n2": n2}))
+    said: dict[str, Any] = {"who": second.name, "other": first.name, "thing": thing}
+    if kind == "times":
+        value = plot.step("times", k, "x", n, **said)
+    else:
+        value = plot.step("more" if kind == "more" else "fewer", n, "+" if kind == "more" else "-", n2, **said)
+    if told == "things" and plot.rng.random() < 0.4:
+        plot.say(HOW_MANY_TOGETHER, second, thing=thing, other=first.name)
+        total = plot.step("total", value, "+", n, [0], **said)
+        return plot.close("comparisons", total, thing=thing)
+    asked = {"things": HOW_MANY_HAS, "ages": HOW_OLD, "prices": HOW_DEAR}[told]
+    plot.say(asked, second, thing=thing)
+    return plot.close("comparisons", value, who=second.name if told == "things" else "", thing=thing)
+
+
 def compared(plot: Plot, who: Person, other: Person, theirs: int, at: int) -> int:
     """Somebody has more, fewer, or a multiple of what another has; returns how many."""
     said: dict[str, Any] = {"who": who.name, "other": other.name}
@@ -702,16 +833,18 @@ def compared(plot: Plot, who: Person, other: Person, theirs: int, at: int) -> in
 
 def comparisons(plot: Plot) -> Tale:
     """What one person has is told by what another has."""
+    if plot.rng.random() < 0.3:
+        return compared_at_once(plot)
     first = plot.main
     has = plot.upto(LARGEST)
     own = [(first, has, -1)]
     plot.say(HAS, first, n=has, thing=plot.thing)
     for _ in range(plot.rng.choice((1, 1, 1, 2, 2, 3))):
-        other, theirs, at = own[-1] if plot.rng.random() < 0.7 else plot.rng.choice(own)
+        other, theirs, at = own[-1] if plot.rng.random() < 0.85 else plot.rng.choice(own)
         who = plot.meet()
         value = compared(plot, who, other, theirs, at)
         own.append((who, value, len(plot.steps) - 1))
-    if plot.rng.random() < 0.3:
+    if plot.rng.random() < 0.2:
         plot.rng.shuffle(plot.lines)
     distract(plot, 0.2)
     asked = plot.rng.random()
@@ -736,6 +869,8 @@ SHARE = (
     "{who} {v[have]} {n_thing} and {v[give]} the same number to each of {n2_holder}.",
     "{who} {v[have]} {n_thing} and {v[give]} the same number to each of {their} {n2_holder}.",
     "{who} {v[have]} {n_thing} for {n2_holder}. Each of them gets the same number.",
+    "There are {n_thing} for {n2_holder}. Each {one} gets the same number.",
+    "{n2_holder} {vp[find]} {n_thing} and {vp[share]} them equally.",
     "{who} {v[share]} {n_thing} equally among {n2_holder}.",
     "{who} {v[divide]} {n_thing} equally among {n2_holder}.",
     "{n2_holder} share {n_thing} equally.",
@@ -834,8 +969,8 @@ def shares(plot: Plot) -> Tale:
         ks = [k for k in range(2, 13) if plot.count % k == 0 and plot.count]
         if not ks:
             n, verb = k - plot.count % k, plot.rng.choice(words.GAINS)
-            plot.say([one for one in CHANGE if "{n}" not in one or "{thing}" in one], plot.main, n=n, thing=plot.thing,
-                     verb=verb, more="", day=plot.rng.choice(DAYS))  # fmt: skip
+            templates = [one for one in fitting(CHANGE, verb) if "{n}" not in one or "{thing}" in one]
+            plot.say(templates, plot.main, n=n, thing=plot.thing, verb=verb, more="", day=plot.rng.choice(DAYS))
             plot.change(True, n, verb)
             ks = [k]
         fields["n2"] = k = plot.rng.choice(ks)
@@ -843,7 +978,7 @@ def shares(plot: Plot) -> Tale:
         plot.say(SHARE_THEM, plot.main, **fields)
         made = plot.step("share", plot.count, "/", k, [plot.at], who="", holder=holder)
     else:
-        plot.say(SHARE, plot.main, **fields)
+        plot.say(SHARE, plot.main, one=words.singular(holder), **fields)
         distract(plot)
         made = plot.step("share", k * each, "/", k, who="", holder=holder)
     plot.say(HOW_MANY_EACH, one=words.singular(holder), **fields)
@@ -913,6 +1048,19 @@ A_DAY = (
     "For {n_unit}, {who} {verb} {n2_thing} every {part}{verb_tail}.",
     "{who} {verb} {n2_thing} every {part}{verb_tail}. This goes on for {n_unit}.",
 )
+IN_A = (
+    "{who} {verb} {n_thing} every {part}. How many {thing} is that in a {unit}?",
+    "{who} {verb} {n_thing} a {part}. How many {thing} is that in one {unit}?",
+    "{who} {verb} {n_thing} each {part}. How many {thing} {v[do]} {who} {base} in a {unit}?",
+    "Every {part} {who} {verb} {n_thing}. How many {thing} {v[do]} {who} {base} in a {unit}?",
+    "~{who} {verb} {n_thing} per {part}. How many {thing} is that in a {unit}?",
+)
+IN_SOME = (
+    "{who} {verb} {n2_thing} a {part}. How many {thing} {v[do]} {who} {base} in {n_unit}?",
+    "{who} {verb} {n2_thing} every {part}. How many {thing} is that in {n_unit}?",
+    "Every {part} {who} {verb} {n2_thing}. How many {thing} {v[do]} {who} {base} in {n_unit}?",
+    "~{who} {verb} {n2_thing} each {part}. How many {thing} is that in {n_unit}?",
+)
 HOW_MANY_DONE = (
     "How many {thing} is that?",
     "How many {thing} is that in all?",
@@ -924,41 +1072,58 @@ HOW_MANY_DONE = (
 )
 
 
+def dozen_alone(plot: Plot) -> Tale:
+    """Dozens or pairs that are nobody's."""
+    plot.people = []
+    unit, size = plot.rng.choice(words.UNITS)
+    k = plot.rng.randint(1, 12)
+    plot.say(CONVERT_DOZEN, n=k, unit=unit, thing=plot.thing)
+    made = plot.step("unit", k, "x", size, who="", holder=unit.removesuffix(" of"))
+    return plot.close("units", made, thing=plot.thing)
+
+
+def converted(plot: Plot) -> Tale:
+    """Hours in minutes, and the like."""
+    unit, part, size = plot.rng.choice(words.SPANS)
+    k = plot.rng.randint(1, 9)
+    plot.things[0] = part
+    more = plot.rng.randint(1, size - 1) if plot.rng.random() < 0.4 else 0
+    plot.say(CONVERT_MORE if more else CONVERT, plot.main, n=k, unit=unit, thing=part, n2=more)
+    made = plot.step("unit", k, "x", size, who="", holder=unit)
+    if more:
+        made = plot.step("total", made, "+", more, [0], who="")
+    return plot.close("units", made, thing=part)
+
+
+def day_after_day(plot: Plot) -> Tale:
+    """So many a day for weeks, on top of what there was or not."""
+    unit, part, size = plot.rng.choice(words.SPANS[:2])
+    k, each = plot.rng.randint(2, 9), plot.rng.randint(2, 20)
+    verb, one = plot.rng.choice(words.GAINS), words.singular(part)
+    if plot.rng.random() < 0.3:
+        return in_a(plot, unit, part, size)
+    late = begin(plot, plot.upto(LARGEST)) if plot.rng.random() < 0.4 else None
+    begun = plot.at >= 0
+    plot.say(A_DAY, plot.main, n=k, unit=unit, n2=each, thing=plot.thing, part=one, verb=verb)
+    days = plot.step("unit", k, "x", size, who="", holder=unit, thing=part)
+    made = plot.step("rate", each, "x", days, [len(plot.steps) - 1], who="", holder=one, other=part)
+    if begun:
+        plot.change(True, made, verb, [len(plot.steps) - 1])
+        return ask(plot, "units", late)
+    distract(plot)
+    plot.say(HOW_MANY_DONE, thing=plot.thing)
+    return plot.close("units", made, thing=plot.thing)
+
+
 def units(plot: Plot) -> Tale:
     """Dozens, pairs, weeks, hours."""
     kind = plot.rng.choice(("dozen", "dozen", "dozen", "convert", "a day", "dozen alone"))
     if kind == "dozen alone":
-        plot.people = []
-        unit, size = plot.rng.choice(words.UNITS)
-        k = plot.rng.randint(1, 12)
-        plot.say(CONVERT_DOZEN, n=k, unit=unit, thing=plot.thing)
-        made = plot.step("unit", k, "x", size, who="", holder=unit.removesuffix(" of"))
-        return plot.close("units", made, thing=plot.thing)
+        return dozen_alone(plot)
     if kind == "convert":
-        unit, part, size = plot.rng.choice(words.SPANS)
-        k = plot.rng.randint(1, 9)
-        plot.things[0] = part
-        more = plot.rng.randint(1, size - 1) if plot.rng.random() < 0.4 else 0
-        plot.say(CONVERT_MORE if more else CONVERT, plot.main, n=k, unit=unit, thing=part, n2=more)
-        made = plot.step("unit", k, "x", size, who="", holder=unit)
-        if more:
-            made = plot.step("total", made, "+", more, [0], who="")
-        return plot.close("units", made, thing=part)
+        return converted(plot)
     if kind == "a day":
-        unit, part, size = plot.rng.choice(words.SPANS[:2])
-        k, each = plot.rng.randint(2, 9), plot.rng.randint(2, 20)
-        verb, one = plot.rng.choice(words.GAINS), words.singular(part)
-        late = begin(plot, plot.upto(LARGEST)) if plot.rng.random() < 0.4 else None
-        begun = plot.at >= 0
-        plot.say(A_DAY, plot.main, n=k, unit=unit, n2=each, thing=plot.thing, part=one, verb=verb)
-        days = plot.step("unit", k, "x", size, who="", holder=unit, thing=part)
-        made = plot.step("rate", each, "x", days, [len(plot.steps) - 1], who="", holder=one, other=part)
-        if begun:
-            plot.change(True, made, verb, [len(plot.steps) - 1])
-            return ask(plot, "units", late)
-        distract(plot)
-        plot.say(HOW_MANY_DONE, thing=plot.thing)
-        return plot.close("units", made, thing=plot.thing)
+        return day_after_day(plot)
     late = None
     if plot.rng.random() < 0.4:
         unit, size = plot.rng.choice(words.UNITS)
@@ -976,6 +1141,21 @@ def units(plot: Plot) -> Tale:
         united(plot)
     plain_changes(plot, few(plot, 3))
     return ask(plot, "units", late)
+
+
+def in_a(plot: Plot, unit: str, part: str, size: int) -> Tale:
+    """So many a day, in one week or some."""
+    k, each = plot.rng.choice((1, 1, 1, 2, 3, 4, 5)), plot.upto(40)
+    verb, one = plot.rng.choice([one for one in (*words.GAINS, *words.DEEDS) if not one.tail]), words.singular(part)
+    fields: dict[str, Any] = {"thing": plot.thing, "part": one, "verb": verb, "base": verb.base}
+    if k == 1:
+        plot.say(IN_A, plot.main, n=each, unit=words.singular(unit), **fields)
+        made = plot.step("rate", each, "x", size, who="", holder=one, other=part)
+    else:
+        plot.say(IN_SOME, plot.main, n=k, n2=each, unit=unit, **fields)
+        days = plot.step("unit", k, "x", size, who="", holder=unit, thing=part)
+        made = plot.step("rate", each, "x", days, [0], who="", holder=one, other=part)
+    return plot.close("units", made, thing=plot.thing)
 
 
 def united(plot: Plot) -> None:
@@ -1026,6 +1206,8 @@ SPENDS_TWICE = (
     "For {idle} {who} {v[pay]} {n_thing}, and for {idle2} {n2_thing}.",
 )
 EARNS = (
+    "{who} {v[get]} {n_thing} for a birthday.",
+    "{whose} aunt {v3[give]} {whom} {n_thing}.",
     "{who} {v[earn]} {n_thing}.",
     "{who} {v[get]} {n_thing} from an aunt.",
     "Then {who} {v[earn]} {n}{more} {thing}.",
@@ -1047,6 +1229,28 @@ BUYS = (
     "{who} {v[get]} {n_idle} for {n2_thing} apiece.",
     "{who} {v[take]} {n_idle} at a price of {n2_thing} each.",
 )
+ONE_COSTS = (
+    "{a_one} costs {n_thing}.",
+    "{who} {v[buy]} {a_one} for {n_thing}.",
+    "The price of {a_one} is {n_thing}.",
+    "~{a_one} is {n_thing}.",
+)
+AND_ONE = (
+    "{who} also {v[buy]} {a_one} for {n_thing}.",
+    "Then {who} {v[buy]} {a_one} for {n_thing}.",
+    "For {n_thing} {who} also {v[buy]} {a_one}.",
+    "~Besides, {who} {v[buy]} {a_one} for {n_thing}.",
+)
+PER_SPAN = (
+    "{who} {v[get]} {n_thing} a {span}. How much {v[do]} {who} get in {n2_unit}?",
+    "{who} {v[earn]} {n_thing} a {span}. How many {thing} {v[do]} {who} earn in {n2_unit}?",
+    "{who} {v[save]} {n_thing} every {span}. How much {v[do]} {who} save in {n2_unit}?",
+    "Every {span} {who} {v[get]} {n_thing}. How many {thing} is that in {n2_unit}?",
+    "~{who} {v[spend]} {n_thing} each {span}. How much is that in {n2_unit}?",
+    "{who} {v[pay]} {n_thing} per {span}. How much {v[do]} {who} pay in {n2_unit}?",
+    "{who} {v[spend]} {n_thing} a {span}. How much {v[do]} {who} spend in {n2_unit}?",
+)
+SPAN = ("day", "week", "month", "hour", "year")
 WORKS = (
     "{who} {v[earn]} {n2_thing} an hour and {v[work]} {n} hours.",
     "{who} {v[work]} for {n} hours and {v[earn]} {n2_thing} an hour.",
@@ -1094,6 +1298,9 @@ PRICES = (
     "The price of {a_one} is {n2_thing}. What is the price of {n_idle}?",
 )
 CHANGE_BACK = (
+    "{who} {v[pay]} with a {n3} {coin} note. How much change {v[do]} {who} get?",
+    "{who} {v[pay]} with a {n3} {coin} note. How much comes back?",
+    "{who} {v[give]} the seller a {n3} {coin} note. How many {thing} {v[do]} {who} get back?",
     "{who} {v[pay]} with {n3_thing}. How much change {v[do]} {who} get?",
     "{who} {v[give]} {n3_thing} to the seller. How many {thing} {v[do]} {who} get back?",
     "~{who} {v[hand]} over {n3_thing}. How many {thing} come back?",
@@ -1121,7 +1328,13 @@ def money(plot: Plot) -> Tale:
     bought = plot.things[0]
     plot.things = [currency, bought]
     plot.sign = sign if plot.rng.random() < 0.35 else ""
-    kind = plot.rng.choice(("spend", "spend", "buy", "buy", "change", "work", "two prices", "price"))
+    kind = plot.rng.choice(
+        ("spend", "spend", "buy", "buy", "change", "work", "two prices", "price", "per span", "change of one")
+    )
+    if kind == "per span":
+        return per_span(plot)
+    if kind == "change of one":
+        return change_of_one(plot)
     if kind in {"buy", "two prices"}:
         return paid(plot, 1 if kind == "buy" else 2)
     if kind == "price":
@@ -1155,19 +1368,46 @@ def money(plot: Plot) -> Tale:
     return plot.close("money", plot.count, who=plot.main.name, thing=currency)
 
 
+def per_span(plot: Plot) -> Tale:
+    """So much a week, for so many weeks."""
+    span = plot.rng.choice(SPAN)
+    k, each = plot.rng.randint(2, 12), plot.upto(200)
+    plot.say(PER_SPAN, plot.main, n=each, n2=k, thing=plot.thing, span=span, unit=f"{span}s")
+    made = plot.step("rate", each, "x", k, who="", holder=span, other=f"{span}s")
+    return plot.close("money", made, who=plot.main.name, thing=plot.thing)
+
+
+def change_of_one(plot: Plot) -> Tale:
+    """What comes back when one thing is paid."""
+    price = plot.upto(500)
+    given = plot.rng.choice([note for note in (5, 10, 20, 50, 100, 200, 500, 900) if note > price])
+    coin = words.singular(plot.thing)
+    plot.say(ONE_COSTS, plot.main, n=price, one=words.singular(plot.things[1]), thing=plot.thing)
+    distract(plot, 0.2)
+    plot.say(CHANGE_BACK, plot.main, n3=given, thing=plot.thing, coin=coin)
+    back = plot.step("lose", given, "-", price, verb="pays")
+    return plot.close("money", back, who=plot.main.name, thing=plot.thing)
+
+
 def paid(plot: Plot, sorts: int) -> Tale:
-    """What one or two sorts of things cost."""
+    """What one or two sorts of things cost, or one and a single thing."""
     costs = []
     for sort in range(sorts):
         thing = plot.things[1] if sort == 0 else plot.count_thing()
         k, price = sized(plot, 900)
         plot.say(BUYS, plot.main, n=k, idle=thing, n2=price, thing=plot.thing)
         costs.append(plot.step("cost", k, "x", price, who="", other=thing))
-    total = costs[0] if sorts == 1 else plot.step("total", *_plus(costs), [0, 1], who="")
+    total = costs[0]
+    if sorts == 2:
+        total = plot.step("total", *_plus(costs), [0, 1], who="")
+    elif plot.rng.random() < 0.3:
+        n = plot.upto(200)
+        plot.say(AND_ONE, plot.main, n=n, one=words.singular(plot.count_thing()), thing=plot.thing)
+        total = plot.step("total", total, "+", n, [0], who="")
     distract(plot)
     if total < LARGEST and plot.rng.random() < 0.3:
         given = plot.rng.randint(total, min(LARGEST, total + 100))
-        plot.say(CHANGE_BACK, plot.main, n3=given, thing=plot.thing)
+        plot.say(CHANGE_BACK, plot.main, n3=given, thing=plot.thing, coin=words.singular(plot.thing))
         back = plot.step("lose", given, "-", total, [len(plot.steps) - 1], verb="pays")
         return plot.close("money", back, who=plot.main.name, thing=plot.thing)
     plot.say(HOW_MUCH_PAID, plot.main, thing=plot.thing)
@@ -1304,7 +1544,7 @@ DID_TOGETHER = (
 def both_did(plot: Plot) -> Tale:
     """What two people did, counted together or compared."""
     plot.tense = "past"
-    verb = plot.rng.choice([one for one in (*words.GAINS, *words.LOSSES) if not one.tail])
+    verb = plot.rng.choice([one for one in (*words.GAINS, *words.LOSSES, *words.DEEDS) if not one.tail])
     first, second = plot.main, plot.meet()
     n, n2 = plot.upto(LARGEST), plot.upto(LARGEST)
     plot.say(BOTH_DID, first=first.name, second=second.name, n=n, n2=n2, thing=plot.thing, verb=verb)
@@ -1372,7 +1612,7 @@ def day_by_day(plot: Plot) -> Tale:
     somebody = plot.main if "{who}" in template else None
     if not somebody:
         plot.people, plot.things = [], [words.creatures(plot.rng, plot.split)]
-    verb = plot.rng.choice([one for one in (*words.GAINS, *words.LOSSES) if not one.tail])
+    verb = plot.rng.choice([one for one in (*words.GAINS, *words.LOSSES, *words.DEEDS) if not one.tail])
     told = {"n" if at == 0 else f"n{at + 1}": n for at, n in enumerate(numbers)}
     when = {f"t{at + 1}": times[begin + at] for at in range(len(numbers))}
     plot.lines.append(Line(template, {**told, **when, "thing": plot.thing, "verb": verb}, somebody))
@@ -1409,7 +1649,8 @@ def totals(plot: Plot) -> Tale:
             if plot.rng.random() < 0.25:
                 up = plot.rng.random() < 0.5
                 n, verb = plot.upto(LARGEST if up else has, 1), plot.rng.choice(words.GAINS if up else words.LOSSES)
-                plot.say(CHANGE, who, n=n, thing=plot.thing, verb=verb, more="", day=plot.rng.choice(DAYS))
+                plot.say(fitting(CHANGE, verb), who, n=n, thing=plot.thing, verb=verb, more="",
+                         day=plot.rng.choice(DAYS))  # fmt: skip
                 said: dict[str, Any] = {"who": who.name, "verb": verb.third, "tail": verb.tail}
                 own[place] = plot.step("gain" if up else "lose", has, "+" if up else "-", n, **said)
                 at[place] = len(plot.steps) - 1

@@ -183,9 +183,11 @@ class Plot:
 
     def text(self) -> str:
         """The question: subjects become names or pronouns where those are clear."""
-        told, before = [], None
+        told: list[str] = []
+        before: Line | None = None
         for line in self.lines:
-            clear = before is not None and before.who is line.who and line.who is not None and not before.others
+            named = before.who if before and "{who" in before.template and not before.others else None
+            clear = named is not None and named is line.who
             first = before is None and line.template.count("{who") == 1 and self.rng.random() < 0.5
             shown = replace(line, who=line.who.unfamiliar) if first and line.who and line.who.has_role else line
             told.append(self._sentence(shown, pronoun=clear and self.rng.random() < 0.5))

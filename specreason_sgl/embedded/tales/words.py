@@ -159,6 +159,12 @@ LOSSES = _verbs(
     "took away, drop drops dropped off, consume consumes consumed, abandon abandons abandoned, hand hands "
     "handed over"
 )
+DEEDS = _verbs(
+    "score scores scored, see sees saw, count counts counted, plant plants planted, read reads read, write writes "
+    "wrote, visit visits visited, drink drinks drank, wash washes washed, carry carries carried, repair repairs "
+    "repaired, move moves moved, touch touches touched, load loads loaded, clean cleans cleaned, miss misses missed"
+)
+"""What can be done with things without having more or fewer of them."""
 HOLDERS = (
     "bags boxes jars trays packs baskets bowls drawers shelves cases crates sacks buckets tins rows piles "
     "stacks packets bundles sets bins chests albums pouches cartons cups plates tables rooms pages rolls"
@@ -347,6 +353,6 @@ RESERVED = frozenset(
     + [noun for _, noun in SPOTS]
     + [form for noun in CREATURES for form in (noun, singular(noun))]
     + "dozen pair pairs week weeks month months year years hour hours minute minutes second seconds half".split()
-    + [form for verb in (*GAINS, *LOSSES) for form in verb.forms]
+    + [form for verb in (*GAINS, *LOSSES, *DEEDS) for form in verb.forms]
 )
 """Words that no invented name or thing may be."""
