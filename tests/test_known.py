@@ -14,8 +14,10 @@ from specreason_sgl.embedded import stories, tales
 from specreason_sgl.embedded.known import EXAMPLES, Known, fits, hint, known
 from specreason_sgl.servers.opening import embedded_models
 
-ORDINARY = Path(__file__).parents[1] / "eval" / "ordinary.jsonl"
-ROWS = [json.loads(line) for line in ORDINARY.read_text(encoding="utf-8").splitlines()]
+BY_HAND = {
+    name: [json.loads(line) for line in (Path(__file__).parents[1] / "eval" / name).read_text().splitlines()]
+    for name in ("ordinary.jsonl", "ordinary_dev.jsonl")
+}
 
 
 @settings(deadline=None)
@@ -25,10 +27,19 @@ def test_what_a_pair_was_trained_on_gets_no_hint(seed: int) -> None:
     assert hint(tales.tale(seed).question, "tales") is None
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["id"])
-def test_ordinary_questions_get_a_hint_from_the_pair_that_knows_only_stories(row: dict[str, str]) -> None:
-    assert hint(row["question"], "tales") is None
-    assert fits(row["question"], "stories") is False
+@pytest.mark.parametrize("question", ["Work out (8+12)x(11+43).", "What is 3 x 4?", "(2 + 3) x 4", "Compute 3x(2+1)"])
+def test_a_multiplication_sign_is_no_unknown(question: str) -> None:
+    assert fits(question, "tales")
+
+
+@pytest.mark.parametrize("question", [row["question"] for rows in BY_HAND.values() for row in rows])
+def test_ordinary_questions_get_no_hint_from_a_pair_that_knows_tales(question: str) -> None:
+    assert hint(question, "tales") is None
+
+
+@pytest.mark.parametrize("question", [row["question"] for row in BY_HAND["ordinary.jsonl"]])
+def test_ordinary_questions_get_a_hint_from_the_pair_that_knows_only_stories(question: str) -> None:
+    assert fits(question, "stories") is False
 
 
 @pytest.mark.parametrize(
@@ -65,10 +76,11 @@ def test_the_shipped_pair_says_what_it_knows(tmp_path: Path) -> None:
     assert known(tmp_path) == "tales"
 
 
-def test_questions_by_hand_are_of_every_form_and_in_no_training_tale() -> None:
-    assert min(Counter(row["form"] for row in ROWS)[form] for form in tales.FORMS) >= 4
-    assert len({row["question"] for row in ROWS}) == len(ROWS) == len({row["id"] for row in ROWS})
-    asked = {" ".join(row["question"].lower().split()) for row in ROWS}
+@pytest.mark.parametrize("rows", BY_HAND.values(), ids=BY_HAND)
+def test_questions_by_hand_are_of_every_form_and_in_no_training_tale(rows: list[dict[str, str]]) -> None:
+    assert min(Counter(row["form"] for row in rows)[form] for form in tales.FORMS) >= 4
+    assert len({row["question"] for row in rows}) == len(rows) == len({row["id"] for row in rows})
+    asked = {" ".join(row["question"].lower().split()) for row in rows}
     told = {" ".join(tales.tale(seed, "train").question.lower().split()) for seed in range(2000)}
     assert asked.isdisjoint(told)
-    assert all(0 <= int(row["answer"]) <= 9999 for row in ROWS)
+    assert all(0 <= int(row["answer"]) <= 9999 for row in rows)

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from specreason_sgl.embedded import stories, tales
+from specreason_sgl.embedded.evaluate import generate, load, measure_questions
 from specreason_sgl.embedded.samples import Encoder, Sample, tale_candidates
 from specreason_sgl.embedded.tales import words as tales_words
 from specreason_sgl.embedded.tales import wrong
@@ -200,6 +201,19 @@ def test_steps_of_the_other_style_are_read_and_not_learned(wider: PreTrainedToke
     assert 0 < sum(spoken.own) < len(spoken.own)
     assert all((step in learned) == own for step, own in zip(spoken.steps, spoken.own, strict=True))
     assert told.answer_text in learned
+
+
+def test_what_is_solved_of_questions_in_a_file_is_told_by_form(tmp_path: Path) -> None:
+    small, encoder = load(embedded_models()[1]), Encoder(SHIPPED)
+    question = stories.story(0).question
+    (written,) = generate(small, encoder, [encoder.prefix(question)], 600, [small.config.eos_token_id])
+    answer = encoder.decode(written).rpartition("{")[2].partition("}")[0]
+    rows = [{"question": question, "answer": said, "form": form} for said, form in ((answer, "a"), ("none", "b"))]
+    (tmp_path / "some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    figures = measure_questions(small, encoder, tmp_path / "some.jsonl")
+
+    assert figures == {"base_solves": 0.5, "base_solves_a": 1.0, "base_solves_b": 0.0}
 
 
 def test_lists_to_learn_copying_from_are_said_twice_and_the_second_time_is_predicted(

@@ -236,6 +236,18 @@ def measure_tales(
     return figures
 
 
+def measure_questions(model: LlamaForCausalLM, encoder: Encoder, path: Path) -> dict[str, float]:
+    """The share of questions in a file of JSON lines that a model solves, over all and by form."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    told = [Spoken(row["question"], (), f"The answer is \\boxed{{{row['answer']}}}.", ()) for row in rows]
+    done = solves(model, encoder, told)
+    figures = {"base_solves": sum(done) / len(rows)}
+    for form in dict.fromkeys(row["form"] for row in rows):
+        own = [each for each, row in zip(done, rows, strict=True) if row["form"] == form]
+        figures[f"base_solves_{form}"] = sum(own) / len(own)
+    return figures
+
+
 def load(folder: Path, device: str = "cpu") -> LlamaForCausalLM:
     """A model from a folder, ready to be asked."""
     return LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device).eval()
@@ -251,9 +263,14 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=300, help="fresh problems")
     parser.add_argument("--dataset", choices=("stories", "tales"), default="stories")
     parser.add_argument("--split", choices=("dev", "test"), default="test")
+    parser.add_argument("--questions", type=Path, help="what the base model solves of these (JSON lines), and no more")
     arguments = parser.parse_args()
     tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(arguments.tokenizer)
     base = load(arguments.base) if arguments.base.exists() else None
+    if arguments.questions and base:
+        told = measure_questions(base, Encoder(tokenizer), arguments.questions)
+        print(json.dumps({name: round(value, 4) for name, value in told.items()}, indent=2))
+        return
     measured = measure_tales if arguments.dataset == "tales" else measure
     figures = measured(base, load(arguments.small), Encoder(tokenizer), arguments.split, arguments.count)
     json.dump(

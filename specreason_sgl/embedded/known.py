@@ -46,7 +46,7 @@ _ASKING = frozenset(
 _COUNTED = "dozen|half|twice|double|pairs?|seconds?|minutes?|hours?|days?|weeks?|months?|years?"
 _NUMBER = re.compile(rf"\d+|\b(?:{'|'.join(words.NUMBER_WORDS[1:])}|{_COUNTED})\b")
 _ASKS = re.compile(r"\bhow (?:many|much|old)\b|\bwhat\b|\bfind\b|\bcalculate\b|\bwrite\b")
-_UNKNOWN = re.compile(r"\d[.,]\d|[\\^%{}]|(?<![\d)] )\b[xyz]\b")
+_UNKNOWN = re.compile(r"\d[.,]\d|[\\^%{}]|(?<![\d)])(?<![\d)] )\b[xyz]\b")
 
 
 def known(base: Path) -> Known:
