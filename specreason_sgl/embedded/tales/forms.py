@@ -466,7 +466,6 @@ GROUPS = (
     "{who} {v[have]} {n_holder} of {n2_thing}.",
     "{who} {v[have]} {n_holder}. Each {one} holds {n2_thing}.",
     "{who} {v[have]} {n_holder} and each {one} has {n2_thing} in it.",
-    "{who} {v[have]} {n_holder} of {n2_thing} each.",
     "There are {n_holder} with {n2_thing} in each at {whose} place.",
     "{who} {v[put]} {n2_thing} into each of {n_holder}.",
     "~{who} {v[own]} {n_holder}, and every {one} contains {n2_thing}.",
@@ -563,7 +562,7 @@ def groups_alone(plot: Plot) -> Tale:
     parts = each > 1 and plot.rng.random() < 0.35
     holder = plot.whole() if parts else plot.holder()
     one = words.singular(holder)
-    plot.say(PARTS if parts else GROUPS_ALONE, n=k, n2=each, thing=plot.thing, holder=holder, one=one)  # fmt: skip
+    plot.say(PARTS if parts else GROUPS_ALONE, n=k, n2=each, thing=plot.thing, holder=holder, one=one)
     made = plot.step("groups", k, "x", each, holder=holder, who="")
     return plot.close("groups", made, thing=plot.thing)
 
@@ -1308,6 +1307,7 @@ CHANGE_BACK = (
     "{who} {v[pay]} with {n3_thing}. How many {thing} come back?",
     "{who} {v[have]} {n3_thing}. How much is left after that?",
 )
+NOTES = (5, 10, 20, 50, 100, 200, 500)
 HOW_MUCH_EARNED = (
     "How many {thing} {v[do]} {who} earn?",
     "How much {v[do]} {who} earn in all?",
@@ -1379,8 +1379,8 @@ def per_span(plot: Plot) -> Tale:
 
 def change_of_one(plot: Plot) -> Tale:
     """What comes back when one thing is paid."""
-    price = plot.upto(500)
-    given = plot.rng.choice([note for note in (5, 10, 20, 50, 100, 200, 500, 900) if note > price])
+    price = plot.upto(NOTES[-1] - 1)
+    given = plot.rng.choice([note for note in NOTES if note > price])
     coin = words.singular(plot.thing)
     plot.say(ONE_COSTS, plot.main, n=price, one=words.singular(plot.things[1]), thing=plot.thing)
     distract(plot, 0.2)
@@ -1407,7 +1407,8 @@ def paid(plot: Plot, sorts: int) -> Tale:
     distract(plot)
     if total < LARGEST and plot.rng.random() < 0.3:
         given = plot.rng.randint(total, min(LARGEST, total + 100))
-        plot.say(CHANGE_BACK, plot.main, n3=given, thing=plot.thing, coin=words.singular(plot.thing))
+        templates = [one for one in CHANGE_BACK if given in NOTES or "note" not in one]
+        plot.say(templates, plot.main, n3=given, thing=plot.thing, coin=words.singular(plot.thing))
         back = plot.step("lose", given, "-", total, [len(plot.steps) - 1], verb="pays")
         return plot.close("money", back, who=plot.main.name, thing=plot.thing)
     plot.say(HOW_MUCH_PAID, plot.main, thing=plot.thing)
