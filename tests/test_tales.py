@@ -137,6 +137,12 @@ def test_held_out_templates_use_no_word_that_training_never_shows() -> None:
     assert held - usual == set()
 
 
+def test_templates_leave_room_for_articles_and_cases() -> None:
+    wrongly = re.compile(r"\ban? \{(?:one|thing|idle|holder)\}|\b(?:to|from) \{who\}[.?,]", re.IGNORECASE)
+
+    assert [line for table in TABLES for line in table if wrongly.search(line)] == []
+
+
 @settings(deadline=None)
 @given(seeds, splits)
 def test_sentences_are_written_as_one_writes(seed: int, split: tales.Split) -> None:

@@ -213,7 +213,7 @@ def test_what_is_solved_of_questions_in_a_file_is_told_by_form(tmp_path: Path) -
 
     figures = measure_questions(small, encoder, tmp_path / "some.jsonl")
 
-    assert figures == {"base_solves": 0.5, "base_solves_a": 1.0, "base_solves_b": 0.0}
+    assert figures == {"solves": 0.5, "solves_a": 1.0, "solves_b": 0.0}
 
 
 def test_lists_to_learn_copying_from_are_said_twice_and_the_second_time_is_predicted(

@@ -241,10 +241,10 @@ def measure_questions(model: LlamaForCausalLM, encoder: Encoder, path: Path) -> 
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     told = [Spoken(row["question"], (), f"The answer is \\boxed{{{row['answer']}}}.", ()) for row in rows]
     done = solves(model, encoder, told)
-    figures = {"base_solves": sum(done) / len(rows)}
+    figures = {"solves": sum(done) / len(rows)}
     for form in dict.fromkeys(row["form"] for row in rows):
         own = [each for each, row in zip(done, rows, strict=True) if row["form"] == form]
-        figures[f"base_solves_{form}"] = sum(own) / len(own)
+        figures[f"solves_{form}"] = sum(own) / len(own)
     return figures
 
 
@@ -267,7 +267,9 @@ def main() -> None:
     arguments = parser.parse_args()
     tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(arguments.tokenizer)
     base = load(arguments.base) if arguments.base.exists() else None
-    if arguments.questions and base:
+    if arguments.questions:
+        if base is None:
+            parser.error(f"there is no model in {arguments.base}")
         told = measure_questions(base, Encoder(tokenizer), arguments.questions)
         print(json.dumps({name: round(value, 4) for name, value in told.items()}, indent=2))
         return

@@ -1,7 +1,8 @@
 """The forms of problems: one function each, over tables of sentences.
 
 A sentence that begins with a tilde is held out for testing. In the sentences ``{v[have]}`` is a verb in the tale's
-tense, ``{p[have]}`` one in the past, ``{w[have]}`` one in the present; ``{n_thing}`` is a number with what it counts.
+tense, ``{p[have]}`` one in the past, ``{w[have]}`` one in the present, ``{v3[have]}`` and ``{vp[have]}`` one in
+the tale's tense for a single subject and for several; ``{n_thing}`` is a number with what it counts.
 """
 
 from __future__ import annotations
@@ -1568,7 +1569,7 @@ TIMES = (
     ("in the first week", "in the second week", "in the third week", "in the last week"),
     ("on the first day", "on the second day", "on the third day", "on the last day"),
     ("in May", "in June", "in July", "in August", "in September"),
-    ("in the first hour", "in the second", "in the third", "in the last"),
+    ("in the first hour", "in the second hour", "in the third hour", "in the last hour"),
 )
 """One after the other."""
 TWICE = (
