@@ -6,14 +6,14 @@ import json
 import os
 import shutil
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from batches import LONGEST, wait_for
+from batches import wait_for
 from hypothesis import given, settings
 from test_view_chains import LONG, called, event_lists, scored
 
@@ -37,6 +37,7 @@ from specreason_sgl.view.replay import stretched
 from specreason_sgl.view.state import SolveState
 
 if TYPE_CHECKING:
+    from faults import StoryServer
     from playwright.sync_api import Browser, Page, Route
     from serving import Served
 
@@ -202,13 +203,32 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[Served]:
-    """The server over models that know the stories, and need a while for each step."""
+def known() -> Iterator[tuple[Served, list[StoryServer]]]:
+    """The server over models that know the stories, and need a while for each step; and the models' servers."""
     from faults import story_pair
     from serving import serving
 
-    with story_pair(STORIES, skill=0.4, seconds=0.15, read_s=10) as (pair, _, _), serving(pair) as found:
-        yield found
+    with story_pair(STORIES, skill=0.4, seconds=0.15, read_s=10) as (pair, _, servers), serving(pair) as found:
+        yield found, servers
+
+
+@pytest.fixture
+def served(known: tuple[Served, list[StoryServer]]) -> Served:
+    return known[0]
+
+
+@pytest.fixture
+def slow(known: tuple[Served, list[StoryServer]]) -> Iterator[Callable[[], None]]:
+    """Has the models think for eight seconds about every step from then on, so that a solve stays in flight."""
+    _, servers = known
+    before = servers[0].seconds
+
+    def think(seconds: float) -> None:
+        for server in servers:
+            server.seconds = seconds
+
+    yield lambda: think(8)
+    think(before)
 
 
 @dataclass
@@ -336,10 +356,11 @@ def test_a_rejected_draft_unfolds_by_a_click_and_stays_so_while_its_step_is_writ
 
 
 @pytest.mark.parametrize("how", ["stop", "close", "reload"])
-def test_leaving_cancels_the_solve_on_the_server(served: Served, tab: Tab, how: str) -> None:
+def test_leaving_cancels_the_solve_on_the_server(served: Served, slow: Callable[[], None], tab: Tab, how: str) -> None:
     tab.open(served.url, KEY)
     tab.ask(STORIES[2].question)
     tab.page.wait_for_selector("#trace details.step")
+    slow()
     solve = served.solves.all()[-1]
     assert solve.state == "running"
     if how == "stop":
@@ -453,15 +474,9 @@ def test_the_real_pair_streams_onto_the_page_and_a_hostile_question_does_it_no_h
             tab.wait_until_it_ends()
             assert question.split("\n")[0] in tab.page.inner_text("#solve > pre")
         assert tab.page.evaluate("Math.max(...Object.values(texts).map((states) => states.size))") > 3
-        tab.ask(LONGEST.question)
-        tab.page.wait_for_selector("#trace details.step")
-        tab.page.close()
-        wait_for(lambda: not served.solves.count("running"))
-        first, _, last = (each.record for each in served.solves.all())
+        first, _ = (each.record for each in served.solves.all())
 
     assert first is not None
     assert first.tally.outcome == "answered"
-    assert last is not None
-    assert last.tally.error == "the client left"
     assert tab.wrong == []
     assert tab.hosts == {served.url}
