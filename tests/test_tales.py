@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from specreason_sgl.embedded import tales
 from specreason_sgl.embedded.tales import arithmetic, forms, meaning, styles, words, wrong
 from specreason_sgl.embedded.tales.facts import Step, Tale, compute
-from specreason_sgl.embedded.tales.plot import HELD, LARGEST, MOST, Plot
+from specreason_sgl.embedded.tales.plot import HELD, LARGEST, MOST, Plot, _Forms
 
 seeds = st.integers(0, 10**9)
 splits: st.SearchStrategy[tales.Split] = st.sampled_from(["train", "dev", "test"])
@@ -158,10 +158,27 @@ def test_sentences_are_written_as_one_writes(seed: int, split: tales.Split) -> N
 def test_a_pronoun_stands_for_somebody_who_was_named(seed: int, split: tales.Split) -> None:
     told = tales.tale(seed, split)
     pronoun = re.search(r"\b(?:[Hh]e|[Ss]he)\b", told.question)
-    nouns = [name.removeprefix("the ") for name in told.people]
+    nouns = [name.removeprefix("the ").removeprefix("my ") for name in told.people]
 
     if pronoun:
         assert any(noun in told.question[: pronoun.start()] for noun in nouns)
+
+
+def test_small_verbs_have_the_past_that_they_should() -> None:
+    regular = (
+        "add arrive collect divide earn fill hand join own pack receive remove save share sort start use wait work"
+    )
+    used = {base for table in TABLES for line in table for base in re.findall(r"\{(?:v|v3|vp|p)\[(\w+)\]\}", line)}
+
+    assert {base for base in used if _Forms("past", plural=False)[base] in {f"{base}ed", f"{base}d"}} == set(
+        regular.split(" ")
+    )
+
+
+def test_no_invented_word_is_rude() -> None:
+    found = {words.invented_word(Random(seed)) for seed in range(20_000)}
+
+    assert [word for word in found if re.search(r"fuck|dick|cock|shit|cunt", word)] == []
 
 
 def test_somebody_told_by_their_role_is_told_so_from_the_second_time_on() -> None:
@@ -274,6 +291,18 @@ TOM = Tale(
     ("pens",),
     "test",
 )
+MINE = Tale(
+    "comparisons",
+    "My brother has 17 marbles. The red team has 8 fewer marbles than my brother. How many does the red team have?",
+    (
+        Step("fewer", 9, 17, "-", 8, "the red team", "marbles", "my brother"),
+        Step("answer", 9, who="the red team", thing="marbles", uses=(0,)),
+    ),
+    9,
+    ("my brother", "the red team"),
+    ("marbles",),
+    "test",
+)
 ANA = Tale(
     "comparisons",
     "Ben has 12 shells. Ana has 8 more than Ben. How many shells do Ana and Ben have together?",
@@ -292,6 +321,8 @@ ANA = Tale(
 @pytest.mark.parametrize(
     ("told", "done", "text"),
     [
+        (MINE, 0, "The red team has 8 fewer than my brother, 17-8=9 marbles."),
+        (MINE, 0, "The red team has 8 fewer marbles: 17 - 8 = 9."),
         (LENA, 0, "Lena starts with 80 cards."),
         (LENA, 0, "In the beginning Lena had 80 cards."),
         (LENA, 0, "With the 10 new cards she has 80 + 10 = 90 cards."),

@@ -50,6 +50,8 @@ MEASURED = 300
 """Fresh stories that the finished pair is measured on."""
 KEPT_EVERY_S = 600
 """Seconds between two checkpoints."""
+LONG = 2
+"""So many operations a long tale has at least: four of ten tales have one."""
 SORTED_OVER = 8
 """Batches are cut from this many batches' worth of samples sorted by length, so that little is padding."""
 
@@ -89,7 +91,7 @@ class Stage:
     hard: float = 0.0
     """Share of the stories that are of the hard families only."""
     long: float = 0.0
-    """Share of the stories that are long ones: finding the next sentence among many is what goes wrong last."""
+    """Share of the problems that are long ones: finding the next sentence among many is what goes wrong last."""
     final: float = 0.1
     """The learning rate at the end, as a share of the peak; it falls over the last 40 %."""
     blended: float = 1.0
@@ -319,6 +321,8 @@ TALES = {
                 1.2e-3,
                 layers=24,
                 style="base",
+                forms=(*tales.FORMS, "changes", "money", "totals"),
+                long=0.5,
                 foreign=0.4,
                 plain=True,
                 judgements=3,
@@ -510,7 +514,8 @@ def _told(encoder: Encoder, stage: Stage, style: Style, rng: random.Random, draf
         return encoder.recall(rng, long_numbers=stage.long_numbers)
     if stage.calculated and rng.random() < stage.calculated:
         return encoder.calculate(rng, style)
-    told = tales.invent(rng, "train", stage.forms, stage.operations)
+    shortest = LONG if stage.long and rng.random() < stage.long else 1
+    told = tales.invent(rng, "train", stage.forms, stage.operations, shortest)
     if rng.random() < stage.turned:
         return turned(encoder, rng, told, style)
     if stage.planned and rng.random() < stage.planned:

@@ -83,6 +83,7 @@ CHANGE = (
     "Next, {who} {verb} {n_thing}{verb_tail}.",
     "Yesterday {who} {verb} {n_thing}{verb_tail}.",
     "{who} {verb} {n} of the {thing}{verb_tail}.",
+    "{who} {verb} {n} new ones{verb_tail}.",
     "A week later {who} {verb} {n_thing}{verb_tail}.",
     "At school {who} {verb} {n_thing}{verb_tail}.",
     "~In the end {who} {verb} {n_thing}{verb_tail}.",
@@ -99,6 +100,9 @@ CHANGES = (
     "Later {who} {verb} {n_thing}{verb_tail} and {second} {n2} of them{second_tail}.",
     "{who} {verb} {n_thing}{verb_tail}, and {them} {second} {n2}{second_tail}.",
     "Before lunch {who} {verb} {n} of the {thing}{verb_tail}, then {them} {second} {n2}{second_tail}.",
+    "{who} {verb} {n} of them{verb_tail} and {second} {n2}{second_tail}.",
+    "{who} {verb} {n} new ones{verb_tail} and {second} {n2}{second_tail}.",
+    "{who} {verb} {n} of the {thing}{verb_tail} and {second} {n2} of them{second_tail}.",
 )
 FROM_OTHER = (
     "{other} {third} {whom} {n_thing}.",
@@ -124,6 +128,15 @@ TO_OTHER = (
     "{other} {v3[take]} {n} of {whose} {thing}.",
     "{other} {v3[take]} {n_thing} away from {whom}.",
     "{other} {v3[eat]} {n} of {whose} {thing}.",
+)
+TAKEN_FROM = (
+    "A thief {v3[steal]} {n_thing} from {whom}.",
+    "A dog {v3[eat]} {n} of the {thing}.",
+    "A fox {v3[take]} {n} of the {thing}.",
+    "Then a friend {v3[take]} {n} of them.",
+    "The wind {v3[blow]} {n} of them away.",
+    "A child {v3[break]} {n_thing}.",
+    "~A child {v3[take]} {n} of {whose} {thing}.",
 )
 HOW_MANY = (
     "How many {thing} {w[do]} {who} have now?",
@@ -160,16 +173,22 @@ HOW_MANY_LEFT = (
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 GIVE, GET = Verb("give", "gives", "gave", "away"), Verb("get", "gets", "got")
+LOSE = Verb("lose", "loses", "lost")
 
 
 PARTICLES = ("away", "out", "up", "off", "down", "back", "aside", "on", "over", "home", "behind")
 """What may stand before the number as well as behind it."""
 
 
-def fitting(templates: Sequence[str], verb: Verb) -> list[str]:
-    """The templates that a verb can be told with."""
+def fitting(templates: Sequence[str], verb: Verb, n: int) -> list[str]:
+    """The templates that a verb can be told with, when so many are gained or lost."""
     movable = not verb.tail or verb.tail in PARTICLES
-    return [one for one in templates if movable or "{verb}{verb_tail} {n" not in one]
+    gains_some = n > 1 and verb in words.GAINS
+    return [
+        one
+        for one in templates
+        if (movable or "{verb}{verb_tail} {n" not in one) and (gains_some or " new ones" not in one)
+    ]
 
 
 def few(plot: Plot, most: int, least: int = 0) -> int:
@@ -185,7 +204,11 @@ def one_change(plot: Plot) -> None:
     n = plot.upto(LARGEST if up else plot.count, 1)
     verb = plot.rng.choice(words.GAINS if up else words.LOSSES)
     clear = plot.lines and not {"holder", "unit"} & set(plot.lines[-1].fields)
-    if plot.rng.random() < 0.2:
+    if not up and plot.rng.random() < 0.05:
+        verb = LOSE
+        templates = [one for one in TAKEN_FROM if clear or "thing}" in one]
+        plot.say(templates, plot.main, others=True, n=n, thing=plot.thing)
+    elif plot.rng.random() < 0.2:
         verb = GET if up else GIVE
         third = GIVE.form(plot.tense, plural=False)
         relative = plot.rng.random() < 0.5
@@ -194,7 +217,7 @@ def one_change(plot: Plot) -> None:
         plot.say(templates, plot.main, others=True, n=n, thing=plot.thing, other=other, third=third)
     else:
         more = plot.rng.choice((" more", " other", "")) if up else ""
-        templates = [one for one in fitting(CHANGE, verb) if clear or "thing}" in one]
+        templates = [one for one in fitting(CHANGE, verb, n) if clear or "thing}" in one]
         plot.say(templates, plot.main, n=n, thing=plot.thing, verb=verb, more=more, day=plot.rng.choice(DAYS))
     plot.change(up, n, verb)
 
@@ -211,7 +234,7 @@ def two_changes(plot: Plot) -> None:
         plot.change(up, n, verb)
         done.append((n, verb))
     (n, verb), (n2, second) = done
-    plot.say(CHANGES, plot.main, n=n, thing=plot.thing, verb=verb, n2=n2, second=second,
+    plot.say(fitting(CHANGES, verb, n), plot.main, n=n, thing=plot.thing, verb=verb, n2=n2, second=second,
              day=plot.rng.choice(DAYS))  # fmt: skip
 
 
@@ -407,7 +430,7 @@ HOW_MANY_STILL_THERE = (
     "~How many {thing} are still left {spot}?",
     "How many are left?",
 )
-GAIN, LOSE = Verb("gain", "gains", "gained"), Verb("lose", "loses", "lost")
+GAIN = Verb("gain", "gains", "gained")
 
 
 def change_somewhere(plot: Plot) -> Tale:
@@ -969,7 +992,7 @@ def shares(plot: Plot) -> Tale:
         ks = [k for k in range(2, 13) if plot.count % k == 0 and plot.count]
         if not ks:
             n, verb = k - plot.count % k, plot.rng.choice(words.GAINS)
-            templates = [one for one in fitting(CHANGE, verb) if "{n}" not in one or "{thing}" in one]
+            templates = [one for one in fitting(CHANGE, verb, n) if "{n}" not in one or "{thing}" in one]
             plot.say(templates, plot.main, n=n, thing=plot.thing, verb=verb, more="", day=plot.rng.choice(DAYS))
             plot.change(True, n, verb)
             ks = [k]
@@ -1196,6 +1219,13 @@ SPENDS = (
     "In a shop {who} {v[spend]} {n_thing} on {idle}.",
     "{who} {v[give]} {n_thing} for {idle}.",
 )
+PURSE_AND_SPENT = (
+    "{who} {v[have]} {n_thing} and {v[spend]} {n2_thing}.",
+    "{who} {v[earn]} {n_thing} and {v[spend]} {n2_thing}.",
+    "{who} {v[have]} {n_thing} and {v[spend]} {n2_thing} on {idle}.",
+    "{who} {v[get]} {n_thing} and {v[pay]} {n2_thing} for {idle}.",
+    "~{who} {v[save]} {n_thing} and then {v[spend]} {n2_thing} on {idle}.",
+)
 SPENDS_TWICE = (
     "{who} {v[spend]} {n_thing} on {idle} and {n2_thing} on {idle2}.",
     "{who} {v[pay]} {n_thing} for {idle} and {n2} for {idle2}.",
@@ -1228,6 +1258,12 @@ BUYS = (
     "{n_idle} at {n2_thing} each are bought by {who}.",
     "{who} {v[get]} {n_idle} for {n2_thing} apiece.",
     "{who} {v[take]} {n_idle} at a price of {n2_thing} each.",
+)
+BUYS_AND_ONE = (
+    "{who} {v[buy]} {n_idle} for {n2_thing} each and {a_one} for {n3_thing}.",
+    "{who} {v[buy]} {n_idle} at {n2_thing} each and {a_one} for {n3_thing}.",
+    "{who} {v[buy]} {a_one} for {n3_thing} and {n_idle} for {n2_thing} each.",
+    "~{who} {v[take]} {n_idle} that cost {n2_thing} each and {a_one} for {n3_thing}.",
 )
 ONE_COSTS = (
     "{a_one} costs {n_thing}.",
@@ -1353,8 +1389,7 @@ def money(plot: Plot) -> Tale:
             return plot.close("money", plot.count, who=plot.main.name, thing=currency)
     else:
         count = plot.upto(LARGEST, 12)
-        plot.start(count)
-        plot.say(PURSE, plot.main, n=count, thing=currency)
+        purse(plot, count, spent=kind == "spend" and plot.rng.random() < 0.2)
     if kind == "change":
         k = plot.rng.randint(2, 9)
         price = plot.upto(plot.count // k, 1)
@@ -1362,11 +1397,22 @@ def money(plot: Plot) -> Tale:
             plot.say(BUYS, plot.main, n=k, idle=bought, n2=price, thing=currency)
             cost = plot.step("cost", k, "x", price, who="", other=bought)
             plot.change(False, cost, SPEND, [len(plot.steps) - 1])
-    for _ in range(few(plot, 3, int(kind != "change"))):
+    for _ in range(few(plot, 3, int(plot.steps[-1].kind == "start"))):
         spend(plot)
     distract(plot)
     plot.say(HOW_MUCH, plot.main, thing=currency)
     return plot.close("money", plot.count, who=plot.main.name, thing=currency)
+
+
+def purse(plot: Plot, count: int, *, spent: bool) -> None:
+    """What somebody has to spend, and perhaps in the same sentence what of it is spent."""
+    plot.start(count)
+    if not spent:
+        plot.say(PURSE, plot.main, n=count, thing=plot.thing)
+        return
+    n = plot.upto(count - 2, 1)
+    plot.say(PURSE_AND_SPENT, plot.main, n=count, n2=n, thing=plot.thing, idle=plot.rng.choice(BOUGHT))
+    plot.change(False, n, SPEND)
 
 
 def per_span(plot: Plot) -> Tale:
@@ -1393,6 +1439,8 @@ def change_of_one(plot: Plot) -> Tale:
 def paid(plot: Plot, sorts: int) -> Tale:
     """What one or two sorts of things cost, or one and a single thing."""
     costs = []
+    if sorts == 1 and plot.rng.random() < 0.2:
+        return paid_at_once(plot)
     for sort in range(sorts):
         thing = plot.things[1] if sort == 0 else plot.count_thing()
         k, price = sized(plot, 900)
@@ -1412,6 +1460,18 @@ def paid(plot: Plot, sorts: int) -> Tale:
         plot.say(templates, plot.main, n3=given, thing=plot.thing, coin=words.singular(plot.thing))
         back = plot.step("lose", given, "-", total, [len(plot.steps) - 1], verb="pays")
         return plot.close("money", back, who=plot.main.name, thing=plot.thing)
+    plot.say(HOW_MUCH_PAID, plot.main, thing=plot.thing)
+    return plot.close("money", total, who="", thing=plot.thing)
+
+
+def paid_at_once(plot: Plot) -> Tale:
+    """What several of a sort and one of another cost, told in one sentence."""
+    (k, price), n = sized(plot, 900), plot.upto(200)
+    plot.say(BUYS_AND_ONE, plot.main, n=k, idle=plot.things[1], n2=price, n3=n,
+             one=words.singular(plot.count_thing()), thing=plot.thing)  # fmt: skip
+    cost = plot.step("cost", k, "x", price, who="", other=plot.things[1])
+    total = plot.step("total", cost, "+", n, [0], who="")
+    distract(plot)
     plot.say(HOW_MUCH_PAID, plot.main, thing=plot.thing)
     return plot.close("money", total, who="", thing=plot.thing)
 
@@ -1530,6 +1590,7 @@ BOTH_DID = (
 DID_MORE = (
     "How many more {thing} did {who} {base} than {other}?",
     "How many more did {who} {base} than {other}?",
+    "How many more {thing} did {who} {base}?",
     "How many {thing} more than {other} did {who} {base}?",
     "How many fewer {thing} did {other} {base} than {who}?",
     "~By how many {thing} is {who} ahead of {other}?",
@@ -1651,7 +1712,7 @@ def totals(plot: Plot) -> Tale:
             if plot.rng.random() < 0.25:
                 up = plot.rng.random() < 0.5
                 n, verb = plot.upto(LARGEST if up else has, 1), plot.rng.choice(words.GAINS if up else words.LOSSES)
-                plot.say(fitting(CHANGE, verb), who, n=n, thing=plot.thing, verb=verb, more="",
+                plot.say(fitting(CHANGE, verb, n), who, n=n, thing=plot.thing, verb=verb, more="",
                          day=plot.rng.choice(DAYS))  # fmt: skip
                 said: dict[str, Any] = {"who": who.name, "verb": verb.third, "tail": verb.tail}
                 own[place] = plot.step("gain" if up else "lose", has, "+" if up else "-", n, **said)

@@ -50,7 +50,8 @@ _EXPRESSION = re.compile(r"(?<![\d+x/=-])(\d+)([-+x/])(\d+)(?![\d+x/=-])")
 _SUM = re.compile(r"(\d+)([-+x/])(\d+)(?:=(\d+)|[:,] (.+), (?:so|gives) (\d+))")
 _COLUMN = re.compile(rf"\b(?:{'|'.join(arithmetic.COLUMNS)}) (?=\d)")
 
-_NAME, _WORDS = r"(?:[Tt]he )?[^\W\d_]+", r"[^\W\d_]+(?:[ -][^\W\d_]+)*?"
+_NAME = rf"(?:[Mm]y |[Tt]he (?:(?:{'|'.join(words.KINDS)}) )?)?[^\W\d_]+"
+_WORDS = r"[^\W\d_]+(?:[ -][^\W\d_]+)*?"
 _TAILS = sorted({verb.tail for verb in (*words.GAINS, *words.LOSSES) if verb.tail} | {"to the neighbors"})
 _PIECES = {
     "who": _NAME, "other": rf"{_NAME}|{_WORDS}", "thing": _WORDS, "holder": _WORDS, "one": _WORDS, "verb": r"[a-z]+",
@@ -196,8 +197,8 @@ def _fits(tale: Tale, step: Step, field: str, value: str) -> bool:
 
 
 def _lower(name: str) -> str:
-    """A name as it stands inside a sentence."""
-    return name.replace("The ", "the ", 1) if name.startswith("The ") else name
+    """Names as they stand inside a sentence."""
+    return re.sub(r"\b(?:The|My) ", lambda first: first[0].lower(), name)
 
 
 def _right_sum(step: Step, text: str) -> bool:
@@ -313,7 +314,7 @@ _LED = re.compile(r"\b(?:more|fewer|less|many|much|ahead)(?: \w+){0,3} (?:than|a
 def _right_names(tale: Tale, step: Step, said: str) -> bool:
     """Whether only those are named whom the step speaks of, in their own parts."""
     allowed = {step.who, step.other} if step.who else {*tale.people[:1], step.other}
-    found = {name for name in tale.people if re.search(rf"\b{re.escape(name)}\b", said.replace("The ", "the "))}
+    found = {name for name in tale.people if re.search(rf"\b{re.escape(name)}\b", _lower(said))}
     if found - allowed or (step.who and step.other in tale.people and found == {step.other} and step.kind != "total"):
         return False
     if step.who and step.other in tale.people and step.kind != "total":

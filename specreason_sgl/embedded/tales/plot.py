@@ -42,6 +42,7 @@ class _Forms:
         "split": "split", "spend": "spent", "go": "went", "find": "found", "carry": "carried",
         "begin": "began", "take": "took", "sleep": "slept", "make": "made", "win": "won", "read": "read",
         "come": "came", "leave": "left", "bring": "brought", "run": "ran", "see": "saw", "need": "needed",
+        "eat": "ate", "steal": "stole", "blow": "blew", "break": "broke",
     }  # fmt: skip
     _THIRD: ClassVar = {"have": "has", "do": "does", "be": "is", "go": "goes", "carry": "carries"}
 

@@ -17,8 +17,8 @@ Split = Literal["train", "dev", "test"]
 
 INVENTED = 0.5
 """The share of names and things that are invented words."""
-UNNAMED = 0.12
-"""The share of people who are told by what they are, such as the baker."""
+UNNAMED = 0.15
+"""The share of people who are told by what they are, such as the baker, my brother, or the red team."""
 
 
 def split_of(word: str) -> Split:
@@ -155,7 +155,8 @@ LOSSES = _verbs(
     "crushes crushed, mail mails mailed off, deliver delivers delivered, feed feeds fed to a dog, smash smashes "
     "smashed, tear tears tore up, spill spills spilled, bury buries buried, cut cuts cut off, melt melts melted "
     "down, pay pays paid, eat eats ate up, sell sells sold off, forget forgets forgot, destroy destroys "
-    "destroyed, give gives gave to a brother, give gives gave to the teacher, give gives gave back, take takes "
+    "destroyed, give gives gave to a brother, give gives gave to the class, give gives gave to charity, give "
+    "gives gave to the teacher, give gives gave back, take takes "
     "took away, drop drops dropped off, consume consumes consumed, abandon abandons abandoned, hand hands "
     "handed over"
 )
@@ -172,6 +173,16 @@ HOLDERS = (
 RELATIVES = (
     "sister brother mother father cousin aunt uncle friend grandmother grandfather classmate daughter son neighbour"
 ).split()
+MINE = tuple(
+    (f"my {relative}", pronoun)
+    for pronoun, relatives in {
+        "she": "sister mother aunt grandmother daughter mum mom grandma",
+        "he": "brother father uncle grandfather son dad grandpa",
+        "they": "cousin friend neighbour classmate teacher boss",
+    }.items()
+    for relative in relatives.split()
+)
+GROUPS = "team class group club shop school house".split()
 SORTS = (
     "things items objects pieces toys animals plants people children pets vehicles presents snacks tools fruits "
     "adults prizes parts articles"
@@ -206,18 +217,21 @@ MULTIPLES = {2: "twice", 3: "three times", 4: "four times", 5: "five times", 6: 
 
 _ONSETS = "b br c ch d dr f fl g gr h j k kl l m n p pl qu r s sh sk st t th tr v w y z".split()
 _VOWELS = "a e i o u ai ea oo".split()
+_RUDE = ("fuck", "shit", "cunt", "dick", "cock", "fag", "nig", "rape", "cum", "kike", "spic")
 _CODAS = ["", "", "", "l", "m", "n", "r", "nd", "st", "ck", "sh", "mp", "x", "b", "g"]
 
 
 def invented_word(rng: Random) -> str:
-    """A word that sounds like one."""
-    parts = [
-        rng.choice(_ONSETS)
-        + rng.choice(_VOWELS)
-        + (rng.choice(_CODAS) if last else rng.choice(("", "", "l", "n", "r")))
-        for last in ([False] * rng.choice((0, 1, 1, 1)) + [True])
-    ]
-    return "".join(parts)
+    """A word that sounds like one, and is no rude one."""
+    while True:
+        parts = [
+            rng.choice(_ONSETS)
+            + rng.choice(_VOWELS)
+            + (rng.choice(_CODAS) if last else rng.choice(("", "", "l", "n", "r")))
+            for last in ([False] * rng.choice((0, 1, 1, 1)) + [True])
+        ]
+        if not any(rude in "".join(parts) for rude in _RUDE):
+            return "".join(parts)
 
 
 def plural(word: str) -> str:
@@ -283,10 +297,16 @@ def person(rng: Random, split: Split, taken: Sequence[str] = ()) -> Person:
     """Somebody of this split who is not there yet."""
     while True:
         if rng.random() < UNNAMED:
-            kind, pronoun = rng.choice(((ROLES, rng.choice(("she", "he", "they"))), (PLACES, "it")))
-            noun = rng.choice(kind)
-            if split_of(noun) == split and f"the {noun}" not in taken:
-                return Person(f"the {noun}", pronoun)
+            name, pronoun = rng.choice(
+                (
+                    (f"the {rng.choice(ROLES)}", rng.choice(("she", "he", "they"))),
+                    (f"the {rng.choice(PLACES)}", "it"),
+                    (f"the {rng.choice(KINDS)} {rng.choice(GROUPS)}", "it"),
+                    rng.choice(MINE),
+                )
+            )
+            if split_of(name.removeprefix("the ")) == split and name not in taken:
+                return Person(name, pronoun)
             continue
         if rng.random() < INVENTED:
             name, pronoun = invented_word(rng).capitalize(), rng.choice(("she", "he", "they"))
