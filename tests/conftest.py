@@ -90,11 +90,11 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPair]:
 
     They are started once for all tests that need them.
     """
+    from specreason_sgl.embedded import BASE, SMALL
     from specreason_sgl.servers import pairs
-    from specreason_sgl.servers.opening import embedded_models
 
     logs = tmp_path_factory.mktemp("servers")
-    with pairs.launch(*embedded_models(), logs, decode="small", beside=True) as running:
+    with pairs.launch(BASE, SMALL, logs, decode="small", beside=True) as running:
         yield running
 
 

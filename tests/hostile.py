@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-import specreason_sgl
+from specreason_sgl.embedded import BASE
 from specreason_sgl.text.prompts import JUDGE_PREFILL, REFERENCE
 
-EMBEDDED = Path(specreason_sgl.__file__).parent / "embedded" / "base" / "tokenizer.json"
+EMBEDDED = BASE / "tokenizer.json"
 
 TURNS = {
     "ChatML": ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>\n"),

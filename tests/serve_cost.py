@@ -28,6 +28,7 @@ import numpy as np
 from batches import execute, make_job
 
 from specreason_sgl.api import OpenPair, opened
+from specreason_sgl.embedded import BASE, SMALL
 from specreason_sgl.embedded.stories import story
 from specreason_sgl.evaluation.datasets import load as load_problems
 from specreason_sgl.evaluation.job import Job
@@ -35,7 +36,7 @@ from specreason_sgl.lang.loading import load
 from specreason_sgl.lang.solving import solve
 from specreason_sgl.runs.store import Problem
 from specreason_sgl.servers import pairs
-from specreason_sgl.servers.opening import PairOptions, embedded_models
+from specreason_sgl.servers.opening import PairOptions
 from specreason_sgl.view.output import say
 
 KEY = "a-key-for-measuring"
@@ -96,7 +97,7 @@ def main() -> None:
             with endpoint(given.clients) as drafting, endpoint(given.clients, "--decode", "off") as plain:
                 with_drafts(drafting, plain, given.stories, given.clients, given.rounds)
             return
-        pairs.up(pairs.embedded(*embedded_models()))
+        pairs.up(pairs.embedded(BASE, SMALL))
         try:
             with opened(PairOptions()) as pair, endpoint(given.clients) as client:
                 one_at_a_time(pair, client, given.stories)

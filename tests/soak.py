@@ -34,6 +34,7 @@ from faults import Fault, Plan, Proxy, story_pair
 from hostile import FINDS, TURNS, generated
 from nodes import JOB, Nodes, in_threads, kill, on_ray, served, told
 
+from specreason_sgl.embedded import BASE, SMALL
 from specreason_sgl.embedded.stories import Story, story
 from specreason_sgl.engine.backend import Endpoint
 from specreason_sgl.engine.transport import AUTO, Transport
@@ -52,7 +53,6 @@ from specreason_sgl.settings import Settings
 from specreason_sgl.testing import Reply, ScriptedBackend
 from specreason_sgl.text.prompts import DELIMITER
 
-BASE, SMALL = (ROOT / "specreason_sgl" / "embedded" / role for role in ("base", "small"))
 BUDGET = 320
 LINE = "and so the next number is one more than the number before it, as \\(n + 1\\) says."
 MOST_CHARACTERS = 100_000

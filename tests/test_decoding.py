@@ -19,12 +19,12 @@ import urllib3
 from scipy.stats import chi2
 from vocabularies import put_cut
 
+from specreason_sgl.embedded import BASE
 from specreason_sgl.embedded.stories import story
 from specreason_sgl.errors import UsageError
 from specreason_sgl.servers.cpu.decode import arguments
 from specreason_sgl.servers.gpu.drafter import planned, write_copy
 from specreason_sgl.servers.gpu.shapes import find
-from specreason_sgl.servers.opening import embedded_models
 from specreason_sgl.servers.pairs import Address
 from specreason_sgl.servers.processes import Servers, free_ports, model_server
 from specreason_sgl.text.prompts import DELIMITER
@@ -354,7 +354,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Model, Pa
     read in pieces.
     """
     folder = tmp_path_factory.mktemp("narrow")
-    base, small = embedded_models()[0], put_cut(folder / "cut")
+    base, small = BASE, put_cut(folder / "cut")
     write_copy(small, base, planned(find(str(base)), find(str(small))).match, folder / "copy")
     tight = ("--max-total-tokens", "1000", "--schedule-conservativeness", "0.1", "--chunked-prefill-size", str(PIECE))
     spec = model_server(

@@ -18,7 +18,7 @@ import pytest
 import sglang as sgl
 import urllib3
 
-from specreason_sgl.embedded import stories
+from specreason_sgl.embedded import BASE, stories
 from specreason_sgl.embedded.evaluate import auroc
 from specreason_sgl.engine.backend import Endpoint
 from specreason_sgl.engine.transport import TRANSPORTS
@@ -31,7 +31,6 @@ from specreason_sgl.lang.scope import Scope
 from specreason_sgl.lang.solving import solve
 from specreason_sgl.runs.store import Problem, SolveRecord
 from specreason_sgl.servers import processes as runtime
-from specreason_sgl.servers.opening import embedded_models
 from specreason_sgl.settings import Settings
 from specreason_sgl.text.scoring import DIGITS
 
@@ -213,7 +212,7 @@ def served(logs: Path, servers: RunningPair, extra: list[str]) -> list[list[Any]
     """What the base model tells when it is served otherwise."""
     logs.mkdir()
     port, core = runtime.free_ports(1)[0], min(os.sched_getaffinity(0))
-    plan = runtime.model_server("base", embedded_models()[0], port=port, core=core, logs=logs, extra=extra)
+    plan = runtime.model_server("base", BASE, port=port, core=core, logs=logs, extra=extra)
     other = runtime.Servers.start([plan], servers.base.api_key or "", logs, owned=True)
     try:
         other.wait_until_ready(lambda _: None)

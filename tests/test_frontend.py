@@ -11,13 +11,13 @@ import pytest
 import sglang as sgl
 from sglang.lang.choices import greedy_token_selection, unconditional_likelihood_normalized
 
+from specreason_sgl.embedded import SMALL
 from specreason_sgl.engine.backend import Endpoint
 from specreason_sgl.engine.conversation import LOST
 from specreason_sgl.engine.seams import tokens_of
 from specreason_sgl.errors import SpecReasonError
 from specreason_sgl.lang.pair import Pair
 from specreason_sgl.lang.scope import Scope
-from specreason_sgl.servers.opening import embedded_models
 from specreason_sgl.servers.processes import Servers, cores, free_ports, model_server
 from specreason_sgl.text.prompts import DELIMITER, THINK_CLOSE
 
@@ -179,7 +179,7 @@ def test_a_session_that_the_server_has_lost_leaves_nothing_in_the_text(in_pieces
 def piecemeal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     """The small model on a server that streams pieces, with a template that is named and no file."""
     logs = tmp_path_factory.mktemp("piecemeal")
-    model, core = embedded_models()[1], cores(sorted(os.sched_getaffinity(0)))[1]
+    model, core = SMALL, cores(sorted(os.sched_getaffinity(0)))[1]
     (port,) = free_ports(1)
     one = model_server(
         "small",

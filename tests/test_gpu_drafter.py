@@ -22,6 +22,7 @@ from safetensors.torch import load_file as safe_load
 from safetensors.torch import save_file
 from vocabularies import CUT, put_cut, put_tokenizer
 
+from specreason_sgl.embedded import BASE
 from specreason_sgl.embedded.stories import story
 from specreason_sgl.errors import SpecReasonError, UsageError
 from specreason_sgl.servers.gpu import detect, drafter
@@ -31,7 +32,6 @@ from specreason_sgl.servers.gpu.launch import prepare
 from specreason_sgl.servers.gpu.pairfile import read
 from specreason_sgl.servers.gpu.shapes import find
 from specreason_sgl.servers.gpu.vocabulary import NO_ROW, Vocabulary, match
-from specreason_sgl.servers.opening import embedded_models
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -335,7 +335,7 @@ def test_the_plan_has_room_for_the_copy_and_its_command_comes_first(tmp_path: Pa
 def test_a_token_without_a_row_of_its_own_is_never_the_likeliest(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    base, small = embedded_models()[0], put_cut(tmp_path / "cut")
+    base, small = BASE, put_cut(tmp_path / "cut")
     drafter.write_copy(small, base, planned(find(str(base)), find(str(small))).match, tmp_path / "copy")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "copy")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "copy")

@@ -513,13 +513,13 @@ def part(of: int, title: str) -> int:
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The state folder of an embedded pair that is kept up with an endpoint."""
-    from specreason_sgl.servers.opening import embedded_models
+    from specreason_sgl.embedded import BASE, SMALL
 
     home = tmp_path_factory.mktemp("kept")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPECREASON_HOME", str(home))
         patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
-        pairs.up(pairs.embedded(*embedded_models()), serving=serving())
+        pairs.up(pairs.embedded(BASE, SMALL), serving=serving())
         yield home
         pairs.down()
 

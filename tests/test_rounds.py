@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specreason_sgl.servers.opening import embedded_models
+from specreason_sgl.embedded import BASE
 from specreason_sgl.servers.tree import STAND_IN, kernels_load
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def sglang_on_the_cpu() -> None:
 def tokenizer() -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
-    found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(embedded_models()[0])
+    found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(BASE)
     found.additional_stop_token_ids = None  # SGLang sets it
     return found
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import sglang as sgl
 
+from specreason_sgl.embedded import BASE, SMALL
 from specreason_sgl.engine.backend import Endpoint
 from specreason_sgl.engine.transport import Transport
 from specreason_sgl.errors import ServerUnreachable
@@ -25,7 +26,6 @@ from specreason_sgl.lang.scope import Scope
 from specreason_sgl.lang.solving import solve
 from specreason_sgl.runs.store import Problem
 from specreason_sgl.servers import pairs
-from specreason_sgl.servers.opening import embedded_models
 from specreason_sgl.settings import Settings
 
 META = {"prompt_tokens": 3, "cached_tokens": 2, "completion_tokens": 1, "finish_reason": {"type": "stop"}}
@@ -173,7 +173,7 @@ def test_who_is_neither_server_nor_router_is_told() -> None:
 def routed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pairs.RunningPair]:
     """The embedded pair with two servers of each model behind SGLang's router."""
     pytest.importorskip("sglang_router", reason="SGLang's router is not installed: the extra `router`")
-    with pairs.launch(*embedded_models(), tmp_path_factory.mktemp("routed"), replicas=2) as running:
+    with pairs.launch(BASE, SMALL, tmp_path_factory.mktemp("routed"), replicas=2) as running:
         yield running
 
 
@@ -247,7 +247,7 @@ def test_without_the_router_replicas_are_refused_in_a_line(monkeypatch: pytest.M
 
 
 def test_every_role_gets_a_router_of_its_own() -> None:
-    planned = pairs.embedded(*embedded_models(), replicas=3).lay_out(Path("logs"))
+    planned = pairs.embedded(BASE, SMALL, replicas=3).lay_out(Path("logs"))
     routers = {server.name: server.arguments[-3:] for server in planned if server.is_router}
     by_name = {server.name: server for server in planned}
 

@@ -22,14 +22,13 @@ import pytest
 import urllib3
 
 from specreason_sgl.cli import app
+from specreason_sgl.embedded import BASE, SMALL
 from specreason_sgl.errors import SpecReasonError, UsageError
 from specreason_sgl.servers import pairs, processes
 from specreason_sgl.servers.cpu import decode
 from specreason_sgl.servers.plugin import ATTENTION
 from specreason_sgl.servers.processes import PortTaken, ServerDied
 from specreason_sgl.servers.tree import STAND_IN
-
-SMALL = Path(pairs.__file__).parents[1] / "embedded" / "small"
 
 
 def alive(group: int) -> list[Path]:
@@ -172,14 +171,14 @@ def test_ports_are_different_and_free() -> None:
 
 @pytest.mark.parametrize(("beside", "drafts"), [(False, "base"), (True, "decode")])
 def test_the_small_model_drafts_for_the_base_server_or_for_one_beside_it(beside: bool, drafts: str) -> None:
-    wanted = pairs.embedded(SMALL.parent / "base", SMALL, decode="small", beside=beside)
+    wanted = pairs.embedded(BASE, SMALL, decode="small", beside=beside)
     planned = {one.name: one for one in wanted.lay_out(Path("logs"))}
 
     assert [*planned] == (["base", "small", "decode"] if beside else ["base", "small"])
     for name, one in planned.items():
         options = dict(pairwise(one.arguments))
         assert options.get("--speculative-draft-model-path") == (str(SMALL) if name == drafts else None)
-    assert planned[drafts].model == str(SMALL.parent / "base")
+    assert planned[drafts].model == str(BASE)
     assert wanted.drafted_by == "small"
 
 

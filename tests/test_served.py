@@ -23,7 +23,7 @@ from batches import ROOT, holds, wait_for
 from serving import KEY, Served, chunks, serving, text_of
 
 from specreason_sgl.cli.app import app as commands
-from specreason_sgl.embedded import SETTINGS
+from specreason_sgl.embedded import BASE, SETTINGS, SMALL
 from specreason_sgl.embedded.stories import story
 from specreason_sgl.engine.backend import Endpoint
 from specreason_sgl.events import CallMade, StepTaken
@@ -33,7 +33,6 @@ from specreason_sgl.lang.solving import solve
 from specreason_sgl.runs.store import Problem, RunConfig, read_run
 from specreason_sgl.serve.shelf import shelf
 from specreason_sgl.servers import pairs, tree
-from specreason_sgl.servers.opening import embedded_models
 from specreason_sgl.servers.pairs import RunningPair
 from specreason_sgl.settings import Settings
 
@@ -237,7 +236,7 @@ def test_both_models_killed_under_load_cost_a_pause_and_no_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SPECREASON_HOME", str(tmp_path))
-    kept, _ = pairs.up(pairs.embedded(*embedded_models()), serving=pairs.Serving("specreason_sgl.serve.kept"))
+    kept, _ = pairs.up(pairs.embedded(BASE, SMALL), serving=pairs.Serving("specreason_sgl.serve.kept"))
     try:
         assert kept.serve
         assert kept.serve.api_key

@@ -15,7 +15,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from specreason_sgl.embedded import stories, tales
+from specreason_sgl.embedded import BASE, SMALL, stories, tales
 from specreason_sgl.embedded.evaluate import generate, load, measure_questions
 from specreason_sgl.embedded.samples import Encoder, Sample, tale_candidates
 from specreason_sgl.embedded.tales import words as tales_words
@@ -26,7 +26,6 @@ from specreason_sgl.embedded.tales.styles import word, wordings
 from specreason_sgl.embedded.tokenizer import HEARD, TURN_START, heard, widen
 from specreason_sgl.embedded.train import Learner, Stage, batches, blend, deepen, main, run_stage, train, widened
 from specreason_sgl.embedded.turns import TURNS, planned
-from specreason_sgl.servers.opening import embedded_models
 from specreason_sgl.text.prompts import EMBEDDED
 
 IDS = torch.arange(1, 9)[None]
@@ -66,10 +65,10 @@ def test_weights_stop_on_their_way(share: float) -> None:
 
 @pytest.fixture(scope="module")
 def wider(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerFast:
-    return widen(embedded_models()[0], tmp_path_factory.mktemp("wider"), 704, read=300)
+    return widen(BASE, tmp_path_factory.mktemp("wider"), 704, read=300)
 
 
-SHIPPED = PreTrainedTokenizerFast.from_pretrained(embedded_models()[0])
+SHIPPED = PreTrainedTokenizerFast.from_pretrained(BASE)
 
 
 def test_a_wider_vocabulary_keeps_every_number_and_loses_no_text(wider: PreTrainedTokenizerFast) -> None:
@@ -204,7 +203,7 @@ def test_steps_of_the_other_style_are_read_and_not_learned(wider: PreTrainedToke
 
 
 def test_what_is_solved_of_questions_in_a_file_is_told_by_form(tmp_path: Path) -> None:
-    small, encoder = load(embedded_models()[1]), Encoder(SHIPPED)
+    small, encoder = load(SMALL), Encoder(SHIPPED)
     question = stories.story(0).question
     (written,) = generate(small, encoder, [encoder.prefix(question)], 600, [small.config.eos_token_id])
     answer = encoder.decode(written).rpartition("{")[2].partition("}")[0]
@@ -301,7 +300,7 @@ def test_questions_are_predicted_where_a_stage_says_so(questions: bool, wider: P
 
 
 def test_training_goes_on_behind_the_last_stage_that_was_finished(tmp_path: Path) -> None:
-    shipped = embedded_models()[0]
+    shipped = BASE
     for folder in (tmp_path / "tokenizer", tmp_path / "base" / "copy"):
         shutil.copytree(shipped, folder)
 

@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from specreason_sgl.servers.opening import embedded_models
+from specreason_sgl.embedded import SMALL
 
 CUT = 600
 """Ordinary tokens of the cut model: no story has others."""
@@ -24,18 +24,17 @@ def put_cut(folder: Path) -> Path:
     from safetensors import safe_open
     from safetensors.torch import save_file
 
-    _, own = embedded_models()
-    shutil.copytree(own, folder)
-    told = json.loads((own / "tokenizer.json").read_text())
+    shutil.copytree(SMALL, folder)
+    told = json.loads((SMALL / "tokenizer.json").read_text())
     added = {token["content"]: token["id"] for token in told["added_tokens"]}
     rows = [*range(CUT), *(number for number in added.values() if number >= CUT)]
     ordinary = {token: number for token, number in told["model"]["vocab"].items() if number < CUT}
     put_tokenizer(folder, ordinary, {token: rows.index(number) for token, number in added.items()}, "<|im_end|>")
-    with safe_open(own / "model.safetensors", "pt") as file:
+    with safe_open(SMALL / "model.safetensors", "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
     for name in ("lm_head.weight", "model.embed_tokens.weight"):
         tensors[name] = tensors[name][rows].contiguous()
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    config = json.loads((own / "config.json").read_text())
+    config = json.loads((SMALL / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "vocab_size": len(rows)}))
     return folder

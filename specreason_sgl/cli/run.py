@@ -211,9 +211,9 @@ def _problem(question: str | None, file: Path | None, answer: str | None, *, emb
     if not question.strip():
         raise UsageError("the question is empty")
     if embedded:
+        from specreason_sgl.embedded import BASE
         from specreason_sgl.embedded.known import hint, known
-        from specreason_sgl.servers.opening import embedded_models
 
-        if line := hint(question, known(embedded_models()[0])):
+        if line := hint(question, known(BASE)):
             note(line)
     return Problem(id="question", question=question, answer=answer)

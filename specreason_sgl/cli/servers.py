@@ -243,16 +243,16 @@ def _embedded(replicas: int, decode: str, not_for_it: list[str], host: str) -> W
     import os
     from dataclasses import replace
 
+    from specreason_sgl.embedded import BASE, SMALL
     from specreason_sgl.servers import pairs
     from specreason_sgl.servers.cpu.decode import named
-    from specreason_sgl.servers.opening import embedded_models
 
     if not_for_it:
         raise UsageError(
             f"the embedded pair has no {', '.join(f'`{name}`' for name in not_for_it)}",
             hint="name models with `--base MODEL --small MODEL`, or `--pair`",
         )
-    wanted = pairs.embedded(*embedded_models(), replicas, decode=named(decode), host=host)
+    wanted = pairs.embedded(BASE, SMALL, replicas, decode=named(decode), host=host)
     key = os.environ.get(API_KEY)
     return replace(wanted, api_key=key) if key else wanted
 

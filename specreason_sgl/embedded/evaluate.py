@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from specreason_sgl.embedded import stories, tales
+from specreason_sgl.embedded import BASE, SMALL, stories, tales
 from specreason_sgl.embedded.samples import Candidate, Encoder, collate
 from specreason_sgl.embedded.stories import Split, Story
 from specreason_sgl.embedded.tales import Spoken, Tale
@@ -255,11 +255,10 @@ def load(folder: Path, device: str = "cpu") -> LlamaForCausalLM:
 
 def main() -> None:
     """Measure a pair and print the figures as JSON."""
-    here = Path(__file__).parent
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--base", type=Path, default=here / "base")
-    parser.add_argument("--small", type=Path, default=here / "small")
-    parser.add_argument("--tokenizer", type=Path, default=here / "base")
+    parser.add_argument("--base", type=Path, default=BASE)
+    parser.add_argument("--small", type=Path, default=SMALL)
+    parser.add_argument("--tokenizer", type=Path, default=BASE)
     parser.add_argument("--count", type=int, default=300, help="fresh problems")
     parser.add_argument("--dataset", choices=("stories", "tales"), default="stories")
     parser.add_argument("--split", choices=("dev", "test"), default="test")

@@ -36,7 +36,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from specreason_sgl.embedded import stories, tales
+from specreason_sgl.embedded import BASE, SMALL, stories, tales
 from specreason_sgl.embedded.evaluate import drafts, load, measure, measure_tales, tale_drafts
 from specreason_sgl.embedded.samples import Batch, Encoder, Sample, candidates, collate, tale_candidates
 from specreason_sgl.embedded.tales import Style
@@ -773,7 +773,7 @@ def begin(recipe: str, name: str, work: Path) -> tuple[LlamaForCausalLM, PreTrai
         tokenizer = build(work / "tokenizer")
         size = SIZES[name]
         return LlamaForCausalLM(configure(size, size.stages[0].layers, tokenizer)), tokenizer
-    shipped = Path(__file__).parent / name
+    shipped = {"base": BASE, "small": SMALL}[name]
     old = PreTrainedTokenizerFast.from_pretrained(shipped)
     model = LlamaForCausalLM.from_pretrained(shipped, dtype=torch.float32)
     if len(old) >= WIDER:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from specreason_sgl.embedded import BASE, SMALL
 from specreason_sgl.engine.transport import AUTO, transport_named
 from specreason_sgl.engine.watch import WAIT_S
 from specreason_sgl.errors import ServerUnreachable, UsageError
@@ -164,12 +165,6 @@ class PairOptions:
         return replace(self, base=running.base.url, small=running.small.url, name=running.label)
 
 
-def embedded_models() -> tuple[Path, Path]:
-    """The folders of the embedded base and small model."""
-    pair = Path(__file__).parents[1] / "embedded"
-    return pair / "base", pair / "small"
-
-
 @contextmanager
 def open_pair(
     options: PairOptions, say: Callable[[str], None] = lambda _: None, scope: Scope | None = None
@@ -196,13 +191,14 @@ def open_pair(
         need("sglang", "torch")
         # SGLang's frontend takes seconds to import; while servers start that costs nothing.
         threading.Thread(target=_import_frontend, daemon=True).start()
-        with tempfile.TemporaryDirectory(prefix="specreason-") as logs:
-            models = embedded_models()
-            with pairs.launch(
-                *models, Path(logs), on_progress=say, decode=options.decode, beside=options.has_decode
-            ) as started:
-                owned = replace(options, wait_for_server_s=min(options.wait_for_server_s, OWNED_WAIT_S))
-                yield connect(started.base, started.small, owned, scope, started.decode)
+        with (
+            tempfile.TemporaryDirectory(prefix="specreason-") as logs,
+            pairs.launch(
+                BASE, SMALL, Path(logs), on_progress=say, decode=options.decode, beside=options.has_decode
+            ) as started,
+        ):
+            owned = replace(options, wait_for_server_s=min(options.wait_for_server_s, OWNED_WAIT_S))
+            yield connect(started.base, started.small, owned, scope, started.decode)
 
 
 def connect(

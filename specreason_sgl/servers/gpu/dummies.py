@@ -10,6 +10,7 @@ import json
 import shutil
 from pathlib import Path
 
+from specreason_sgl.embedded import BASE
 from specreason_sgl.errors import UsageError
 from specreason_sgl.servers.gpu.shapes import configuration
 from specreason_sgl.servers.pairs import state_folder
@@ -33,8 +34,7 @@ def dummy(model: str) -> Path:
         UsageError: its configuration is nowhere on this machine, or its vocabulary is too small for the tokenizer.
     """
     known = {name: value for name, value in configuration(model).items() if name != "tokenizer"}
-    embedded = Path(__file__).parents[2] / "embedded" / "base"
-    own = json.loads((embedded / "config.json").read_text(encoding="utf-8"))
+    own = json.loads((BASE / "config.json").read_text(encoding="utf-8"))
     if known.get("vocab_size", own["vocab_size"]) < own["vocab_size"]:
         raise UsageError(f"`{model}` has fewer tokens than the embedded pair", hint="measure a larger model")
     ends = {name: own[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
@@ -43,5 +43,5 @@ def dummy(model: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     (folder / "config.json").write_text(json.dumps({**named, **known, **ends}, indent=2) + "\n", encoding="utf-8")
     for name in TOKENIZER:
-        shutil.copyfile(embedded / name, folder / name)
+        shutil.copyfile(BASE / name, folder / name)
     return folder
