@@ -5,11 +5,15 @@ from __future__ import annotations
 import copy
 from itertools import pairwise
 from random import Random
+from threading import Lock
 from typing import Any, Self
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sglang.lang.choices import ChoicesDecision
+from sglang.lang.interpreter import StreamExecutor
+from sglang.lang.ir import SglSamplingParams
 
 from specreason_sgl.embedded import stories
 from specreason_sgl.errors import UsageError
@@ -162,12 +166,48 @@ def test_what_was_drafted_on_for_nothing_keeps_no_text_of_the_chain(monkeypatch:
     assert [line._chain.text for line in lines] == [""] * len(lines)
 
 
-def test_drafting_ahead_takes_less_time_where_drafts_are_accepted() -> None:
-    sequential = solved(8, "specreason", skill=1.0, seconds=0.02).tally
-    ahead = solved(8, "lookahead", skill=1.0, seconds=0.02).tally
+class Calls:
+    """How many calls there are at a time."""
 
-    assert ahead.calls["judge"] == sequential.calls["judge"]
-    assert ahead.elapsed < 0.85 * sequential.elapsed  # both sleep; nothing is computed
+    def __init__(self) -> None:
+        self.now = self.most = 0
+        self._lock = Lock()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self.now -= 1
+
+
+class Counting(StoryBackend):
+    """Counts its calls, which take a while."""
+
+    def __init__(self, role: str, told: stories.Story, calls: Calls) -> None:
+        super().__init__(role, [told], seconds_per_call=0.05)
+        self._calls = calls
+
+    def generate(self, s: StreamExecutor, sampling_params: SglSamplingParams) -> tuple[str, dict[str, Any]]:
+        with self._calls:
+            return super().generate(s, sampling_params)
+
+    def select(self, s: StreamExecutor, *given: Any, **named: Any) -> ChoicesDecision:
+        with self._calls:
+            return super().select(s, *given, **named)
+
+
+@pytest.mark.parametrize(("program", "most"), [("specreason", 1), ("lookahead", 2)])
+def test_only_with_drafting_ahead_a_draft_is_made_while_the_judge_reads_the_one_before(program: str, most: int) -> None:
+    told, calls = stories.story(8), Calls()
+    pair = Pair(Counting("base", told, calls), Counting("small", told, calls))
+    problem = Problem(id="8", question=told.question, answer=str(told.answer))
+    record = solve(problem, PROGRAMS[program], pair, Settings(seed=1), parameters={})
+
+    assert record.tally.calls["judge"] == len(told.steps)
+    assert calls.most == most
 
 
 def test_a_failing_draft_ends_the_solve_and_not_the_caller() -> None:

@@ -668,12 +668,12 @@ def test_an_interrupted_run_is_tidy_and_goes_on(tmp_path: Path) -> None:
 
 def test_grading_is_not_on_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def slowly(_self: Grader, _answer: str, _gold: str) -> bool:
-        time.sleep(0.3)
+        time.sleep(1)
         return True
 
     monkeypatch.setattr(Grader, "same", slowly)
     (record,) = execute(tmp_path / "run", make_job({"kind": "base"}, dataset={"name": "stories", "limit": 1}))
 
-    assert record.tally.elapsed < 0.3
+    assert record.tally.elapsed < 1
     assert any(isinstance(event, AnswerWritten) for event in record.events)
     assert DatasetSpec(name="stories").graded == "exact"
