@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from specreason_sgl.embedded import BASE, SMALL, stories, tales
 from specreason_sgl.embedded.evaluate import generate, load, measure_questions
-from specreason_sgl.embedded.samples import Encoder, Sample, tale_candidates
+from specreason_sgl.embedded.samples import Candidate, Encoder, Sample, collate, tale_candidates
 from specreason_sgl.embedded.tales import words as tales_words
 from specreason_sgl.embedded.tales import wrong
 from specreason_sgl.embedded.tales.arithmetic import named
@@ -200,6 +200,67 @@ def test_steps_of_the_other_style_are_read_and_not_learned(wider: PreTrainedToke
     assert 0 < sum(spoken.own) < len(spoken.own)
     assert all((step in learned) == own for step, own in zip(spoken.steps, spoken.own, strict=True))
     assert told.answer_text in learned
+
+
+def test_right_steps_of_both_styles_are_foreseen_and_wrong_ones_up_to_where_they_go_wrong(
+    wider: PreTrainedTokenizerFast,
+) -> None:
+    encoder = Encoder(wider)
+    told = tales.tale(5, "train")
+    spoken = tales.spoken(told, "base", Random(3), 0.5)
+    right = word(told.steps[0], "small", Random(1))
+    slip = wrong.flip_result(told.steps[0], "small", Random(1))
+    sample = encoder.solved(spoken, [Candidate(0, slip, 1, right)])
+
+    def foreseen(branch: int) -> list[int]:
+        return [t for t, b in zip(sample.foreseen, sample.branch, strict=True) if b == branch and t >= 0]
+
+    assert encoder.decode(foreseen(0)) == "\n\n".join(spoken.steps) + "\n</think>\n\n"
+    common = next(n for n, (a, b) in enumerate(zip(right, slip, strict=False)) if a != b)
+    assert encoder.decode(encoder.encode(right)[:1] + foreseen(1)).startswith(right[: common + 1])
+    assert not encoder.decode(foreseen(1)).endswith(slip)
+
+
+@pytest.mark.parametrize("foreseen", [0, 1])
+def test_what_is_foreseen_in_the_middle_teaches_the_layers_below_alone(
+    foreseen: int, wider: PreTrainedTokenizerFast
+) -> None:
+    encoder = Encoder(wider)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "vocab_size": len(wider)}
+    learner = Learner(LlamaForCausalLM(LlamaConfig(num_hidden_layers=2, **sizes)), encoder.digits, foreseen)
+    sample = encoder.solved(tales.spoken(tales.tale(5, "train"), "small", Random(3), 1.0))
+    sample.targets = [-100] * len(sample.ids)
+    loss, parts = learner(collate([sample], encoder.pad))
+
+    assert ("foresight" in parts) == (foreseen > 0)
+    if foreseen:
+        loss.backward()
+        below, above = (layer.self_attn.o_proj.weight.grad for layer in learner.model.model.layers)
+        assert below is not None
+        assert below.abs().max() > 0
+        assert above is None or above.abs().max() == 0
+
+
+def test_a_word_that_is_copied_wrongly_is_a_wrong_step() -> None:
+    told = tales.tale(5, "train")
+    found = [wrong._misspelt(Random(seed), told, told.steps[0]) for seed in range(30)]
+
+    for other in filter(None, found):
+        texts = {text for style in tales.STYLES for text in wordings(other, style)}
+        right = {text for step in told.steps for style in tales.STYLES for text in wordings(step, style)}
+        assert all(tales.grade(told, (), text) < 7 for text in texts - right)
+    assert sum(other is not None for other in found) > 20
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_neighbours_that_are_not_next_are_wrong_steps(seed: int) -> None:
+    told = tales.invent(Random(seed), "train", ("expressions",), shortest=2)
+    other = wrong._other_order(Random(seed), told, told.steps[0])
+    calculations = {(step.left, step.operation, step.right) for step in told.steps}
+
+    if other and (other.left, other.operation, other.right) not in calculations:
+        assert all(tales.grade(told, (), text) < 7 for style in tales.STYLES for text in wordings(other, style))
 
 
 def test_what_is_solved_of_questions_in_a_file_is_told_by_form(tmp_path: Path) -> None:

@@ -58,6 +58,8 @@ class Sample:
     """For each branch, how many trunk tokens it sees."""
     targets: list[int] = field(default_factory=list)
     """The token to predict here, or -100."""
+    foreseen: list[int] = field(default_factory=list)
+    """The token that is right here in a step of either style, whoever writes it, or -100."""
     off_course: list[int] = field(default_factory=list)
     """In candidates: whether the text so far differs from the right step. In the judge's turn: whether the candidate
     was anything but right. -100 elsewhere."""
@@ -72,15 +74,19 @@ class Sample:
         *,
         learn: bool,
         branch: int = 0,
+        foresee: bool | Sequence[int] = False,
         off_course: Sequence[int] | None = None,
         mismatch: Sequence[int] | None = None,
     ) -> None:
-        """Add tokens; with ``learn`` each is also the target of the one before it."""
+        """Add tokens; with ``learn`` each is also the target of the one before it, with ``foresee`` foreseen there."""
         own = [p for p, b in zip(self.positions, self.branch, strict=True) if b == branch]
         start = own[-1] + 1 if own else (self.roots[branch] if branch else 0)
         if learn and self.ids:
             self.targets[-1] = ids[0]
         self.targets += [*ids[1:], -100] if learn else [-100] * len(ids)
+        if foresee is True and self.ids:
+            self.foreseen[-1] = ids[0]
+        self.foreseen += [*ids[1:], -100] if foresee is True else foresee or [-100] * len(ids)
         self.ids += ids
         self.positions += range(start, start + len(ids))
         self.branch += [branch] * len(ids)
@@ -137,9 +143,9 @@ class Encoder:
         steps = [self.encode(step) for step in told.steps]
         ends = [len(sample.ids)]
         for step, mine in zip(steps[:-1], own, strict=False):
-            sample.append([*step, *self.delimiter], learn=mine)
+            sample.append([*step, *self.delimiter], learn=mine, foresee=True)
             ends.append(len(sample.ids))
-        sample.append([*steps[-1], *self._end], learn=own[-1])
+        sample.append([*steps[-1], *self._end], learn=own[-1], foresee=True)
         sample.append(self.encode(told.answer_text + TURN_END), learn=True)
         for number, candidate in enumerate(candidates, start=1):
             right = self.encode(candidate.meant) if candidate.meant else steps[candidate.done]
@@ -157,7 +163,10 @@ class Encoder:
             ids = [*self.encode(candidate.text), *self.delimiter]
             wanted = [*right, *self.delimiter]
             same = [0 if ids[: i + 1] == wanted[: i + 1] else 1 for i in range(len(ids))]
-            sample.append(ids, learn=False, branch=number, off_course=same, mismatch=first_difference(same))
+            ahead = [-100 if differs else token for differs, token in zip(same[:-1], wanted[1:], strict=False)]
+            foreseen = [*ahead, *[-100] * (len(ids) - len(ahead))]
+            mismatch = first_difference(same)
+            sample.append(ids, learn=False, branch=number, foresee=foreseen, off_course=same, mismatch=mismatch)
         # Every token of the judge's turn has to know the verdict, so that the digit at its end is not a lone signal.
         verdict = [int(candidate.score != RIGHT)] * len(self._judge_turn)
         sample.append(self._judge_turn, learn=False, branch=number, off_course=verdict)
@@ -327,6 +336,7 @@ class Batch:
     mask: torch.Tensor | None
     """Bool, (batch, 1, query, key); None where every sample is a plain sequence."""
     targets: torch.Tensor
+    foreseen: torch.Tensor
     off_course: torch.Tensor
     mismatch: torch.Tensor
     score_rows: torch.Tensor
@@ -368,6 +378,7 @@ def collate(samples: Sequence[Sample], pad: int, multiple: int = 16) -> Batch:
         padded("positions", 0),
         mask,
         padded("targets", -100),
+        padded("foreseen", -100),
         padded("off_course", -100),
         padded("mismatch", -100),
         torch.tensor([row for row, _, _ in scores], dtype=torch.long),

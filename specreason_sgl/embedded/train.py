@@ -48,6 +48,8 @@ DRAFTED = 4000
 """Training stories of which the small model drafts steps."""
 MEASURED = 300
 """Fresh stories that the finished pair is measured on."""
+FORESIGHT = 0.3
+"""How much foreseeing counts beside writing."""
 KEPT_EVERY_S = 600
 """Seconds between two checkpoints."""
 LONG = 2
@@ -119,6 +121,8 @@ class Stage:
     """Whether the numbers of these lists have up to four digits."""
     calculated: float = 0.0
     """Share of the other samples that are calculations alone."""
+    foreseen: int = 0
+    """Behind so many layers a helper foresees the next token of right steps in either style; nowhere if 0."""
     batch: int = BATCH
 
 
@@ -332,6 +336,24 @@ TALES = {
                 calculated=0.05,
                 final=0.02,
             ),
+            Stage(
+                "discern",
+                1000,
+                1.2e-3,
+                layers=24,
+                style="base",
+                forms=(*tales.FORMS, "changes", "money", "totals", "comparisons", "shares"),
+                long=0.5,
+                foreign=0.4,
+                plain=True,
+                judgements=3,
+                judged=0.75,
+                turned=0.08,
+                drafts=True,
+                calculated=0.08,
+                final=0.02,
+                foreseen=16,
+            ),
         ),
     ),
 }
@@ -376,26 +398,39 @@ def deepen(model: LlamaForCausalLM, layers: int) -> LlamaForCausalLM:
 
 
 class Learner(nn.Module):
-    """The model, and two helper heads that say of every token whether it is wrong, and whether all is lost by now.
+    """The model, and helper heads that say of every token whether it is wrong, and whether all is lost by now.
 
     A digit at the end of a long prompt is too weak a signal to learn comparing from; a verdict on every token is not.
+    A draft in another style can only be compared with what is expected in that style, which the model is never to
+    write: a further helper, behind a layer in the middle, foresees what is right in either style, and the layers above
+    it can compare.
     """
 
-    def __init__(self, model: LlamaForCausalLM, digits: Sequence[int]) -> None:
+    def __init__(self, model: LlamaForCausalLM, digits: Sequence[int], foreseen: int = 0) -> None:
         """Wrap a model; the helpers are thrown away after training."""
         super().__init__()
         self.model = model
-        self.helper = nn.Linear(model.config.hidden_size, 2)
+        width = model.config.hidden_size
+        self.helper = nn.Linear(width, 2)
         self.digits = list(digits)
+        self.foreseen = foreseen
+        if foreseen:
+            self.foresight = nn.Sequential(nn.RMSNorm(width), nn.Linear(width, model.config.vocab_size, bias=False))
+            self.foresight.load_state_dict({"1.weight": model.lm_head.weight.detach()}, strict=False)
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
         """The training loss and its parts."""
         mask = batch.mask
         if mask is not None:  # every implementation of attention takes it as something added
             mask = torch.where(mask, 0.0, torch.finfo(torch.bfloat16).min).to(torch.bfloat16)
-        hidden = self.model.model(
-            input_ids=batch.ids, position_ids=batch.positions, attention_mask=mask, use_cache=False
-        ).last_hidden_state
+        told = self.model.model(
+            input_ids=batch.ids,
+            position_ids=batch.positions,
+            attention_mask=mask,
+            use_cache=False,
+            output_hidden_states=self.foreseen > 0,
+        )
+        hidden = told.last_hidden_state
         learned = batch.targets >= 0
         loss = hidden.new_zeros((), dtype=torch.float32)
         parts = {}
@@ -416,6 +451,11 @@ class Learner(nn.Module):
             said, meant = logits[:, self.digits].argmax(-1) >= 7, batch.score_labels.argmax(-1) >= 7
             parts["judge"] = judging.item()
             parts["agree"] = (said == meant).float().mean().item()
+        if self.foreseen and (right := batch.foreseen >= 0).any():
+            logits = self.foresight(told.hidden_states[self.foreseen][right]).float()
+            foresight = functional.cross_entropy(logits, batch.foreseen[right])
+            loss = loss + FORESIGHT * foresight
+            parts["foresight"] = foresight.item()
         for number, (name, labels, weight) in enumerate(
             (("mismatch", batch.mismatch, 10.0), ("off_course", batch.off_course, 1.0))
         ):
@@ -816,7 +856,7 @@ def train(
                 small = load(work / "small" / RECIPES[recipe]["small"].stages[-1].name, device)
                 written = write_tale_drafts if recipe == "tales" else write_drafts
                 written(small, encoder, work / "drafts.jsonl", DRAFTED, seed)
-            learner = Learner(model.to(device), encoder.digits).to(device)
+            learner = Learner(model.to(device), encoder.digits, stage.foreseen).to(device)
             if compiled:
                 model.set_attn_implementation("eager")
                 for layer in model.model.layers:

@@ -139,8 +139,32 @@ def _ends_early(rng: Random, tale: Tale, step: Step) -> Step | None:
     return replace(last, value=rng.choice((step.left, step.right, step.value)))
 
 
+def _misspelt(rng: Random, _: Tale, step: Step) -> Step | None:
+    """A word that is copied wrongly from some letter on."""
+    fields = [name for name in ("who", "thing", "other", "holder") if getattr(step, name)]
+    if not fields:
+        return None
+    field = rng.choice(fields)
+    now: str = getattr(step, field)
+    copied = now[: rng.randint(1, len(now) - 1)] + words.invented_word(rng)[-rng.randint(1, 4) :]
+    changed: dict[str, Any] = {field: copied}
+    return None if copied in {now, words.singular(now)} else replace(step, **changed)
+
+
+def _other_order(rng: Random, tale: Tale, step: Step) -> Step | None:
+    """Two neighbours in an expression that are not next."""
+    neighbours = _NEIGHBOURS.findall(tale.question) if tale.form == "expressions" else []
+    if not neighbours or not step.operation:
+        return None
+    left, sign, right = rng.choice(neighbours)
+    return _recomputed(step, left=int(left), operation=_SIGNS.get(sign, sign), right=int(right))
+
+
+_NEIGHBOURS = re.compile(r"(?=(?<!\d)(\d+) ?([-+*x×/:÷]) ?(\d+))")
+_SIGNS = {"*": "x", "×": "x", ":": "/", "÷": "/"}
 MISREADINGS: tuple[Callable[[Random, Tale, Step], Step | None], ...] = (
     _other_number, _other_way, _other_operation, _left_out, _other_person, _other_thing, _other_result, _ends_early,
+    _misspelt, _other_order,
 )  # fmt: skip
 """Steps that agree with themselves but not with the tale, as a small model writes them."""
-HOW_OFTEN = (5, 2, 1, 2, 2, 1, 2, 1)
+HOW_OFTEN = (5, 2, 1, 2, 2, 1, 2, 1, 3, 2)
