@@ -78,11 +78,13 @@ class Nodes:
 
     def _start(self, *arguments: str) -> None:
         more = ("--num-cpus=2", "--object-store-memory=80000000", "--block")
+        # What else needs the machine's memory is no reason for Ray to end a worker of a test.
+        kept = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_memory_monitor_refresh_ms": "0"}
         node = subprocess.Popen(
             [sys.executable, "-m", "ray.scripts.scripts", "start", *arguments, *more],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, **self.token, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"},
+            env={**os.environ, **self.token, "PYTHONPATH": str(ROOT), **kept},
             cwd=self.folder,
             start_new_session=True,
         )
