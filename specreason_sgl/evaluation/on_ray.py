@@ -101,7 +101,10 @@ class Actor:
             ) from error
         except RayError as error:
             self._kill()
-            raise WorkerLost("a worker ended as soon as Ray had started it") from error
+            raise WorkerLost(
+                "a worker ended as soon as Ray had started it",
+                hint="Ray does so where a node has hardly any memory left: make room there, or use fewer `--workers`",
+            ) from error
 
     def perform(self, task: Task) -> Iterator[Sequence[Told]]:
         """Carry out a task.
