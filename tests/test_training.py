@@ -257,9 +257,8 @@ def test_a_word_that_is_copied_wrongly_is_a_wrong_step() -> None:
 def test_neighbours_that_are_not_next_are_wrong_steps(seed: int) -> None:
     told = tales.invent(Random(seed), "train", ("expressions",), shortest=2)
     other = wrong._other_order(Random(seed), told, told.steps[0])
-    calculations = {(step.left, step.operation, step.right) for step in told.steps}
 
-    if other and (other.left, other.operation, other.right) not in calculations:
+    if other:
         assert all(tales.grade(told, (), text) < 7 for style in tales.STYLES for text in wordings(other, style))
 
 

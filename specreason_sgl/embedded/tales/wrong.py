@@ -148,16 +148,25 @@ def _misspelt(rng: Random, _: Tale, step: Step) -> Step | None:
     now: str = getattr(step, field)
     copied = now[: rng.randint(1, len(now) - 1)] + words.invented_word(rng)[-rng.randint(1, 4) :]
     changed: dict[str, Any] = {field: copied}
-    return None if copied in {now, words.singular(now)} else replace(step, **changed)
+    return (
+        None
+        if copied.lower() in {now.lower(), words.singular(now).lower(), "she", "he", "they"}
+        else replace(step, **changed)
+    )
 
 
 def _other_order(rng: Random, tale: Tale, step: Step) -> Step | None:
     """Two neighbours in an expression that are not next."""
-    neighbours = _NEIGHBOURS.findall(tale.question) if tale.form == "expressions" else []
-    if not neighbours or not step.operation:
+    if tale.form != "expressions" or not step.operation:
         return None
-    left, sign, right = rng.choice(neighbours)
-    return _recomputed(step, left=int(left), operation=_SIGNS.get(sign, sign), right=int(right))
+    found = _NEIGHBOURS.findall(tale.question)
+    neighbours = {(int(left), _SIGNS.get(sign, sign), int(right)) for left, sign, right in found}
+    own = {(each.left, each.operation, each.right) for each in tale.steps}
+    others = neighbours - own - {(right, sign, left) for left, sign, right in own if sign in "+x"}
+    if not others:
+        return None
+    left, operation, right = rng.choice(sorted(others))
+    return _recomputed(step, left=left, operation=operation, right=right)
 
 
 _NEIGHBOURS = re.compile(r"(?=(?<!\d)(\d+) ?([-+*x×/:÷]) ?(\d+))")
