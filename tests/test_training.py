@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import torch
@@ -122,10 +123,10 @@ def test_new_entries_begin_as_the_mean_of_their_pieces(wider: PreTrainedTokenize
 STAGE = Stage("read", 4, 1e-3, layers=1, style="small", operations=2, batch=2, foreign=0.5)
 
 
-def a_learner(encoder: Encoder, entries: int) -> Learner:
+def a_learner(encoder: Encoder, entries: int, **knobs: Any) -> Learner:
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "vocab_size": entries}
-    return Learner(LlamaForCausalLM(LlamaConfig(num_hidden_layers=1, **sizes)), encoder.digits)
+    return Learner(LlamaForCausalLM(LlamaConfig(num_hidden_layers=1, **sizes)), encoder.digits, **knobs)
 
 
 def test_a_stage_that_was_left_off_goes_on_to_the_same_weights(wider: PreTrainedTokenizerFast, tmp_path: Path) -> None:
@@ -240,6 +241,18 @@ def test_what_is_foreseen_in_the_middle_teaches_the_layers_below_alone(
         assert below is not None
         assert below.abs().max() > 0
         assert above is None or above.abs().max() == 0
+
+
+def test_the_next_token_counts_for_as_much_as_a_stage_says(wider: PreTrainedTokenizerFast) -> None:
+    encoder = Encoder(wider)
+    told = tales.tale(5, "train")
+    spoken = tales.spoken(told, "base", Random(3), 0.0)
+    batch = collate([encoder.solved(spoken, tale_candidates(Random(1), told, 2))], encoder.pad)
+    with torch.autocast("cpu", torch.bfloat16):
+        (once, parts), (thrice, _) = (a_learner(encoder, len(wider), solving=much)(batch) for much in (1, 3))
+
+    assert parts["judge"] > 0
+    assert (thrice - once).item() == pytest.approx(2 * parts["solve"], rel=1e-4)
 
 
 def test_a_word_that_is_copied_wrongly_is_a_wrong_step() -> None:

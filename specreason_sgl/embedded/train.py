@@ -44,8 +44,8 @@ from specreason_sgl.embedded.tokenizer import WIDER, build, widen
 from specreason_sgl.embedded.turns import planned, turned
 
 BATCH = 24
-DRAFTED = 4000
-"""Training stories of which the small model drafts steps."""
+DRAFTED = {"stories": 4000, "tales": 8000}
+"""Training problems of which the small model drafts steps, by recipe."""
 MEASURED = 300
 """Fresh stories that the finished pair is measured on."""
 FORESIGHT = 0.3
@@ -123,6 +123,8 @@ class Stage:
     """Share of the other samples that are calculations alone."""
     foreseen: int = 0
     """Behind so many layers a helper foresees the next token of right steps in either style; nowhere if 0."""
+    solving: float = 1.0
+    """What the next token counts for, where a judgement counts 1."""
     batch: int = BATCH
 
 
@@ -354,6 +356,28 @@ TALES = {
                 final=0.02,
                 foreseen=16,
             ),
+            Stage(
+                "balance",
+                900,
+                1.2e-3,
+                layers=24,
+                style="base",
+                forms=(*tales.FORMS, "changes", "groups", "comparisons", "expressions"),
+                long=0.4,
+                foreign=0.3,
+                plain=True,
+                judgements=3,
+                judged=0.6,
+                turned=0.06,
+                planned=0.1,
+                drafts=True,
+                recalled=0.03,
+                long_numbers=True,
+                calculated=0.1,
+                final=0.02,
+                foreseen=16,
+                solving=10.0,
+            ),
         ),
     ),
 }
@@ -406,7 +430,7 @@ class Learner(nn.Module):
     it can compare.
     """
 
-    def __init__(self, model: LlamaForCausalLM, digits: Sequence[int], foreseen: int = 0) -> None:
+    def __init__(self, model: LlamaForCausalLM, digits: Sequence[int], foreseen: int = 0, solving: float = 1.0) -> None:
         """Wrap a model; the helpers are thrown away after training."""
         super().__init__()
         self.model = model
@@ -414,6 +438,7 @@ class Learner(nn.Module):
         self.helper = nn.Linear(width, 2)
         self.digits = list(digits)
         self.foreseen = foreseen
+        self.solving = solving
         if foreseen:
             self.foresight = nn.Sequential(nn.RMSNorm(width), nn.Linear(width, model.config.vocab_size, bias=False))
             self.foresight.load_state_dict({"1.weight": model.lm_head.weight.detach()}, strict=False)
@@ -437,7 +462,7 @@ class Learner(nn.Module):
         if learned.any():
             logits = self.model.lm_head(hidden[learned]).float()
             solving = functional.cross_entropy(logits, batch.targets[learned])
-            loss = loss + solving
+            loss = loss + self.solving * solving
             parts["solve"] = solving.item()
             parts["token"] = (logits.argmax(-1) == batch.targets[learned]).float().mean().item()
         if len(batch.score_rows):
@@ -855,8 +880,8 @@ def train(
             if stage.drafts and not (work / "drafts.jsonl").exists():
                 small = load(work / "small" / RECIPES[recipe]["small"].stages[-1].name, device)
                 written = write_tale_drafts if recipe == "tales" else write_drafts
-                written(small, encoder, work / "drafts.jsonl", DRAFTED, seed)
-            learner = Learner(model.to(device), encoder.digits, stage.foreseen).to(device)
+                written(small, encoder, work / "drafts.jsonl", DRAFTED[recipe], seed)
+            learner = Learner(model.to(device), encoder.digits, stage.foreseen, stage.solving).to(device)
             if compiled:
                 model.set_attn_implementation("eager")
                 for layer in model.model.layers:
