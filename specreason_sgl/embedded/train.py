@@ -54,6 +54,8 @@ KEPT_EVERY_S = 600
 """Seconds between two checkpoints."""
 LONG = 2
 """So many operations a long tale has at least: four of ten tales have one."""
+PLANNED = 8
+"""The most operations of a tale of which the calculations alone are told: each teaches what one more sentence means."""
 SORTED_OVER = 8
 """Batches are cut from this many batches' worth of samples sorted by length, so that little is padding."""
 
@@ -378,6 +380,29 @@ TALES = {
                 foreseen=16,
                 solving=10.0,
             ),
+            Stage(
+                "finish",
+                1000,
+                1.2e-3,
+                layers=24,
+                style="base",
+                forms=(*tales.FORMS, "changes", "groups", "comparisons", "totals", "expressions"),
+                long=0.45,
+                foreign=0.45,
+                plain=True,
+                judgements=4,
+                judged=0.6,
+                drafted=0.8,
+                turned=0.06,
+                planned=0.12,
+                drafts=True,
+                recalled=0.03,
+                long_numbers=True,
+                calculated=0.08,
+                final=0.02,
+                foreseen=16,
+                solving=10.0,
+            ),
         ),
     ),
 }
@@ -580,11 +605,11 @@ def _told(encoder: Encoder, stage: Stage, style: Style, rng: random.Random, draf
     if stage.calculated and rng.random() < stage.calculated:
         return encoder.calculate(rng, style)
     shortest = LONG if stage.long and rng.random() < stage.long else 1
+    if stage.planned and rng.random() < stage.planned:
+        return planned(encoder, tales.invent(rng, "train", stage.forms, PLANNED, shortest))
     told = tales.invent(rng, "train", stage.forms, stage.operations, shortest)
     if rng.random() < stage.turned:
         return turned(encoder, rng, told, style)
-    if stage.planned and rng.random() < stage.planned:
-        return planned(encoder, told)
     if rng.random() >= stage.judged or not stage.judgements:
         spoken = tales.spoken(told, style, rng, stage.foreign, plain=stage.plain)
         return encoder.solved(spoken, learn_question=stage.questions)
