@@ -44,7 +44,7 @@ from specreason_sgl.embedded.tokenizer import WIDER, build, widen
 from specreason_sgl.embedded.turns import planned, turned
 
 BATCH = 24
-DRAFTED = {"stories": 4000, "tales": 8000}
+DRAFTED = {"stories": 4000, "tales": 14000}
 """Training problems of which the small model drafts steps, by recipe."""
 MEASURED = 300
 """Fresh stories that the finished pair is measured on."""
