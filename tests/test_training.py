@@ -345,6 +345,14 @@ def test_a_plan_holds_what_is_to_be_calculated_and_its_results_are_only_read(
     assert learned == f"{asked}The answer is {told.answer}.\n</think>\n\n{told.answer_text}<|im_end|>"
 
 
+def test_plans_may_be_longer_than_the_tales_of_a_stage(wider: PreTrainedTokenizerFast) -> None:
+    encoder = Encoder(wider)
+    stage = replace(STAGE, planned=1.0, long=1.0, batch=16)
+    texts = [encoder.decode(row.tolist()) for batch in batches(encoder, stage, 0, 0, {}) for row in batch.ids]
+
+    assert stage.operations < max(text.count("=") for text in texts) <= 8
+
+
 def test_plain_steps_are_in_their_most_common_wording_and_others_in_any() -> None:
     told = tales.tale(3, "train")
     plain = {tales.spoken(told, "base", Random(seed), plain=True).steps for seed in range(50)}
