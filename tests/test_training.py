@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer
+from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from specreason_sgl.embedded import BASE, SMALL, stories, tales
@@ -25,7 +26,7 @@ from specreason_sgl.embedded.tales.arithmetic import named
 from specreason_sgl.embedded.tales.facts import compute
 from specreason_sgl.embedded.tales.styles import word, wordings
 from specreason_sgl.embedded.tokenizer import HEARD, TURN_START, heard, widen
-from specreason_sgl.embedded.train import Learner, Stage, batches, blend, deepen, main, run_stage, train, widened
+from specreason_sgl.embedded.train import Learner, Muon, Stage, batches, blend, deepen, main, run_stage, train, widened
 from specreason_sgl.embedded.turns import TURNS, planned
 from specreason_sgl.text.prompts import EMBEDDED
 
@@ -148,10 +149,30 @@ def test_a_stage_that_was_left_off_goes_on_to_the_same_weights(wider: PreTrained
 def test_samples_are_the_same_however_many_processes_make_them(wider: PreTrainedTokenizerFast) -> None:
     encoder = Encoder(wider)
     stage = replace(STAGE, steps=20)
-    alone, together = (list(batches(encoder, stage, 3, 0, {}, workers)) for workers in (0, 1))
+    alone, together = (list(batches(encoder, stage, 3, 0, None, workers)) for workers in (0, 1))
 
     assert len(alone) == len(together) == 17
     assert all(torch.equal(one.ids, other.ids) for one, other in zip(alone, together, strict=True))
+
+
+def test_matrices_are_improved_together_as_torch_improves_each() -> None:
+    torch.manual_seed(0)
+    ours = [nn.Parameter(torch.randn(shape)) for shape in ((8, 4), (4, 8), (8, 4), (6, 6))]
+    theirs = [nn.Parameter(matrix.detach().clone()) for matrix in ours]
+    tools = (
+        Muon(ours, 0.01),
+        torch.optim.Muon(theirs, lr=0.01, weight_decay=Muon.DECAY, adjust_lr_fn="match_rms_adamw"),
+    )
+    for _ in range(3):
+        for mine, other in zip(ours, theirs, strict=True):
+            mine.grad = torch.randn_like(mine)
+            other.grad = mine.grad.clone()
+        ours[2].grad = theirs[2].grad = None
+        for tool in tools:
+            tool.step()
+
+    for mine, other in zip(ours, theirs, strict=True):
+        assert torch.allclose(mine, other, atol=2e-4)
 
 
 @pytest.mark.parametrize("kind", TURNS, ids=lambda kind: kind.__name__)
@@ -348,7 +369,7 @@ def test_a_plan_holds_what_is_to_be_calculated_and_its_results_are_only_read(
 def test_plans_may_be_longer_than_the_tales_of_a_stage(wider: PreTrainedTokenizerFast) -> None:
     encoder = Encoder(wider)
     stage = replace(STAGE, planned=1.0, long=1.0, batch=16)
-    texts = [encoder.decode(row.tolist()) for batch in batches(encoder, stage, 0, 0, {}) for row in batch.ids]
+    texts = [encoder.decode(row.tolist()) for batch in batches(encoder, stage, 0, 0) for row in batch.ids]
 
     assert stage.operations < max(text.count("=") for text in texts) <= 8
 

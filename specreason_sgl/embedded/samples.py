@@ -333,8 +333,12 @@ class Batch:
 
     ids: torch.Tensor
     positions: torch.Tensor
-    mask: torch.Tensor | None
-    """Bool, (batch, 1, query, key); None where every sample is a plain sequence."""
+    branch: torch.Tensor
+    """Of every token; 0 is the trunk."""
+    roots: torch.Tensor
+    """How many of the trunk's tokens a token sees, however late it comes."""
+    plain: bool
+    """Whether every sample is a plain sequence, of which no mask has to be made."""
     targets: torch.Tensor
     foreseen: torch.Tensor
     off_course: torch.Tensor
@@ -343,40 +347,40 @@ class Batch:
     score_places: torch.Tensor
     score_labels: torch.Tensor
 
+    @property
+    def mask(self) -> torch.Tensor | None:
+        """Who sees whom: bool, (batch, 1, query, key), made where the batch is; None where all are plain sequences."""
+        if self.plain:
+            return None
+        places = torch.arange(self.ids.shape[1], device=self.ids.device)
+        on_trunk = (self.branch == 0)[:, None, :] & (places < self.roots[:, :, None])
+        same = self.branch[:, :, None] == self.branch[:, None, :]
+        return ((places[:, None] >= places) & (on_trunk | same))[:, None]
+
     def to(self, device: str) -> Batch:
-        """The same batch on another device."""
-        moved: dict[str, Any] = {
-            name: None if value is None else value.to(device) for name, value in vars(self).items()
-        }
+        """The same batch on another device; a GPU gets it while it computes."""
+        moved: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if isinstance(value, torch.Tensor) and device != "cpu":
+                moved[name] = value.pin_memory().to(device, non_blocking=True)
         return replace(self, **moved)
 
 
 def collate(samples: Sequence[Sample], pad: int, multiple: int = 16) -> Batch:
-    """Pad samples at the end and write down who sees whom."""
+    """Pad samples at the end."""
     length = -(-max(len(s.ids) for s in samples) // multiple) * multiple
 
     def padded(name: str, fill: int) -> torch.Tensor:
         return torch.tensor([getattr(s, name) + [fill] * (length - len(s.ids)) for s in samples])
 
-    branch = padded("branch", 0)
-    mask = None
-    if any(len(s.roots) > 1 for s in samples):
-        causal = torch.ones(length, length, dtype=torch.bool).tril()
-        roots = torch.stack(
-            [
-                torch.tensor([s.roots[b] if b else length for b in s.branch] + [length] * (length - len(s.ids)))
-                for s in samples
-            ]
-        )
-        places = torch.arange(length)
-        on_trunk = (branch == 0)[:, None, :] & (places[None, None, :] < roots[:, :, None])
-        same = branch[:, :, None] == branch[:, None, :]
-        mask = (causal & (on_trunk | same))[:, None]
+    roots = [[s.roots[b] if b else length for b in s.branch] + [length] * (length - len(s.ids)) for s in samples]
     scores = [(row, place, soft_label(score)) for row, s in enumerate(samples) for place, score in s.scores]
     return Batch(
         padded("ids", pad),
         padded("positions", 0),
-        mask,
+        padded("branch", 0),
+        torch.tensor(roots),
+        all(len(s.roots) == 1 for s in samples),
         padded("targets", -100),
         padded("foreseen", -100),
         padded("off_course", -100),

@@ -16,18 +16,19 @@ import argparse
 import hashlib
 import json
 import math
+import pickle
 import random
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from rich.console import Console
@@ -44,7 +45,7 @@ from specreason_sgl.embedded.tokenizer import WIDER, build, widen
 from specreason_sgl.embedded.turns import planned, turned
 
 BATCH = 24
-DRAFTED = {"stories": 4000, "tales": 14000}
+DRAFTED = {"stories": 4000, "tales": 139_000}
 """Training problems of which the small model drafts steps, by recipe."""
 MEASURED = 300
 """Fresh stories that the finished pair is measured on."""
@@ -63,8 +64,8 @@ BEGUN = Path(__file__).parent / "begun"
 """As far as the training on tales has come: a folder like that of ``--work``, with the last stages alone. It is there
 until the pair is finished, and a new work folder goes on from it."""
 
-Drafted = dict[int, list[tuple[int, str]]]
-"""By a training story's seed: after how many right steps, and what the small model drafted there."""
+Drafted = Sequence[tuple[int, Sequence[tuple[int, str]]]]
+"""Seeds of training problems, each with the drafts of its steps: after how many right ones, and the text."""
 
 
 @dataclass(frozen=True)
@@ -382,16 +383,16 @@ TALES = {
             ),
             Stage(
                 "finish",
-                1000,
-                1.2e-3,
+                1813,
+                2e-3,
                 layers=24,
                 style="base",
                 forms=(*tales.FORMS, "changes", "groups", "comparisons", "totals", "expressions"),
-                long=0.45,
+                long=0.5,
                 foreign=0.45,
                 plain=True,
                 judgements=4,
-                judged=0.6,
+                judged=0.65,
                 drafted=0.8,
                 turned=0.06,
                 planned=0.12,
@@ -402,6 +403,7 @@ TALES = {
                 final=0.02,
                 foreseen=16,
                 solving=10.0,
+                batch=384,
             ),
         ),
     ),
@@ -521,6 +523,46 @@ class Learner(nn.Module):
         return loss, parts
 
 
+class Muon(torch.optim.Optimizer):
+    """torch's Muon with its learning rate matched to AdamW's, for all matrices of a shape at once.
+
+    A deep and narrow model has many small matrices: one after another they would keep a GPU waiting.
+    """
+
+    MOMENTUM, DECAY, ROUNDS = 0.95, 0.02, 5
+    A, B, C = 3.4445, -4.775, 2.0315
+    """Coefficients of the Newton-Schulz iteration (https://kellerjordan.github.io/posts/muon/)."""
+
+    def __init__(self, matrices: Sequence[nn.Parameter], lr: float) -> None:
+        """Learn these matrices at a rate."""
+        super().__init__(matrices, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002 - the base class has it
+        """Improve all matrices."""
+        for group in self.param_groups:
+            learning = [(matrix, matrix.grad) for matrix in group["params"] if matrix.grad is not None]
+            for shape in dict.fromkeys(matrix.shape for matrix, _ in learning):
+                self._improve([pair for pair in learning if pair[0].shape == shape], group["lr"])
+
+    def _improve(self, learning: Sequence[tuple[nn.Parameter, torch.Tensor]], rate: float) -> None:
+        aims = []
+        for matrix, slope in learning:
+            mean = self.state[matrix].setdefault("momentum_buffer", torch.zeros_like(matrix))
+            mean.lerp_(slope, 1 - self.MOMENTUM)
+            aims.append(slope.lerp(mean, self.MOMENTUM))
+        ways = torch.stack(aims).bfloat16()
+        is_tall = ways.shape[1] > ways.shape[2]
+        ways = ways.mT if is_tall else ways
+        ways = ways / ways.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+        for _ in range(self.ROUNDS):
+            gram = ways @ ways.mT
+            ways = torch.baddbmm(ways, torch.baddbmm(gram, gram, gram, beta=self.B, alpha=self.C), ways, beta=self.A)
+        far = rate * 0.2 * max(ways.shape[1:]) ** 0.5
+        for (matrix, _), way in zip(learning, ways.mT if is_tall else ways, strict=True):
+            matrix.mul_(1 - rate * self.DECAY).sub_(way, alpha=far)
+
+
 def optimisers(learner: Learner, stage: Stage) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the layers that learn, AdamW for all else."""
     rate = stage.rate
@@ -531,7 +573,7 @@ def optimisers(learner: Learner, stage: Stage) -> list[torch.optim.Optimizer]:
     matrices = [p for p in learner.model.model.layers.parameters() if p.ndim == 2 and id(p) in learning]
     others = [p for key, p in learning.items() if key not in {id(m) for m in matrices}]
     return [
-        torch.optim.Muon(matrices, lr=rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
+        Muon(matrices, rate),
         torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.95), weight_decay=0.0),
     ]
 
@@ -544,39 +586,66 @@ def rate_at(stage: Stage, step: int) -> float:
 
 
 def batches(
-    encoder: Encoder, stage: Stage, first: int, seed: int, drafted: Drafted, workers: int = 0
+    encoder: Encoder, stage: Stage, first: int, seed: int, drafts: Path | None = None, workers: int = 0
 ) -> Iterator[Batch]:
     """Batches for a stage from step ``first``; a resumed stage sees the same data, as chunks have their own seeds."""
     chunks = range(first // SORTED_OVER, math.ceil(stage.steps / SORTED_OVER))
-    made = partial(_chunk, encoder, stage, seed, drafted)
-    spawned = get_context("spawn")  # a fork beside a GPU's threads may hang
-    with ProcessPoolExecutor(workers, spawned) if workers else nullcontext() as pool:
-        for chunk, cut in zip(chunks, _ahead(pool, made, chunks, workers) if pool else map(made, chunks), strict=True):
-            for number, group in enumerate(cut):
+    sampler = _Sampler(encoder, stage, seed, drafts)
+    # A fork beside a GPU's threads may hang; a server that has imported all of this forks at once.
+    forking = get_context("forkserver")
+    forking.set_forkserver_preload(["specreason_sgl.embedded.train"])
+    told: dict[str, Any] = {"mp_context": forking, "initializer": _Sampler.tell, "initargs": (sampler,)}
+    with ProcessPoolExecutor(workers, **told) if workers else nullcontext() as pool:
+        for chunk, cut in zip(chunks, _ahead(pool, chunks, workers) if pool else map(sampler, chunks), strict=True):
+            for number, batch in enumerate(pickle.loads(cut)):  # noqa: S301 - made by ourselves
                 if first <= chunk * SORTED_OVER + number < stage.steps:
-                    yield collate(group, encoder.pad)
+                    yield batch
 
 
-def _ahead(
-    pool: ProcessPoolExecutor, made: Callable[[int], list[list[Sample]]], chunks: Sequence[int], workers: int
-) -> Iterator[list[list[Sample]]]:
+@dataclass(frozen=True)
+class _Sampler:
+    """Makes the batches of a chunk, in this process or told to others once, before they are asked for any."""
+
+    encoder: Encoder
+    stage: Stage
+    seed: int
+    drafts: Path | None
+
+    told: ClassVar[_Sampler]
+    """What this process was told."""
+
+    @cached_property
+    def drafted(self) -> Drafted:
+        """Read where they are needed: as a part of what is told they would keep who tells it waiting."""
+        return _read_drafts(self.drafts) if self.drafts else ()
+
+    def tell(self) -> None:
+        """Have this process remember it."""
+        _Sampler.told = self
+
+    def __call__(self, chunk: int) -> bytes:
+        """The batches, pickled: tensors that go from one process to another otherwise take a file handle each."""
+        rng = random.Random(f"{self.stage.name}:{self.seed}:{chunk}")
+        size = self.stage.batch
+        samples = [_sample(self.encoder, self.stage, rng, self.drafted) for _ in range(size * SORTED_OVER)]
+        # Plain sequences apart: a batch without branches needs no mask.
+        samples.sort(key=lambda sample: (len(sample.roots) > 1, len(sample.ids)))
+        cut = [samples[at : at + size] for at in range(0, len(samples), size)]
+        rng.shuffle(cut)
+        return pickle.dumps([collate(group, self.encoder.pad) for group in cut])
+
+
+def _made(chunk: int) -> bytes:
+    return _Sampler.told(chunk)
+
+
+def _ahead(pool: ProcessPoolExecutor, chunks: Sequence[int], workers: int) -> Iterator[bytes]:
     """The chunks in order, a few of them always under way."""
-    waiting = deque(pool.submit(made, chunk) for chunk in chunks[: 2 * workers])
+    waiting = deque(pool.submit(_made, chunk) for chunk in chunks[: 2 * workers])
     for at in range(len(chunks)):
         if at + 2 * workers < len(chunks):
-            waiting.append(pool.submit(made, chunks[at + 2 * workers]))
+            waiting.append(pool.submit(_made, chunks[at + 2 * workers]))
         yield waiting.popleft().result()
-
-
-def _chunk(encoder: Encoder, stage: Stage, seed: int, drafted: Drafted, chunk: int) -> list[list[Sample]]:
-    """The samples of a few batches."""
-    rng = random.Random(f"{stage.name}:{seed}:{chunk}")
-    samples = [_sample(encoder, stage, rng, drafted) for _ in range(stage.batch * SORTED_OVER)]
-    # Plain sequences apart: a batch without branches needs no mask.
-    samples.sort(key=lambda sample: (len(sample.roots) > 1, len(sample.ids)))
-    cut = [samples[at : at + stage.batch] for at in range(0, len(samples), stage.batch)]
-    rng.shuffle(cut)
-    return cut
 
 
 def _sample(encoder: Encoder, stage: Stage, rng: random.Random, drafted: Drafted) -> Sample:
@@ -587,12 +656,12 @@ def _sample(encoder: Encoder, stage: Stage, rng: random.Random, drafted: Drafted
     if rng.random() >= stage.judged:
         return encoder.solved(_invented(stage, rng))
     if drafted and rng.random() < stage.drafted:
-        seed = rng.choice(list(drafted))
+        seed, own = rng.choice(drafted)
         told = stories.story(seed, "train")
         while len(told.steps) > stage.longest:
-            seed = rng.choice(list(drafted))
+            seed, own = rng.choice(drafted)
             told = stories.story(seed, "train")
-        return encoder.solved(told, candidates(rng, told, stage.judgements, drafted[seed]))
+        return encoder.solved(told, candidates(rng, told, stage.judgements, own))
     told = _invented(stage, rng)
     if rng.random() < stage.noised:
         return encoder.noised(told, rng)
@@ -615,8 +684,8 @@ def _told(encoder: Encoder, stage: Stage, style: Style, rng: random.Random, draf
         return encoder.solved(spoken, learn_question=stage.questions)
     own: Sequence[tuple[int, str]] = ()
     if drafted and rng.random() < stage.drafted:
-        seed = rng.choice(list(drafted))
-        told, own = tales.tale(seed, "train"), drafted[seed]
+        seed, own = rng.choice(drafted)
+        told = tales.tale(seed, "train")
     spoken = tales.spoken(told, style, rng, stage.foreign, plain=stage.plain)
     return encoder.solved(spoken, tale_candidates(rng, told, stage.judgements, drafts=own))
 
@@ -720,7 +789,7 @@ def run_stage(
         for tool, state in zip(tools, saved["tools"], strict=True):
             tool.load_state_dict(state)
         step, spent = saved["step"], saved["seconds"]
-    drafted = _read_drafts(folder.parent / "drafts.jsonl") if stage.drafts else {}
+    drafts = folder.parent / "drafts.jsonl" if stage.drafts else None
     started = kept = time.monotonic()
 
     def keep() -> None:
@@ -734,7 +803,7 @@ def run_stage(
         checkpoint.with_suffix(".new").replace(checkpoint)
 
     with _Report(folder, stage, step) as report:
-        for batch in batches(encoder, stage, step, seed, drafted, workers):
+        for batch in batches(encoder, stage, step, seed, drafts, workers):
             parts = _improve(learner, batch.to(device), tools, rate_at(stage, step), device)
             step += 1
             report.tell(step, batch.ids.numel(), parts)
@@ -808,11 +877,11 @@ def assemble(work: Path, count: int, device: str, recipe: str) -> dict[str, floa
 
 
 def _read_drafts(path: Path) -> Drafted:
-    drafted: Drafted = {}
+    drafted: dict[int, list[tuple[int, str]]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         drafted.setdefault(row["seed"], []).append((row["done"], row["text"]))
-    return drafted
+    return list(drafted.items())
 
 
 def write_drafts(model: LlamaForCausalLM, encoder: Encoder, path: Path, count: int, seed: int) -> None:
@@ -830,15 +899,17 @@ def write_drafts(model: LlamaForCausalLM, encoder: Encoder, path: Path, count: i
 
 
 def write_tale_drafts(model: LlamaForCausalLM, encoder: Encoder, path: Path, count: int, seed: int) -> None:
-    """Let the small model draft steps of training tales behind chains of both styles, and keep all of them."""
-    told = [tales.tale(number, "train") for number in range(count)]
-    made = [
-        drafted
-        for temperature in (0.0, 0.8)
-        for drafted in tale_drafts(model, encoder, told, random.Random(seed), each=4, temperature=temperature)
-    ]
-    rows = ({"seed": number, "done": candidate.done, "text": candidate.text} for number, candidate in made)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    """Let the small model draft steps of training tales behind chains of both styles, and keep all of them.
+
+    Many tales teach the judge more than many drafts of each: a half is drafted greedily, the other half is sampled.
+    """
+    with path.open("w", encoding="utf-8") as rows:
+        for first, temperature in ((0, 0.0), (1, 0.8)):
+            numbers = range(first, count, 2)
+            told = [tales.tale(number, "train") for number in numbers]
+            for place, candidate in tale_drafts(model, encoder, told, random.Random(seed), 4, temperature):
+                row = {"seed": numbers[place], "done": candidate.done, "text": candidate.text}
+                rows.write(json.dumps(row) + "\n")
 
 
 def widened(model: LlamaForCausalLM, old: PreTrainedTokenizerFast, new: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -908,7 +979,7 @@ def train(
                 written(small, encoder, work / "drafts.jsonl", DRAFTED[recipe], seed)
             learner = Learner(model.to(device), encoder.digits, stage.foreseen, stage.solving).to(device)
             if compiled:
-                model.set_attn_implementation("eager")
+                model.set_attn_implementation("eager" if device == "cpu" else "sdpa")
                 for layer in model.model.layers:
                     layer.compile(dynamic=True)
             if not run_stage(learner, stage, encoder, folder, device, seed, until=until, workers=workers):
