@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import runpy
 import socket
@@ -29,6 +30,7 @@ from specreason_sgl.runs.store import RunConfig, SolveRecord, read_run
 from specreason_sgl.serve import chat
 from specreason_sgl.serve.completions import NO_SEEDS
 from specreason_sgl.serve.menu import menu
+from specreason_sgl.serve.own import _until_none
 from specreason_sgl.serve.reply import Choice, Held
 from specreason_sgl.serve.shelf import shelf
 from specreason_sgl.tally import tally
@@ -489,6 +491,32 @@ def test_text_that_a_program_adds_stands_as_it_does_in_the_chain(at_once: bool) 
     ]
     said = [text for event in events for part, text in choice.add(event) if part == "reasoning"]
     assert "".join(said) == "So 4.\n\nWait: is it 5?\n\nNo."
+
+
+@pytest.mark.parametrize("turns", range(5))
+def test_a_reader_who_leaves_just_when_something_comes_is_gone(turns: int) -> None:
+    """So many turns of the loop after it came."""
+
+    async def leave() -> bool:
+        queue: asyncio.Queue[int | None] = asyncio.Queue()
+
+        async def read() -> None:
+            async for _ in _until_none(queue, 60):
+                pass
+
+        reading = asyncio.ensure_future(read())
+        await asyncio.sleep(0.01)
+        queue.put_nowait(1)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.wait({reading}, timeout=0.1)
+        is_gone = reading.cancelled()
+        queue.put_nowait(None)
+        await asyncio.wait({reading})
+        return is_gone
+
+    assert asyncio.run(leave())
 
 
 def test_a_stream_that_is_silent_says_that_it_lives() -> None:

@@ -142,7 +142,8 @@ async def _until_none(queue: asyncio.Queue[Any], silence_s: float) -> AsyncItera
     """What a queue brings until it brings None; a None in between says that nothing came for so long."""
     while True:
         try:
-            came = await asyncio.wait_for(queue.get(), silence_s)
+            async with asyncio.timeout(silence_s):  # `wait_for` drops a cancellation that comes together with an item
+                came = await queue.get()
         except TimeoutError:
             yield None
             continue
