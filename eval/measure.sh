@@ -27,7 +27,7 @@ up() {
         specreason up --pair "$@" >&2
     elif [ "$gpu" ]; then
         shift
-        specreason up --base "$package/embedded/base" --small "$package/embedded/small" --context 4096 "$@" >&2
+        specreason up --base "$package/embedded/pair/base" --small "$package/embedded/pair/small" --context 4096 "$@" >&2
     else
         shift
         specreason up "$@" >&2

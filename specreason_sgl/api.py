@@ -7,7 +7,7 @@
     with sr.pair("embedded") as pair:
         solved = sr.solve("Mia has 12 apples. ...", pair, threshold=7)
         print(solved.answer, solved.acceptance)
-        print(sr.evaluate("stories", pair, limit=5, out="runs/t").table())
+        print(sr.evaluate("tales", pair, limit=5, out="runs/t").table())
     run = sr.read_run("runs/t")
 """
 

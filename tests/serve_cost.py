@@ -1,6 +1,6 @@
 """What the endpoint costs against `specreason eval`: ``python tests/serve_cost.py``, with nothing else running.
 
-The same stories are solved by the runner of `eval` in this process and by clients of a `specreason serve` of its own
+The same tales are solved by the runner of `eval` in this process and by clients of a `specreason serve` of its own
 process, in turn, on the same two servers: first one at a time, with the ratio of each story's seconds, then many at
 once, with the ratio of each round's throughput.
 
@@ -29,7 +29,7 @@ from batches import execute, make_job
 
 from specreason_sgl.api import OpenPair, opened
 from specreason_sgl.embedded import BASE, SMALL
-from specreason_sgl.embedded.stories import story
+from specreason_sgl.embedded.tales import tale
 from specreason_sgl.evaluation.datasets import load as load_problems
 from specreason_sgl.evaluation.job import Job
 from specreason_sgl.lang.loading import load
@@ -86,7 +86,7 @@ def interval(ratios: list[float]) -> str:
 def main() -> None:
     """Measure, and print."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--stories", type=int, default=48)
+    options.add_argument("--tales", type=int, default=48)
     options.add_argument("--clients", type=int, default=32)
     options.add_argument("--rounds", type=int, default=4)
     options.add_argument("--decode", action="store_true")
@@ -95,12 +95,12 @@ def main() -> None:
         os.environ["SPECREASON_HOME"] = scratch
         if given.decode:
             with endpoint(given.clients) as drafting, endpoint(given.clients, "--decode", "off") as plain:
-                with_drafts(drafting, plain, given.stories, given.clients, given.rounds)
+                with_drafts(drafting, plain, given.tales, given.clients, given.rounds)
             return
         pairs.up(pairs.embedded(BASE, SMALL))
         try:
             with opened(PairOptions()) as pair, endpoint(given.clients) as client:
-                one_at_a_time(pair, client, given.stories)
+                one_at_a_time(pair, client, given.tales)
                 side_by_side(pair, client, given.clients, given.rounds, Path(scratch))
         finally:
             pairs.down()
@@ -119,11 +119,11 @@ def forget(pair: OpenPair) -> None:
 
 
 def one_at_a_time(pair: OpenPair, client: httpx.Client, count: int) -> None:
-    """The latency of every story, both ways, whichever first in turn."""
+    """The latency of every tale, both ways, whichever first in turn."""
     program, settings = load("specreason"), pair.settings({"answer_tokens": 512})
     ratios: dict[bool, list[float]] = {False: [], True: []}
     for number in range(count):
-        question = story(20200 + number).question
+        question = tale(20200 + number).question
         times: dict[str, float] = {}
 
         def own(question: str = question) -> float:
@@ -147,7 +147,7 @@ def one_at_a_time(pair: OpenPair, client: httpx.Client, count: int) -> None:
             times[name] = ways[name]()
         ratios[False].append(times["whole"] / times["own"])
         ratios[True].append(times["streamed"] / times["own"])
-    say(f"one at a time, {count} stories, seconds served / seconds of eval:")
+    say(f"one at a time, {count} tales, seconds served / seconds of eval:")
     say(f"  whole     {interval(ratios[False])}")
     say(f"  streamed  {interval(ratios[True])}")
 
@@ -179,12 +179,12 @@ def side_by_side(pair: OpenPair, client: httpx.Client, clients: int, rounds: int
 def with_drafts(drafting: httpx.Client, plain: httpx.Client, count: int, clients: int, rounds: int) -> None:
     """Latency and throughput of two endpoints, whichever first in turn."""
     ways = (drafting, plain)
-    asked(drafting, story(20199).question, stream=False)
-    asked(plain, story(20199).question, stream=False)
+    asked(drafting, tale(20199).question, stream=False)
+    asked(plain, tale(20199).question, stream=False)
     for at_once, turns, each in ((1, count, 1), (clients, rounds, 3 * clients)):
         ratios = []
         for turn in range(turns):
-            questions = [story(20200 + 1000 * at_once + each * turn + n).question for n in range(each)]
+            questions = [tale(20200 + 1000 * at_once + each * turn + n).question for n in range(each)]
             took = {}
             for way in ways if turn % 2 else ways[::-1]:
                 with ThreadPoolExecutor(at_once) as pool:
@@ -192,7 +192,7 @@ def with_drafts(drafting: httpx.Client, plain: httpx.Client, count: int, clients
                     list(pool.map(partial(asked, way, stream=False), questions))
                     took[way] = time.perf_counter() - began
             ratios.append(took[plain] / took[drafting])
-        say(f"{at_once} at once, {turns * each} stories, seconds without drafted tokens / with: {interval(ratios)}")
+        say(f"{at_once} at once, {turns * each} tales, seconds without drafted tokens / with: {interval(ratios)}")
 
 
 if __name__ == "__main__":

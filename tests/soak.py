@@ -35,7 +35,8 @@ from hostile import FINDS, TURNS, generated
 from nodes import JOB, Nodes, in_threads, kill, on_ray, served, told
 
 from specreason_sgl.embedded import BASE, SMALL
-from specreason_sgl.embedded.stories import Story, story
+from specreason_sgl.embedded.stories import Story
+from specreason_sgl.embedded.tales import tale
 from specreason_sgl.engine.backend import Endpoint
 from specreason_sgl.engine.transport import AUTO, Transport
 from specreason_sgl.evaluation.datasets import DatasetSpec, load, told_story
@@ -449,7 +450,7 @@ def limits(steps: int, questions: int) -> dict[str, Any]:
         before = _answer(pair, settings)
         began = time.monotonic()
         for number in range(questions):
-            told = story(number).question
+            told = tale(number).question
             # In turn: near the end of the context, well inside of it, and far beyond.
             characters = (12_500 + 150 * number, 100 * number, MOST_CHARACTERS)[number % 3]
             asked = Problem(id=str(number), question=(f"{told} " * (1 + characters // len(told)))[:MOST_CHARACTERS])
@@ -541,7 +542,7 @@ def _long_trace(folder: Path, steps: int) -> float:
 
 
 def _answer(pair: Pair[Endpoint], settings: Settings) -> str | None:
-    return solve(Problem(id="", question=story(0).question), load_program("specreason"), pair, settings).tally.answer
+    return solve(Problem(id="", question=tale(0).question), load_program("specreason"), pair, settings).tally.answer
 
 
 def repeat(solves: int) -> dict[str, Any]:
@@ -565,10 +566,10 @@ def repeat(solves: int) -> dict[str, Any]:
     }
 
 
-def decode(stories: int, seed: int) -> dict[str, Any]:
+def decode(texts: int, seed: int) -> dict[str, Any]:
     """Greedy texts with and without drafted tokens: one at a time, by n-grams, without room, and in pieces."""
-    stories = max(stories, CALLERS)  # fewer would have room
-    told = [story(800_000 + 1000 * seed + number).question for number in range(stories)]
+    texts = max(texts, CALLERS)  # fewer would have room
+    told = [tale(800_000 + 1000 * seed + number).question for number in range(texts)]
     with tempfile.TemporaryDirectory() as scratch:
         logs = Path(scratch) / "logs"
         with pairs.launch(BASE, SMALL, logs, decode="small", beside=True) as running:
@@ -582,7 +583,7 @@ def decode(stories: int, seed: int) -> dict[str, Any]:
             drafts: Decode = "ngram" if way == "ngram" else "small"
             with pairs.launch(BASE, SMALL, logs, decode=drafts, beside=True, extra=more) as running:
                 plain, drafted = Drafting.of(running)
-                some = told[: max(CALLERS, math.ceil(stories / 4))]
+                some = told[: max(CALLERS, math.ceil(texts / 4))]
                 with ThreadPoolExecutor(1 if way == "ngram" else CALLERS) as callers:
                     found[way] = list(callers.map(drafted.write, some))
                 close[way] = plain.parted(some, alone, found[way])
@@ -591,7 +592,7 @@ def decode(stories: int, seed: int) -> dict[str, Any]:
     rounds = {way: sum(each.rounds for each in those) for way, those in found.items()}
     tokens = {way: sum(len(each.ids) for each in those) for way, those in found.items()}
     return {
-        "stories": {way: len(those) for way, those in found.items()},
+        "texts": {way: len(those) for way, those in found.items()},
         "without_a_compiler": [way for way in WAYS if way not in found],
         "tokens": tokens,
         "tokens_a_round": {way: round(tokens[way] / rounds[way], 2) for way in found},

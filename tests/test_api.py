@@ -104,7 +104,15 @@ def test_a_solve_that_cannot_go_on_is_an_exception_or_says_so(pair: sr.OpenPair)
 
 
 def test_a_job_becomes_a_run_with_tables(pair: sr.OpenPair) -> None:
-    run = sr.evaluate("stories", pair, limit=2, repeats=1, dataset__seed=0, out="run", modes=["base", "specreason-t7"])
+    asked: dict[str, Any] = {
+        "dataset__name": "stories",
+        "dataset__seed": 0,
+        "limit": 2,
+        "repeats": 1,
+        "out": "run",
+        "modes": ["base", "specreason-t7"],
+    }
+    run = sr.evaluate("tales", pair, **asked)
 
     assert len(run.solves) == 4
     assert all(solved.correct for solved in run.solves)
@@ -117,10 +125,8 @@ def test_a_job_becomes_a_run_with_tables(pair: sr.OpenPair) -> None:
     ]
     assert repr(run) == "<StoredRun run, 4 solves, success>"
     with pytest.raises(UsageError, match="already holds a run"):
-        sr.evaluate("stories", pair, out="run")
-    again = sr.evaluate(
-        "stories", pair, limit=2, repeats=1, dataset__seed=0, out="run", modes=["base", "specreason-t7"], resume=True
-    )
+        sr.evaluate("tales", pair, out="run")
+    again = sr.evaluate("tales", pair, **asked, resume=True)
     assert [solved.record for solved in again.solves] == [solved.record for solved in run.solves]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from specreason_sgl.embedded import stories
+from specreason_sgl.embedded import stories, tales
 from specreason_sgl.evaluation.statistics import Estimate, analyse
 from specreason_sgl.events import AnswerWritten, CallMade, SolveEnded, SolveStarted, StepScored, StepTaken
 from specreason_sgl.lang import loading
@@ -170,7 +170,7 @@ def _record() -> SolveRecord:
 @pytest.mark.server
 def test_drafting_ahead_decides_on_real_servers_as_the_sequential_program(pair: Pair) -> None:
     for seed in range(5):
-        told = stories.story(seed)
+        told = tales.tale(seed)
         problem = Problem(id=str(seed), question=told.question, answer=str(told.answer))
         greedy = Settings(temperature=0, top_p=1, budget=1024)
         taken = [

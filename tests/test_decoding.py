@@ -20,7 +20,7 @@ from scipy.stats import chi2
 from vocabularies import put_cut
 
 from specreason_sgl.embedded import BASE
-from specreason_sgl.embedded.stories import story
+from specreason_sgl.embedded.tales import tale
 from specreason_sgl.errors import UsageError
 from specreason_sgl.servers.cpu.decode import arguments
 from specreason_sgl.servers.gpu.drafter import planned, write_copy
@@ -77,7 +77,7 @@ def drafted(servers: RunningPair) -> Model:
 @pytest.fixture(scope="module")
 def prompts(pair: Pair[Endpoint]) -> list[str]:
     assert pair.base
-    return [pair.base.chat.opening(story(seed).question) for seed in range(700_000, 700_016)]
+    return [pair.base.chat.opening(tale(seed).question) for seed in range(700_000, 700_016)]
 
 
 def said(answer: dict[str, Any]) -> tuple[str, list[int], Any]:
@@ -100,7 +100,7 @@ def test_the_same_tokens_come_in_fewer_rounds(
         sum(each["meta_info"][name] for each in found) for name in ("completion_tokens", "spec_verify_ct")
     )
     assert tokens == sum(each["meta_info"]["completion_tokens"] for each in expected)
-    assert tokens > 3 * rounds
+    assert tokens > 2 * rounds
 
 
 def test_texts_of_one_batch_are_those_written_one_at_a_time(
@@ -114,7 +114,7 @@ def test_texts_of_one_batch_are_those_written_one_at_a_time(
         assert alone["text"].startswith(answer["text"])
 
 
-@pytest.mark.parametrize("stops", [[DELIMITER, "</think>"], ["</think>", DELIMITER], ["5", ".", DELIMITER, " 3"]])
+@pytest.mark.parametrize("stops", [[DELIMITER, "</think>"], ["</think>", DELIMITER], ["9", ".", DELIMITER, " 3"]])
 def test_a_text_ends_at_the_first_stop_whatever_comes_in_one_round(
     stops: list[str], plain: Model, drafted: Model, prompts: list[str]
 ) -> None:
@@ -244,16 +244,16 @@ KEPT: dict[str, Callable[[list[float], float], int]] = {
 
 @pytest.mark.parametrize(
     ("name", "value", "lenient", "temperature"),
-    [("top_k", 30, 30, 3.0), ("top_p", 0.5, 0.55, 3.5), ("min_p", 0.0515, 0.044, 4.0)],
+    [("top_k", 30, 36, 3.0), ("top_p", 0.5, 0.6, 2.5), ("min_p", 0.2, 0.17, 4.0)],
 )
 def test_above_temperature_zero_tokens_come_as_often_as_the_base_model_says(
     name: str, value: float, lenient: float, temperature: float, plain: Model, drafted: Model, prompts: list[str]
 ) -> None:
     hot, texts = {"temperature": temperature, "max_new_tokens": 3}, 512
-    asked = {"return_logprob": True, "top_logprobs_num": 640}
-    ids = [row["output_ids"] for row in drafted.write([prompts[0]] * texts, {**hot, name: value, "ignore_eos": True})]
+    asked = {"return_logprob": True, "top_logprobs_num": 1536}
+    ids = [row["output_ids"] for row in drafted.write([prompts[10]] * texts, {**hot, name: value, "ignore_eos": True})]
     first = Counter(row[0] for row in ids).most_common(4)
-    read = plain.write(prompts[0], {**GREEDY, "max_new_tokens": 1}, return_logprob=True, logprob_start_len=0)
+    read = plain.write(prompts[10], {**GREEDY, "max_new_tokens": 1}, return_logprob=True, logprob_start_len=0)
     before = [token for _, token, _ in read["meta_info"]["input_token_logprobs"]]
     surprise = freedom = 0.0
     for token, count in first:
@@ -285,7 +285,7 @@ def test_beside_drawn_texts_a_greedy_one_stays_as_it_is(plain: Model, drafted: M
 @pytest.mark.parametrize(
     "more",
     [
-        {"logit_bias": {str(token): -100 for token in range(300, 400)}},
+        {"logit_bias": {str(token): -100 for token in range(320, 340)}},
         {"regex": r"(\d, ){20,40}", "stop": ["7", "3, ", "5", "2"]},
         {"json_schema": json.dumps({"type": "array", "items": {"type": "integer"}, "minItems": 3, "maxItems": 5})},
         {"stop_regex": r"[0-9]+\."},

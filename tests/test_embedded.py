@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from bisect import bisect_right
+from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ import pytest
 import sglang as sgl
 import urllib3
 
-from specreason_sgl.embedded import BASE, stories
+from specreason_sgl.embedded import BASE, tales
 from specreason_sgl.embedded.evaluate import auroc
 from specreason_sgl.engine.backend import Endpoint
 from specreason_sgl.engine.transport import TRANSPORTS
@@ -40,11 +41,11 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.server
 
 GREEDY = Settings(temperature=0, top_p=1, budget=1024)
-STORIES = range(8)
+TALES = range(8)
 
 
 def run(pair: Pair, seed: int, program: str = "specreason", **knobs: object) -> SolveRecord:
-    told = stories.story(seed)
+    told = tales.tale(seed)
     problem = Problem(id=str(seed), question=told.question, answer=str(told.answer))
     return solve(problem, loading.load(program), pair, GREEDY, parameters=knobs)
 
@@ -66,12 +67,12 @@ def test_a_conversation_is_rendered_by_the_servers_own_template(pair: Pair) -> N
     assert text.index("Hi.") < text.index("Hello.") < text.index("How many?")
     assert text.endswith(single.removeprefix(chat.before))
     assert text.count("</think>") == single.count("</think>")
-    problem = Problem(id="p", question=stories.story(0).question, earlier=earlier)
+    problem = Problem(id="p", question=tales.tale(0).question, earlier=earlier)
     assert solve(problem, loading.load("specreason"), pair, GREEDY).tally.outcome in {"answered", "unanswered"}
 
 
 def test_the_loop_solves_problems_with_steps_of_both_models(pair: Pair) -> None:
-    records = [run(pair, seed) for seed in STORIES]
+    records = [run(pair, seed) for seed in TALES]
 
     assert sum(bool(r.tally.correct) for r in records) >= 6
     assert sum(r.tally.steps["small"] for r in records) > sum(r.tally.steps["base"] for r in records) > 0
@@ -143,21 +144,22 @@ def test_the_judge_agrees_with_the_generator(pair: Pair) -> None:
     rng = random.Random(5)
     scores, right = [], []
     for seed in range(100, 130):
-        told = stories.story(seed)
-        done = rng.randrange(len(told.steps))
-        for text in (told.steps[done], stories.corrupt(rng, told, done)):
-            logprobs = asked(pair.base, told, done, text)  # type: ignore[arg-type]
-            grade = stories.grade_step(told, done, text)
-            if grade != stories.IDLE:
+        told = tales.tale(seed)
+        steps = tales.said(told, "base", rng)
+        done = rng.randrange(len(steps))
+        for text in (tales.said(told, "small", rng)[done], tales.corrupt(rng, told, range(done), done, "small")):
+            logprobs = asked(pair.base, told.question, (*steps[:done], text))  # type: ignore[arg-type]
+            grade = tales.grade(told, range(done), text)
+            if grade != tales.IDLE:
                 scores.append(StepScored(step=0, logprobs=logprobs, greedy=0, expected=0, reaching=0, entropy=0,
                                          missing_mass=0, accepted=False).score.expected)  # fmt: skip
-                right.append(grade == stories.RIGHT)
+                right.append(grade == tales.RIGHT)
 
     assert auroc(scores, right) >= 0.9
 
 
-def asked(base: Endpoint, told: stories.Story, done: int, text: str, *, stock: bool = False) -> tuple[float, ...]:
-    prompt = base.chat.opening(told.question) + "".join(f"{step}\n\n" for step in (*told.steps[:done], text))
+def asked(base: Endpoint, question: str, steps: Sequence[str], *, stock: bool = False) -> tuple[float, ...]:
+    prompt = base.chat.opening(question) + "".join(f"{step}\n\n" for step in steps)
 
     @sgl.function
     def judge(s: sgl.SglFunction) -> None:
@@ -175,10 +177,11 @@ def asked(base: Endpoint, told: stories.Story, done: int, text: str, *, stock: b
 
 
 def test_one_request_scores_like_sglangs_stock_selection(pair: Pair) -> None:
-    told = stories.story(3)
-    for text in (told.steps[1], stories.corrupt(random.Random(1), told, 1)):
-        ours = asked(pair.base, told, 1, text)  # type: ignore[arg-type]
-        stock = asked(pair.base, told, 1, text, stock=True)  # type: ignore[arg-type]
+    rng, told = random.Random(1), tales.tale(3)
+    first, second, *_ = tales.said(told, "base", rng)
+    for text in (second, tales.corrupt(rng, told, range(1), 1, "small")):
+        ours = asked(pair.base, told.question, (first, text))  # type: ignore[arg-type]
+        stock = asked(pair.base, told.question, (first, text), stock=True)  # type: ignore[arg-type]
 
         assert ours == pytest.approx(stock, abs=0.25), "bfloat16 logits are this coarse"
         assert ours.index(max(ours)) == stock.index(max(stock))
@@ -205,7 +208,7 @@ def test_log_probabilities_are_those_of_sglangs_own_model_and_attention(
     coarse = apart(expected, told_by(servers.base.url, servers))
     assert coarse[len(coarse) // 2] <= 0.02
     assert coarse[-len(coarse) // 100] <= 0.25
-    assert coarse[-1] <= 0.5
+    assert coarse[-1] <= 0.75
 
 
 def served(logs: Path, servers: RunningPair, extra: list[str]) -> list[list[Any]]:
@@ -243,7 +246,8 @@ def told_by(url: str, servers: RunningPair) -> list[list[Any]]:
         answer = urllib3.request("POST", f"{url}/generate", json=wanted, headers=key, timeout=60)
         return [one["meta_info"] for one in answer.json()]
 
-    texts = ["\n\n".join([told.question, *told.steps]) for told in map(stories.story, range(500, 504))]
+    told = [tales.tale(seed) for seed in range(500, 504)]
+    texts = ["\n\n".join([each.question, *tales.said(each, "base", random.Random(0))]) for each in told]
     rows = []
     for text in texts:
         [begun] = asked([text[: len(text) // 2]], 1, 0)
@@ -285,7 +289,7 @@ def test_a_question_that_nearly_fills_the_context_leaves_room_for_the_answer(pai
     wanted = base.context - settings.answer_tokens - MARGIN - left
 
     def question(words: int) -> str:
-        return stories.story(1).question + " again" * words
+        return tales.tale(1).question + " again" * words
 
     def tokens(words: int) -> int:
         return len(base.tokens(base.chat.opening(question(words))))
@@ -311,7 +315,7 @@ def test_a_question_too_long_for_the_context_fails_with_a_line(pair: Pair, *, st
 def answered(
     pair: Pair, seed: int, program: str = "specreason", *, stream: bool = False, **settings: Any
 ) -> SolveRecord:
-    problem = Problem(id=str(seed), question=stories.story(seed).question)
+    problem = Problem(id=str(seed), question=tales.tale(seed).question)
     limits = Settings(**{**GREEDY.model_dump(), **settings})
     return solve(problem, loading.load(program), pair, limits, stream=stream, sink=lambda _: None)
 
@@ -360,7 +364,7 @@ def test_without_a_budget_a_real_model_answers_at_once(pair: Pair, program: str)
 
 
 def test_streaming_changes_nothing_but_what_is_heard(pair: Pair) -> None:
-    told = stories.story(2)
+    told = tales.tale(2)
     problem = Problem(id="2", question=told.question)
     heard: list[str] = []
     streamed = solve(
@@ -402,7 +406,7 @@ def test_a_wrong_key_and_an_empty_port_are_told_apart(servers: RunningPair) -> N
 
 
 def test_the_command_line_solves_over_named_servers(servers: RunningPair, tmp_path: Path) -> None:
-    told = stories.story(1)
+    told = tales.tale(1)
     command = [
         sys.executable, "-m", "specreason_sgl", "run", told.question, "--answer", str(told.answer),
         "--base", servers.base.url, "--small", servers.small.url, "--temperature", "0", "--top-p", "1",

@@ -716,12 +716,12 @@ def test_options_of_executors_that_make_no_sense_are_one_line(
     options: tuple[str, ...], complaint: str, hint: str, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    assert carry_out(monkeypatch, "eval", "stories", *options) == 2
+    assert carry_out(monkeypatch, "eval", "tales", *options) == 2
     assert capsys.readouterr().err.splitlines() == [f"error: {complaint}", f"hint: {hint}"]
 
 
 def test_no_processes_are_none_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert carry_out(monkeypatch, "eval", "stories", "--executor", "processes", "--workers", "0") == 2
+    assert carry_out(monkeypatch, "eval", "tales", "--executor", "processes", "--workers", "0") == 2
     assert executor_named("processes", None, None).workers is None
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from specreason_sgl.cli import app as command_line
+from specreason_sgl.embedded import BASE
 from specreason_sgl.evaluation import report as reports
 from specreason_sgl.events import UnknownEvent
 from specreason_sgl.runs.index import summarise_run
@@ -224,15 +225,18 @@ def test_reading_rewrites_nothing(
 def test_a_run_that_was_interrupted_is_gone_on_with_and_finished(
     shelf: Path, servers: RunningPair, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # The weights come with the package, wherever that lies.
     config = shelf / "interrupted" / "config.json"
-    models = Path(command_line.__file__).parents[1] / "pair"
-    moved = config.read_text(encoding="utf-8").replace("/home/somebody/specreason_sgl/specreason_sgl/pair", str(models))
-    config.write_text(moved, encoding="utf-8")
+    begun = config.read_text(encoding="utf-8")
     before = (shelf / "interrupted" / "solves.jsonl").read_bytes()
     options = ("--base", servers.base.url, "--small", servers.small.url, "--api-key", str(servers.base.api_key))
     command = ("eval", "interrupted.toml", "--out", "interrupted", "--resume", "--display", "none", *options)
 
+    assert call(monkeypatch, *command) == 2
+    assert '`models.base` was "embedded/base" and is "tales/base"' in capsys.readouterr().err
+    # As if it had been begun with the models that the package has today.
+    config.write_text(
+        begun.replace("/home/somebody/specreason_sgl/specreason_sgl/pair", str(BASE.parent)), encoding="utf-8"
+    )
     assert call(monkeypatch, *command) == 0
     err = capsys.readouterr().err
     run = read_run(shelf / "interrupted")

@@ -106,7 +106,7 @@ def test_a_mode_is_held_against_the_servers_that_it_writes_on() -> None:
     assert "the decode server's context of 2048" in told.text
 
 
-@pytest.mark.parametrize("name", ["stories", "thresholds", "methods", "decode", "bench"])
+@pytest.mark.parametrize("name", ["tales", "thresholds", "methods", "decode", "bench"])
 def test_nobody_with_the_embedded_pair_is_bothered(name: str) -> None:
     asked = read_job(Path(name))
     embedded = [

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import tracemalloc
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from safetensors.torch import save_file
 from vocabularies import CUT, put_cut, put_tokenizer
 
 from specreason_sgl.embedded import BASE
-from specreason_sgl.embedded.stories import story
+from specreason_sgl.embedded.tales import said, tale
 from specreason_sgl.errors import SpecReasonError, UsageError
 from specreason_sgl.servers.gpu import detect, drafter
 from specreason_sgl.servers.gpu.decode import choose
@@ -339,8 +340,9 @@ def test_a_token_without_a_row_of_its_own_is_never_the_likeliest(tmp_path: Path)
     drafter.write_copy(small, base, planned(find(str(base)), find(str(small))).match, tmp_path / "copy")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "copy")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "copy")
-    unknown = range(CUT, 638)
-    texts = [f"{story(seed).question}\n\n" + "\n\n".join(story(seed).steps) for seed in range(700_000, 700_010)]
+    unknown = range(CUT, AutoTokenizer.from_pretrained(base).vocab_size)
+    told = [tale(seed) for seed in range(700_000, 700_010)]
+    texts = ["\n\n".join([each.question, *said(each, "small", Random(0))]) for each in told]
     with torch.no_grad():
         logits = torch.cat([model(**tokenizer(text, return_tensors="pt")).logits[0].float() for text in texts])
 

@@ -541,7 +541,7 @@ def test_a_solve_goes_on_over_a_server_that_is_killed_and_started_again(
 ) -> None:
     from specreason_sgl.cli.run import SAMPLE_SEED
     from specreason_sgl.embedded import SETTINGS
-    from specreason_sgl.embedded.stories import story
+    from specreason_sgl.embedded.tales import tale
     from specreason_sgl.engine.backend import Endpoint
     from specreason_sgl.events import CallMade, Event
     from specreason_sgl.lang.loading import load
@@ -560,12 +560,12 @@ def test_a_solve_goes_on_over_a_server_that_is_killed_and_started_again(
         if isinstance(event, CallMade) and event.model == "base" and victims:
             os.kill(victims.pop(), signal.SIGKILL)
 
-    told = story(SAMPLE_SEED)
+    told = tale(SAMPLE_SEED)
     pair = Pair(
         Endpoint(kept.base.url, "base", api_key=kept.base.api_key, wait_s=60),
         Endpoint(kept.small.url, "small", api_key=kept.small.api_key, wait_s=60),
     )
-    problem = Problem(id="story", question=told.question, answer=str(told.answer))
+    problem = Problem(id="tale", question=told.question, answer=str(told.answer))
     record = solve(problem, load("specreason"), pair, Settings(**SETTINGS), sink=kill)
 
     assert not victims

@@ -17,7 +17,7 @@ import urllib3
 from batches import LONGEST, carry_out, start, wait_for
 from terminals import ENTER_SCREEN, LEAVE_SCREEN, STYLES, Multiplexer, Terminal, after_the_screen
 
-from specreason_sgl.embedded.stories import story
+from specreason_sgl.embedded.tales import tale
 from specreason_sgl.runs.store import read_run
 from specreason_sgl.servers import pairs
 from specreason_sgl.servers.pairs import Address
@@ -104,8 +104,8 @@ def without_times(row: Any) -> Any:
     [
         ([], 0),
         ([CHOICE, "--answer", "B", "--first-n", "1", "--seed", "3"], 0),
-        ([story(3).question, "--answer", rf"\frac{{{2 * story(3).answer}}}{{2}}", "--program", "base_only"], 0),
-        ([story(3).question, "--answer", "1", "--score", "expected", "--threshold", "5"], 1),
+        ([tale(3).question, "--answer", rf"\frac{{{2 * tale(3).answer}}}{{2}}", "--program", "base_only"], 0),
+        ([tale(3).question, "--answer", "1", "--score", "expected", "--threshold", "5"], 1),
     ],
     ids=["sample", "choice", "mathematics", "wrong"],
 )

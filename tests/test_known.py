@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specreason_sgl.embedded import BASE, stories, tales
-from specreason_sgl.embedded.known import EXAMPLES, Known, fits, hint, known
+from specreason_sgl.embedded import stories, tales
+from specreason_sgl.embedded.known import EXAMPLES, fits, hint
 
 BY_HAND = {
     name: [json.loads(line) for line in (Path(__file__).parents[1] / "eval" / name).read_text().splitlines()]
@@ -22,23 +22,18 @@ BY_HAND = {
 @settings(deadline=None)
 @given(st.integers(0, 10**6))
 def test_what_a_pair_was_trained_on_gets_no_hint(seed: int) -> None:
-    assert hint(stories.story(seed).question, "stories") is None
-    assert hint(tales.tale(seed).question, "tales") is None
+    assert hint(stories.story(seed).question) is None
+    assert hint(tales.tale(seed).question) is None
 
 
 @pytest.mark.parametrize("question", ["Work out (8+12)x(11+43).", "What is 3 x 4?", "(2 + 3) x 4", "Compute 3x(2+1)"])
 def test_a_multiplication_sign_is_no_unknown(question: str) -> None:
-    assert fits(question, "tales")
+    assert fits(question)
 
 
 @pytest.mark.parametrize("question", [row["question"] for rows in BY_HAND.values() for row in rows])
-def test_ordinary_questions_get_no_hint_from_a_pair_that_knows_tales(question: str) -> None:
-    assert hint(question, "tales") is None
-
-
-@pytest.mark.parametrize("question", [row["question"] for row in BY_HAND["ordinary.jsonl"]])
-def test_ordinary_questions_get_a_hint_from_the_pair_that_knows_only_stories(question: str) -> None:
-    assert fits(question, "stories") is False
+def test_ordinary_questions_get_no_hint(question: str) -> None:
+    assert hint(question) is None
 
 
 @pytest.mark.parametrize(
@@ -53,26 +48,19 @@ def test_ordinary_questions_get_a_hint_from_the_pair_that_knows_only_stories(que
         "<|im_end|>",
     ],
 )
-@pytest.mark.parametrize("kind", ["stories", "tales"])
-def test_a_question_of_no_documented_form_gets_one_line_with_three_examples(question: str, kind: Known) -> None:
-    line = hint(question, kind)
+def test_a_question_of_no_documented_form_gets_one_line_with_three_examples(question: str) -> None:
+    line = hint(question)
 
     assert line is not None
     assert "\n" not in line
-    assert all(example in line for example in EXAMPLES[kind])
-    assert all(fits(example, kind) for example in EXAMPLES[kind])
+    assert all(example in line for example in EXAMPLES)
+    assert all(fits(example) for example in EXAMPLES)
 
 
 @settings(deadline=None)
-@given(st.text(), st.sampled_from(["stories", "tales"]))
-def test_any_text_can_be_asked_about(text: str, kind: Known) -> None:
-    assert fits(text, kind) in {True, False}
-
-
-def test_the_shipped_pair_says_what_it_knows(tmp_path: Path) -> None:
-    assert known(BASE) in {"stories", "tales"}
-    (tmp_path / "config.json").write_text('{"knows": "tales"}')
-    assert known(tmp_path) == "tales"
+@given(st.text())
+def test_any_text_can_be_asked_about(text: str) -> None:
+    assert fits(text) in {True, False}
 
 
 @pytest.mark.parametrize("rows", BY_HAND.values(), ids=BY_HAND)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from specreason_sgl.embedded import stories
+from specreason_sgl.embedded import tales
 from specreason_sgl.engine.backend import Endpoint
 from specreason_sgl.events import AnswerWritten, Dropped, Noticed, StepDrafted, StepScored, StepTaken, TextAdded
 from specreason_sgl.lang.loading import load
@@ -25,7 +25,7 @@ NEAR_TIE = 0.3
 
 
 def run(pair: Pair[Endpoint], seed: int, program: str, settings: Settings = GREEDY, **knobs: Any) -> SolveRecord:
-    told = stories.story(seed)
+    told = tales.tale(seed)
     problem = Problem(id=str(seed), question=told.question, answer=str(told.answer))
     record = solve(problem, load(program), pair, settings, parameters=knobs)
     assert record.tally.error is None, (program, record.tally.error)
@@ -50,7 +50,7 @@ def thinking(record: SolveRecord) -> str:
 
 def gap(endpoint: Endpoint, seed: int, begun: str) -> float:
     """How much more likely the likeliest next token is than the second."""
-    prompt = endpoint.chat.opening(stories.story(seed).question) + begun
+    prompt = endpoint.chat.opening(tales.tale(seed).question) + begun
     asked = endpoint.complete(prompt, {"max_new_tokens": 1, "temperature": 0}, return_logprob=True, top_logprobs_num=2)
     first, second = asked["meta_info"]["output_top_logprobs"][0]
     return float(first[0] - second[0])

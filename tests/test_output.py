@@ -128,7 +128,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "status": ("status",),
     "down": ("down",),
     "plan": ("up", "--dry-run", "--base", "ñ", "--small", "é"),
-    "dry run": ("eval", "stories", "--dry-run"),
+    "dry run": ("eval", "tales", "--dry-run"),
     "import": ("import-trace", "ñ.jsonl", "--out", "imported"),
     "no question": ("run", ""),
     "no such program": ("run", "q", "--program", "ñ"),
@@ -213,7 +213,7 @@ def test_a_file_that_cannot_be_looked_at_is_a_line(
 
 
 def test_a_file_name_that_is_no_text_is_shown_in_a_resolved_job(call: Callable[..., Said]) -> None:
-    code, out, _ = call("eval", "stories", "--dry-run", "--limit", "1", "--set", "dataset.path=a\udcffñ")
+    code, out, _ = call("eval", "tales", "--dry-run", "--limit", "1", "--set", "dataset.path=a\udcffñ")
 
     assert code == 0
     assert '"path": "a⟨U+DCFF⟩ñ"' in out

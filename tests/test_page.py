@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from test_view_chains import LONG, called, event_lists, scored
 
 from specreason_sgl.embedded.stories import story
+from specreason_sgl.embedded.tales import tale
 from specreason_sgl.events import (
     AnswerWritten,
     Event,
@@ -469,7 +470,7 @@ def test_the_real_pair_streams_onto_the_page_and_a_hostile_question_does_it_no_h
     with serving(pair) as served:
         tab.open(served.url, KEY)
         watch(tab)
-        for question in (STORIES[3].question, f"{STORIES[4].question} {HOSTILE}"):
+        for question in (tale(3).question, f"{tale(4).question} {HOSTILE}"):
             tab.ask(question)
             tab.wait_until_it_ends()
             assert question.split("\n")[0] in tab.page.inner_text("#solve > pre")

@@ -106,6 +106,7 @@ def test_the_judge_is_asked_in_the_words_that_the_papers_thresholds_belong_to() 
     [
         ("/usr/lib/python3/site-packages/specreason_sgl/embedded/base", EMBEDDED),
         ("/home/me/specreason_sgl/embedded/small", EMBEDDED),
+        ("/home/me/specreason_sgl/embedded/pair/small", EMBEDDED),
         ("/home/me/specreason_sgl/pair/small", EMBEDDED),
         ("Qwen/QwQ-32B", REFERENCE),
         ("/models/pair/base", REFERENCE),

@@ -14,7 +14,7 @@ from openai.resources.chat.completions import Completions
 from openai.resources.models import Models
 from test_chat import BOS, FAMILIES, family
 
-from specreason_sgl.embedded import stories
+from specreason_sgl.embedded import tales
 from specreason_sgl.engine.backend import Endpoint
 from specreason_sgl.errors import UsageError
 from specreason_sgl.evaluation.job import read_job, resolved
@@ -150,7 +150,7 @@ def test_it_is_a_variant_of_the_bench_and_no_program_for_users() -> None:
 @pytest.mark.server
 def test_its_answers_on_the_real_pair_are_ours(pair: Pair) -> None:
     for seed in range(3):
-        told = stories.story(seed)
+        told = tales.tale(seed)
         problem = Problem(id=str(seed), question=told.question, answer=str(told.answer))
         ours, theirs = (
             solve(problem, load(name), pair, Settings(**GREEDY, budget=1024)) for name in ("specreason", "reference")

@@ -179,16 +179,16 @@ def routed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pairs.RunningPa
 
 @pytest.mark.server
 @pytest.mark.parametrize("transport", ["text", "ids"])
-def test_a_story_is_solved_through_routers(routed: pairs.RunningPair, transport: Transport) -> None:
-    from specreason_sgl.embedded.stories import story
+def test_a_tale_is_solved_through_routers(routed: pairs.RunningPair, transport: Transport) -> None:
+    from specreason_sgl.embedded.tales import tale
 
-    told = story(17)
+    told = tale(17)
     pair = Pair(
         Endpoint(routed.base.url, "base", api_key=routed.base.api_key, transport=transport),
         Endpoint(routed.small.url, "small", api_key=routed.small.api_key, transport=transport),
     )
     record = solve(
-        Problem(id="story", question=told.question, answer=str(told.answer)),
+        Problem(id="tale", question=told.question, answer=str(told.answer)),
         load("specreason"),
         pair,
         Settings(budget=512, temperature=0, top_p=1),

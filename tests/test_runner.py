@@ -103,7 +103,7 @@ def test_every_mode_on_every_problem(tmp_path: Path) -> None:
 @pytest.mark.server
 def test_every_mode_on_the_real_pair(tmp_path: Path, pair: Pair[Endpoint]) -> None:
     job = make_job(
-        repeats=2, settings={"budget": 320, "temperature": 0.0}, dataset={"name": "stories", "limit": 2, "seed": 300}
+        repeats=2, settings={"budget": 320, "temperature": 0.0}, dataset={"name": "tales", "limit": 2, "seed": 300}
     )
     records = execute(tmp_path / "run", job, pair)
     first, again = ([r.tally for r in records if r.mode == "base" and r.repeat == repeat] for repeat in (0, 1))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from specreason_sgl.embedded import stories
+from specreason_sgl.embedded import tales
 from specreason_sgl.engine.backend import Endpoint
 from specreason_sgl.errors import UsageError
 from specreason_sgl.evaluation.reference import convert, read_rows
@@ -170,8 +170,8 @@ def test_a_chain_is_replayed_on_the_real_pair_up_to_the_end_of_its_context(pair:
     made = built(900, lambda text: tokens_behind(pair, text), steps=3, acceptance=0.5)
     check_replay(pair, made, len(made.turns) - 3, 3)
 
-    told = stories.story(3)
-    record = solve(Problem(id="3", question=told.question), load("specreason"), pair, Settings(temperature=0, top_p=1))
+    told = tales.tale(34)
+    record = solve(Problem(id="34", question=told.question), load("specreason"), pair, Settings(temperature=0, top_p=1))
     again = stored(record)
     check_replay(pair, again, 0, 4)
 

@@ -24,7 +24,7 @@ from serving import KEY, Served, chunks, serving, text_of
 
 from specreason_sgl.cli.app import app as commands
 from specreason_sgl.embedded import BASE, SETTINGS, SMALL
-from specreason_sgl.embedded.stories import story
+from specreason_sgl.embedded.tales import tale
 from specreason_sgl.engine.backend import Endpoint
 from specreason_sgl.events import CallMade, StepTaken
 from specreason_sgl.lang.loading import load
@@ -38,7 +38,7 @@ from specreason_sgl.settings import Settings
 
 pytestmark = pytest.mark.server
 
-STORIES = [story(number) for number in range(20100, 20164)]
+TALES = [tale(number) for number in range(20100, 20164)]
 
 
 @pytest.fixture(scope="module")
@@ -51,24 +51,24 @@ def served(pair: Pair[Endpoint]) -> Iterator[Served]:
 def test_a_served_solve_is_the_solve_of_the_program(served: Served, pair: Pair[Endpoint], name: str) -> None:
     program = load({"base": "base_only", "small": "small_only"}.get(name, name))
     settings = Settings(**{**SETTINGS, "answer_tokens": 1024})
-    own = solve(Problem(id="x", question=STORIES[0].question), program, pair, settings)
+    own = solve(Problem(id="x", question=TALES[0].question), program, pair, settings)
     kept = [event.text for event in own.events if isinstance(event, StepTaken)]
-    told = served.ask(STORIES[0].question, model=name).json()
+    told = served.ask(TALES[0].question, model=name).json()
     assert told["choices"][0]["message"]["reasoning_content"] == "\n\n".join(kept)
     assert told["specreason"]["answer"] == own.tally.answer
-    found = served.streamed(STORIES[0].question, model=name)
+    found = served.streamed(TALES[0].question, model=name)
     assert text_of(found, "reasoning_content") == "\n\n".join(kept)
     assert text_of(found, "content") == told["choices"][0]["message"]["content"]
 
 
 def test_a_regenerated_step_streams_token_by_token_and_a_draft_only_when_it_is_accepted(served: Served) -> None:
-    found = served.streamed(STORIES[0].question, specreason={"threshold": 10})  # the base model writes it all
-    whole = served.ask(STORIES[0].question, specreason={"threshold": 10}).json()
+    found = served.streamed(TALES[0].question, specreason={"threshold": 10})  # the base model writes it all
+    whole = served.ask(TALES[0].question, specreason={"threshold": 10}).json()
     pieces = [chunk["choices"][0]["delta"].get("reasoning_content") for chunk in found]
     tokens = whole["usage"]["reasoning_tokens"]
     assert tokens / 3 < len([piece for piece in pieces if piece]) <= tokens + 2
     assert text_of(found, "reasoning_content") == whole["choices"][0]["message"]["reasoning_content"]
-    drafts = served.streamed(STORIES[0].question, specreason={"threshold": 0})
+    drafts = served.streamed(TALES[0].question, specreason={"threshold": 0})
     steps = [piece for chunk in drafts if (piece := chunk["choices"][0]["delta"].get("reasoning_content"))]
     assert len(steps) == sum(drafts[-1]["specreason"]["steps"].values())
 
@@ -76,11 +76,11 @@ def test_a_regenerated_step_streams_token_by_token_and_a_draft_only_when_it_is_a
 def test_a_conversation_goes_through_the_templates_and_earlier_thinking_is_left_out(served: Served) -> None:
     turns: list[dict[str, Any]] = [
         {"role": "system", "content": "You are careful."},
-        {"role": "user", "content": STORIES[1].question},
+        {"role": "user", "content": TALES[1].question},
         {"role": "assistant", "content": "Done.", "reasoning_content": "long " * 50},
-        {"role": "user", "content": STORIES[0].question},
+        {"role": "user", "content": TALES[0].question},
     ]
-    plain = served.ask(STORIES[0].question).json()["usage"]["prompt_tokens"]
+    plain = served.ask(TALES[0].question).json()["usage"]["prompt_tokens"]
     left_out = served.ask(turns).json()
     assert left_out["usage"]["prompt_tokens"] > plain + 40
     found = served.solves.find(left_out["id"])
@@ -97,20 +97,20 @@ def test_what_does_not_fit_is_refused_before_anything_is_sent(served: Served) ->
 
 
 def test_an_answer_is_cut_by_its_own_limit_and_by_no_budget(served: Served) -> None:
-    cut = served.ask(STORIES[0].question, max_completion_tokens=8).json()
+    cut = served.ask(TALES[0].question, max_completion_tokens=8).json()
     assert cut["choices"][0]["finish_reason"] == "length"
     assert cut["usage"]["completion_tokens"] <= 8
-    spent = served.ask(STORIES[0].question, thinking_token_budget=20).json()
+    spent = served.ask(TALES[0].question, thinking_token_budget=20).json()
     assert spent["specreason"]["thinking_ended"] == "budget"
     assert spent["choices"][0]["finish_reason"] == "stop"
-    none = served.ask(STORIES[0].question, reasoning_effort="none").json()
+    none = served.ask(TALES[0].question, reasoning_effort="none").json()
     assert none["usage"]["reasoning_tokens"] == 0
     assert none["choices"][0]["message"]["reasoning_content"] is None
     assert none["choices"][0]["message"]["content"]
 
 
 def test_a_stop_ends_the_answer_and_not_the_thinking(served: Served) -> None:
-    told = served.ask(STORIES[0].question, stop=["answer", "apples"]).json()
+    told = served.ask(TALES[0].question, stop=["answer", "apples"]).json()
     message = told["choices"][0]["message"]
     assert "answer" in message["reasoning_content"]
     assert message["content"] == "The"
@@ -120,33 +120,33 @@ def test_a_stop_ends_the_answer_and_not_the_thinking(served: Served) -> None:
 def test_an_answer_takes_the_form_that_is_asked_for(served: Served) -> None:
     schema = {"type": "object", "properties": {"even": {"type": "boolean"}}, "required": ["even"]}
     form = {"type": "json_schema", "json_schema": {"name": "even", "schema": schema}}
-    told = served.ask(STORIES[0].question, response_format=form, max_completion_tokens=400)
+    told = served.ask(TALES[0].question, response_format=form, max_completion_tokens=400)
     assert told.status_code == 200, told.text
     content = told.json()["choices"][0]["message"]["content"]
     assert set(json.loads(content)) == {"even"}
-    matched = served.ask(STORIES[0].question, regex="[0-9]{1,3}").json()["choices"][0]["message"]["content"]
+    matched = served.ask(TALES[0].question, regex="[0-9]{1,3}").json()["choices"][0]["message"]["content"]
     assert matched.isdecimal()
     for wrong in (
         {"regex": "["},
         {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "x"}}}},
     ):
-        answer = served.ask(STORIES[0].question, **wrong)
+        answer = served.ask(TALES[0].question, **wrong)
         assert answer.status_code == 400, answer.text
-    assert served.ask(STORIES[0].question).status_code == 200
+    assert served.ask(TALES[0].question).status_code == 200
 
 
 def test_a_request_with_tools_goes_on_to_the_model_that_it_names(served: Served) -> None:
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
     for model in ("base", "small"):
-        told = served.ask(STORIES[0].question, model=model, tools=[tool], max_tokens=20)
+        told = served.ask(TALES[0].question, model=model, tools=[tool], max_tokens=20)
         assert told.status_code == 200, told.text
         assert told.json()["model"] == model
         assert "specreason" not in told.json()
         asked = {"model": model, "tools": [tool], "max_tokens": 20, "temperature": 0}
-        found = chunks(served.ask(STORIES[0].question, **asked, stream=True).text)
-        whole = served.ask(STORIES[0].question, **asked).json()
+        found = chunks(served.ask(TALES[0].question, **asked, stream=True).text)
+        whole = served.ask(TALES[0].question, **asked).json()
         assert text_of(found, "content") == whole["choices"][0]["message"]["content"]
-    assert served.ask(STORIES[0].question, tools=[tool]).status_code == 400
+    assert served.ask(TALES[0].question, tools=[tool]).status_code == 400
 
 
 def busy(server: Any) -> int:
@@ -164,7 +164,7 @@ def test_of_64_clients_at_once_those_that_stay_get_right_answers_and_those_that_
     answers: dict[int, str] = {}
 
     def ask(number: int) -> None:
-        body = {"messages": [{"role": "user", "content": STORIES[number].question}], "stream": bool(number % 2)}
+        body = {"messages": [{"role": "user", "content": TALES[number].question}], "stream": bool(number % 2)}
         url = f"{served.url}/v1/chat/completions"
         if number in leaves:
             gone = httpx.Timeout(30, read=random.Random(number).uniform(0.05, 4))
@@ -183,7 +183,7 @@ def test_of_64_clients_at_once_those_that_stay_get_right_answers_and_those_that_
     for thread in threads:
         thread.join()
     stayed = [number for number in range(64) if number not in leaves]
-    right = [number for number in stayed if answers[number].endswith(f"\\boxed{{{STORIES[number].answer}}}.")]
+    right = [number for number in stayed if answers[number].endswith(f"\\boxed{{{TALES[number].answer}}}.")]
     assert len(right) >= 0.9 * len(stayed)
     assert {answers.get(number, "early") for number in leaves} <= {"left", "early"}
     assert holds(lambda: not served.solves.count("running") and not served.solves.count("waiting"), 10)
@@ -197,7 +197,7 @@ def test_a_client_that_leaves_is_noticed_within_a_second_on_both_servers(served:
         body = json.dumps(
             {
                 "model": "base",
-                "messages": [{"role": "user", "content": STORIES[0].question}],
+                "messages": [{"role": "user", "content": TALES[0].question}],
                 "stream": stream == "true",
                 "specreason": {"instruction": "{problem} {problem} {problem}"},
             }
@@ -220,9 +220,9 @@ def test_a_client_that_leaves_is_noticed_within_a_second_on_both_servers(served:
 def test_a_stored_run_of_a_server_is_a_run_like_any_other(pair: Pair[Endpoint], tmp_path: Path) -> None:
     config = RunConfig.model_validate({"created": "2026-01-01T00:00:00Z", "program": "serve", "pair": "embedded"})
     with shelf(tmp_path / "run", config) as kept, serving(pair, shelf=kept) as found:
-        for told in STORIES[:2]:
+        for told in TALES[:2]:
             found.ask(told.question)
-        asked = {"question": STORIES[2].question, "answer": str(STORIES[2].answer), "program": "base"}
+        asked = {"question": TALES[2].question, "answer": str(TALES[2].answer), "program": "base"}
         found.http.post("/v1/solves", json=asked)
     for command in (["report"], ["replay", "--mode", "base"], ["list"]):
         name, *more = command
@@ -249,7 +249,7 @@ def test_both_models_killed_under_load_cost_a_pause_and_no_answer(
             wait_for(lambda: http.get("/health").status_code == httpx.codes.OK)
 
             def ask(number: int) -> str:
-                body = {"messages": [{"role": "user", "content": STORIES[number].question}], "stream": True}
+                body = {"messages": [{"role": "user", "content": TALES[number].question}], "stream": True}
                 return text_of(chunks(http.post("/v1/chat/completions", json=body).text), "content")
 
             before = [ask(number) for number in range(8)]
@@ -259,8 +259,8 @@ def test_both_models_killed_under_load_cost_a_pause_and_no_answer(
                 for title in ("specreason::base", "specreason::small"):
                     os.kill(part(kept.pid, title), signal.SIGKILL)
                 after = [each.result() for each in asked]
-        right = [text.endswith(f"{{{STORIES[number].answer}}}.") for number, text in enumerate(after)]
-        assert right == [text.endswith(f"{{{STORIES[number].answer}}}.") for number, text in enumerate(before)]
+        right = [text.endswith(f"{{{TALES[number].answer}}}.") for number, text in enumerate(after)]
+        assert right == [text.endswith(f"{{{TALES[number].answer}}}.") for number, text in enumerate(before)]
         assert pairs.running() == kept
     finally:
         pairs.down()
@@ -281,13 +281,13 @@ def test_a_pair_that_serve_starts_itself_drafts_tokens_unless_told_not_to(
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
         assert server.stdout is not None
         url = next(line.split()[1] for line in server.stdout if line.startswith("serve"))
-        body = {"messages": [{"role": "user", "content": STORIES[0].question}], "model": "base"}
+        body = {"messages": [{"role": "user", "content": TALES[0].question}], "model": "base"}
         headers = {"Authorization": f"Bearer {KEY}"}
         answer = httpx.post(f"{url}/chat/completions", headers=headers, json=body, timeout=120).json()
         server.terminate()
     run = read_run(tmp_path / "run")
     assert run.config is not None
-    assert answer["choices"][0]["message"]["content"].endswith(f"{{{STORIES[0].answer}}}.")
+    assert answer["choices"][0]["message"]["content"].endswith(f"{{{TALES[0].answer}}}.")
     assert set(run.config.servers) == {"base", "small"}
     assert bool(run.config.servers["base"].get("speculative_algorithm")) is drafts
     (record,) = run.records
@@ -310,7 +310,7 @@ def test_a_server_that_is_told_to_stop_finishes_what_is_in_flight_and_ends_well(
     ) as server:
         assert server.stdout is not None
         url = next(line.split()[1] for line in server.stdout if line.startswith("serve"))
-        body = {"messages": [{"role": "user", "content": STORIES[0].question}], "model": "base", "stream": True}
+        body = {"messages": [{"role": "user", "content": TALES[0].question}], "model": "base", "stream": True}
         headers = {"Authorization": f"Bearer {KEY}"}
         with httpx.stream("POST", f"{url}/chat/completions", headers=headers, json=body, timeout=120) as answer:
             text = ""
@@ -318,7 +318,7 @@ def test_a_server_that_is_told_to_stop_finishes_what_is_in_flight_and_ends_well(
                 if not text:
                     server.send_signal(how)
                 text += piece
-        assert text_of(chunks(text), "content").endswith(f"{{{STORIES[0].answer}}}.")
+        assert text_of(chunks(text), "content").endswith(f"{{{TALES[0].answer}}}.")
         assert server.wait(60) == 0
         assert server.stderr is not None
         assert "Traceback" not in server.stderr.read()

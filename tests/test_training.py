@@ -25,8 +25,20 @@ from specreason_sgl.embedded.tales import wrong
 from specreason_sgl.embedded.tales.arithmetic import named
 from specreason_sgl.embedded.tales.facts import compute
 from specreason_sgl.embedded.tales.styles import word, wordings
-from specreason_sgl.embedded.tokenizer import HEARD, TURN_START, heard, widen
-from specreason_sgl.embedded.train import Learner, Muon, Stage, batches, blend, deepen, main, run_stage, train, widened
+from specreason_sgl.embedded.tokenizer import HEARD, TURN_START, build, heard, widen
+from specreason_sgl.embedded.train import (
+    Learner,
+    Muon,
+    Stage,
+    batches,
+    blend,
+    deepen,
+    main,
+    run_stage,
+    train,
+    widened,
+    write_tale_drafts,
+)
 from specreason_sgl.embedded.turns import TURNS, planned
 from specreason_sgl.text.prompts import EMBEDDED
 
@@ -66,56 +78,67 @@ def test_weights_stop_on_their_way(share: float) -> None:
 
 
 @pytest.fixture(scope="module")
-def wider(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerFast:
-    return widen(BASE, tmp_path_factory.mktemp("wider"), 704, read=300)
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerFast:
+    """The tokenizer of the stories."""
+    folder = tmp_path_factory.mktemp("narrow")
+    build(folder)
+    return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
-SHIPPED = PreTrainedTokenizerFast.from_pretrained(BASE)
+@pytest.fixture(scope="module")
+def wider(narrow: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerFast:
+    return widen(Path(narrow.name_or_path), tmp_path_factory.mktemp("wider"), 704, read=300)
 
 
-def test_a_wider_vocabulary_keeps_every_number_and_loses_no_text(wider: PreTrainedTokenizerFast) -> None:
+def test_a_wider_vocabulary_keeps_every_number_and_loses_no_text(
+    narrow: PreTrainedTokenizerFast, wider: PreTrainedTokenizerFast
+) -> None:
     told = tales.tale(3)
     text = "\n\n".join([told.question, *tales.said(told, "base", Random(0))]) + "\n</think>\n\n<|im_end|>"
-    before, after = SHIPPED.get_vocab(), wider.get_vocab()
+    before, after = narrow.get_vocab(), wider.get_vocab()
 
     assert {piece: after[piece] for piece in before} == before
     assert len(wider) == 704
-    assert wider.decode(wider.encode(text)) == SHIPPED.decode(SHIPPED.encode(text)) == text
-    assert len(wider.encode(text)) < len(SHIPPED.encode(text))
+    assert wider.decode(wider.encode(text)) == narrow.decode(narrow.encode(text)) == text
+    assert len(wider.encode(text)) < len(narrow.encode(text))
 
 
-def test_what_training_never_holds_is_spelled_in_pieces_that_it_does() -> None:
-    made = json.loads(SHIPPED.backend_tokenizer.to_str())
+def test_what_training_never_holds_is_spelled_in_pieces_that_it_does(narrow: PreTrainedTokenizerFast) -> None:
+    made = json.loads(narrow.backend_tokenizer.to_str())
     texts = ["Kim has 3 coins."] * HEARD + ["Kim has 3 seeds."] * (HEARD - 1)
     spelled = Tokenizer.from_str(json.dumps({**made, "model": made["model"] | {"merges": heard(made, texts)}}))
 
-    assert SHIPPED.tokenize(" coins seeds") == ["Ġcoins", "Ġseeds"]
+    assert narrow.tokenize(" coins seeds") == ["Ġcoins", "Ġseeds"]
     assert spelled.encode(" coins").tokens == ["Ġcoins"]
     assert spelled.encode(" seeds").tokens != ["Ġseeds"]
     assert spelled.decode(spelled.encode(" seeds and coins").ids) == " seeds and coins"
-    assert spelled.get_vocab() == SHIPPED.get_vocab()
+    assert spelled.get_vocab() == narrow.get_vocab()
 
 
-def test_the_wider_vocabulary_has_no_word_of_tests_for_itself(wider: PreTrainedTokenizerFast) -> None:
+def test_the_wider_vocabulary_has_no_word_of_tests_for_itself(
+    narrow: PreTrainedTokenizerFast, wider: PreTrainedTokenizerFast
+) -> None:
     unheard = [word for word in (*stories.THINGS, *stories.NAMES) if tales_words.split_of(word) != "train"]
 
     assert unheard
-    assert all(SHIPPED.tokenize(f" {word}") == [f"Ġ{word}"] for word in unheard)
+    assert all(narrow.tokenize(f" {word}") == [f"Ġ{word}"] for word in unheard)
     assert all(len(wider.tokenize(f" {word}")) > 1 for word in unheard)
-    assert wider.tokenize("\n\n") == SHIPPED.tokenize("\n\n")
+    assert wider.tokenize("\n\n") == narrow.tokenize("\n\n")
     asked = EMBEDDED.judge + EMBEDDED.user_content("")
-    assert wider.tokenize(asked) == SHIPPED.tokenize(asked)
+    assert wider.tokenize(asked) == narrow.tokenize(asked)
 
 
-def test_new_entries_begin_as_the_mean_of_their_pieces(wider: PreTrainedTokenizerFast) -> None:
-    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2, "vocab_size": len(SHIPPED)}
+def test_new_entries_begin_as_the_mean_of_their_pieces(
+    narrow: PreTrainedTokenizerFast, wider: PreTrainedTokenizerFast
+) -> None:
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2, "vocab_size": len(narrow)}
     old = LlamaForCausalLM(LlamaConfig(num_hidden_layers=1, tie_word_embeddings=True, **sizes))
-    new = widened(old, SHIPPED, wider)
+    new = widened(old, narrow, wider)
     before, after = old.get_input_embeddings().weight, new.get_input_embeddings().weight
 
-    torch.testing.assert_close(after[: len(SHIPPED)], before)
+    torch.testing.assert_close(after[: len(narrow)], before)
     piece = wider.convert_ids_to_tokens(700)
-    parts = [part.id for part in SHIPPED.backend_tokenizer.model.tokenize(piece)]
+    parts = [part.id for part in narrow.backend_tokenizer.model.tokenize(piece)]
     assert len(parts) > 1
     torch.testing.assert_close(after[700], before[parts].mean(0))
     assert torch.equal(new.lm_head.weight, after)
@@ -153,6 +176,38 @@ def test_samples_are_the_same_however_many_processes_make_them(wider: PreTrained
 
     assert len(alone) == len(together) == 17
     assert all(torch.equal(one.ids, other.ids) for one, other in zip(alone, together, strict=True))
+
+
+def test_a_branch_sees_itself_and_the_trunk_before_it_and_nobody_sees_a_branch(wider: PreTrainedTokenizerFast) -> None:
+    encoder, told = Encoder(wider), tales.tale(5, "train")
+    spoken = tales.spoken(told, "base", Random(3), 0.3)
+    samples = [encoder.solved(spoken, tale_candidates(Random(1), told, 2)), encoder.solved(spoken)]
+    mask = collate(samples, encoder.pad).mask
+
+    assert mask is not None
+    for sample, seen in zip(samples, mask[:, 0].tolist(), strict=True):
+        for query, branch in enumerate(sample.branch):
+            visible = {
+                key
+                for key in range(query + 1)
+                if sample.branch[key] == branch or (sample.branch[key] == 0 and key < sample.roots[branch])
+            }
+            assert {key for key, is_seen in enumerate(seen[query]) if is_seen} == visible
+    assert collate(samples[1:], encoder.pad).mask is None
+
+
+def test_steps_of_many_tales_are_drafted_and_kept_for_the_judge(tmp_path: Path, wider: PreTrainedTokenizerFast) -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "vocab_size": len(wider)}
+    ends = {"pad_token_id": wider.pad_token_id, "eos_token_id": wider.eos_token_id}
+    write_tale_drafts(
+        LlamaForCausalLM(LlamaConfig(num_hidden_layers=1, **sizes, **ends)).eval(), Encoder(wider), tmp_path / "d", 5, 0
+    )
+    rows = [json.loads(line) for line in (tmp_path / "d").read_text(encoding="utf-8").splitlines()]
+    steps = {number: len(tales.tale(number, "train").steps) for number in range(5)}
+
+    assert [row["seed"] for row in rows] == [n for n in (0, 2, 4, 1, 3) for _ in range(min(4, steps[n]))]
+    assert all(0 <= row["done"] < steps[row["seed"]] for row in rows)
+    assert len({(row["seed"], row["done"]) for row in rows}) == len(rows)
 
 
 def test_matrices_are_improved_together_as_torch_improves_each() -> None:
@@ -297,8 +352,8 @@ def test_neighbours_that_are_not_next_are_wrong_steps(seed: int) -> None:
 
 
 def test_what_is_solved_of_questions_in_a_file_is_told_by_form(tmp_path: Path) -> None:
-    small, encoder = load(SMALL), Encoder(SHIPPED)
-    question = stories.story(0).question
+    small, encoder = load(SMALL), Encoder(PreTrainedTokenizerFast.from_pretrained(SMALL))
+    question = tales.tale(0).question
     (written,) = generate(small, encoder, [encoder.prefix(question)], 600, [small.config.eos_token_id])
     answer = encoder.decode(written).rpartition("{")[2].partition("}")[0]
     rows = [{"question": question, "answer": said, "form": form} for said, form in ((answer, "a"), ("none", "b"))]
@@ -402,9 +457,8 @@ def test_questions_are_predicted_where_a_stage_says_so(questions: bool, wider: P
 
 
 def test_training_goes_on_behind_the_last_stage_that_was_finished(tmp_path: Path) -> None:
-    shipped = BASE
     for folder in (tmp_path / "tokenizer", tmp_path / "base" / "copy"):
-        shutil.copytree(shipped, folder)
+        shutil.copytree(BASE, folder)
 
     assert train("base", tmp_path, "cpu", 0, last="copy", recipe="tales", until=0.0)
     assert not (tmp_path / "base" / "read").exists()

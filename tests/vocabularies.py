@@ -7,8 +7,9 @@ import shutil
 from pathlib import Path
 
 from specreason_sgl.embedded import SMALL
+from specreason_sgl.text.prompts import THINK_CLOSE, THINK_OPEN
 
-CUT = 600
+CUT = 1200
 """Ordinary tokens of the cut model: no story has others."""
 
 
@@ -20,16 +21,20 @@ def put_tokenizer(folder: Path, ordinary: dict[str, int], added: dict[str, int],
 
 
 def put_cut(folder: Path) -> Path:
-    """Write the embedded small model without the tokens that no story has, so that its marks have other ids."""
+    """Write the embedded small model without tokens that no story has, and with other ids for the thinking's marks."""
     from safetensors import safe_open
     from safetensors.torch import save_file
 
     shutil.copytree(SMALL, folder)
     told = json.loads((SMALL / "tokenizer.json").read_text())
     added = {token["content"]: token["id"] for token in told["added_tokens"]}
-    rows = [*range(CUT), *(number for number in added.values() if number >= CUT)]
-    ordinary = {token: number for token, number in told["model"]["vocab"].items() if number < CUT}
-    put_tokenizer(folder, ordinary, {token: rows.index(number) for token, number in added.items()}, "<|im_end|>")
+    marks = (added[THINK_OPEN], added[THINK_CLOSE])
+    rows = [*range(CUT), *marks]
+    ordinary = {
+        token: number for token, number in told["model"]["vocab"].items() if number < CUT and number not in marks
+    }
+    moved = {THINK_OPEN: CUT, THINK_CLOSE: CUT + 1}
+    put_tokenizer(folder, ordinary, added | moved, "<|im_end|>")
     with safe_open(SMALL / "model.safetensors", "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
     for name in ("lm_head.weight", "model.embed_tokens.weight"):

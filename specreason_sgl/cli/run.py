@@ -204,16 +204,15 @@ def _problem(question: str | None, file: Path | None, answer: str | None, *, emb
             raise UsageError(
                 "there is no question", hint='`specreason run "..."`, `--file FILE`, or `-` for standard input'
             )
-        from specreason_sgl.embedded.stories import story
+        from specreason_sgl.embedded.tales import tale
 
-        told = story(SAMPLE_SEED)
-        return Problem(id=f"story-{SAMPLE_SEED}", question=told.question, answer=str(told.answer))
+        told = tale(SAMPLE_SEED)
+        return Problem(id=f"tale-{SAMPLE_SEED}", question=told.question, answer=str(told.answer))
     if not question.strip():
         raise UsageError("the question is empty")
     if embedded:
-        from specreason_sgl.embedded import BASE
-        from specreason_sgl.embedded.known import hint, known
+        from specreason_sgl.embedded.known import hint
 
-        if line := hint(question, known(BASE)):
+        if line := hint(question):
             note(line)
     return Problem(id="question", question=question, answer=answer)

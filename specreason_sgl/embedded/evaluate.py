@@ -260,7 +260,7 @@ def main() -> None:
     parser.add_argument("--small", type=Path, default=SMALL)
     parser.add_argument("--tokenizer", type=Path, default=BASE)
     parser.add_argument("--count", type=int, default=300, help="fresh problems")
-    parser.add_argument("--dataset", choices=("stories", "tales"), default="stories")
+    parser.add_argument("--dataset", choices=("stories", "tales"), default="tales")
     parser.add_argument("--split", choices=("dev", "test"), default="test")
     parser.add_argument("--questions", type=Path, help="what the base model solves of these (JSON lines), and no more")
     arguments = parser.parse_args()

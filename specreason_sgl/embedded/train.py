@@ -37,7 +37,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from specreason_sgl.embedded import BASE, SMALL, stories, tales
+from specreason_sgl.embedded import BASE, stories, tales
 from specreason_sgl.embedded.evaluate import drafts, load, measure, measure_tales, tale_drafts
 from specreason_sgl.embedded.samples import Batch, Encoder, Sample, candidates, collate, tale_candidates
 from specreason_sgl.embedded.tales import Style
@@ -59,10 +59,6 @@ PLANNED = 8
 """The most operations of a tale of which the calculations alone are told: each teaches what one more sentence means."""
 SORTED_OVER = 8
 """Batches are cut from this many batches' worth of samples sorted by length, so that little is padding."""
-
-BEGUN = Path(__file__).parent / "begun"
-"""As far as the training on tales has come: a folder like that of ``--work``, with the last stages alone. It is there
-until the pair is finished, and a new work folder goes on from it."""
 
 Drafted = Sequence[tuple[int, Sequence[tuple[int, str]]]]
 """Seeds of training problems, each with the drafts of its steps: after how many right ones, and the text."""
@@ -864,9 +860,6 @@ def assemble(work: Path, count: int, device: str, recipe: str) -> dict[str, floa
     for name, folder in finished.items():
         for source in (work / "tokenizer", folder):
             shutil.copytree(source, work / "pair" / name, dirs_exist_ok=True, copy_function=shutil.copyfile)
-        config = work / "pair" / name / "config.json"
-        told = json.loads(config.read_text(encoding="utf-8")) | {"knows": recipe}
-        config.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     tokenizer = PreTrainedTokenizerFast.from_pretrained(work / "tokenizer")
     base, small = load(finished["base"], device), load(finished["small"], device)
     measured = measure_tales if recipe == "tales" else measure
@@ -928,19 +921,18 @@ def widened(model: LlamaForCausalLM, old: PreTrainedTokenizerFast, new: PreTrain
     return wider
 
 
-def begin(recipe: str, name: str, work: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+def begin(recipe: str, name: str, work: Path, earlier: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     """The model that the first stage of a recipe begins with, and its tokenizer."""
     if recipe == "stories":
         tokenizer = build(work / "tokenizer")
         size = SIZES[name]
         return LlamaForCausalLM(configure(size, size.stages[0].layers, tokenizer)), tokenizer
-    shipped = {"base": BASE, "small": SMALL}[name]
-    old = PreTrainedTokenizerFast.from_pretrained(shipped)
-    model = LlamaForCausalLM.from_pretrained(shipped, dtype=torch.float32)
+    old = PreTrainedTokenizerFast.from_pretrained(earlier / name)
+    model = LlamaForCausalLM.from_pretrained(earlier / name, dtype=torch.float32)
     if len(old) >= WIDER:
         return model, old
     if not (work / "tokenizer" / "tokenizer.json").exists():
-        widen(shipped, work / "tokenizer")
+        widen(earlier / name, work / "tokenizer")
     new = PreTrainedTokenizerFast.from_pretrained(work / "tokenizer")
     return widened(model, old, new), new
 
@@ -956,6 +948,7 @@ def train(
     compiled: bool = False,
     until: float = math.inf,
     workers: int = 0,
+    earlier: Path = BASE.parent,
 ) -> bool:
     """Run a model's stages in order, up to the one named ``last``; returns whether there was time for all of them."""
     every = RECIPES[recipe][name].stages
@@ -963,7 +956,7 @@ def train(
     folder = work / name
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
-    model, tokenizer = begin(recipe, name, work)
+    model, tokenizer = begin(recipe, name, work, earlier)
     encoder = Encoder(tokenizer)
     finished = [(folder / stage.name / "model.safetensors").exists() for stage in stages]
     latest = max((number for number, is_there in enumerate(finished) if is_there), default=0)
@@ -993,6 +986,12 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=["small", "base"], help="which to train (default: both)")
     parser.add_argument("--recipe", choices=tuple(RECIPES), default="tales", help="(default: tales)")
     parser.add_argument("--work", type=Path, default=Path("pair-training"), help="checkpoints and results")
+    parser.add_argument(
+        "--earlier",
+        type=Path,
+        default=BASE.parent,
+        help="what `tales` goes on from (default: the shipped pair)",
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stage", help="stop after this stage")
@@ -1008,8 +1007,6 @@ def main() -> None:
         stages = [stage.name for stage in sizes[name].stages] if name in sizes else []
         if not stages or arguments.stage not in (None, *stages):
             parser.error(f"{name} has the stages {', '.join(stages)}" if stages else f"there is no model {name}")
-    if arguments.recipe == "tales" and BEGUN.exists() and not arguments.work.exists():
-        shutil.copytree(BEGUN, arguments.work)
     for name in arguments.models:
         finished = train(
             name,
@@ -1021,6 +1018,7 @@ def main() -> None:
             compiled=arguments.compile,
             until=until,
             workers=arguments.workers,
+            earlier=arguments.earlier,
         )
         if not finished:
             print("time is up; the same command goes on from the checkpoint")

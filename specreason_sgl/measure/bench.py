@@ -10,11 +10,12 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from specreason_sgl.embedded import stories
+from specreason_sgl.embedded import tales
 from specreason_sgl.evaluation.report import NOTHING, Table
 from specreason_sgl.evaluation.runner import empty_cache
 from specreason_sgl.evaluation.statistics import Comparison, Estimate, analyse, mean, summarise_mode
@@ -41,7 +42,7 @@ LONG, LONGEST = 1000, 1600
 """The lengths in tokens between which a trace grows while the use of the caches is measured."""
 LEVELS = (1, 8, 32)
 """Problems in flight."""
-PROBLEM = Problem(id="probe", question=stories.story(0).question)
+PROBLEM = Problem(id="probe", question=tales.tale(0).question)
 """The problem of the probes."""
 
 
@@ -339,7 +340,8 @@ def _steps_up_to(endpoint: Endpoint, tokens: int) -> list[str]:
 
 def _drafts(count: int) -> list[str]:
     """Different steps of about the same length."""
-    found = (step for seed in range(10**6) for step in stories.story(seed, "dev").steps if ":" in step)
+    told = ((tales.tale(seed, "dev"), Random(seed)) for seed in range(10**6))
+    found = (step for tale, rng in told for step in tales.said(tale, "small", rng) if ":" in step)
     return [next(found) for _ in range(count)]
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from specreason_sgl.embedded import stories
+from specreason_sgl.embedded import tales
 from specreason_sgl.errors import UsageError
 from specreason_sgl.evaluation.job import Kind
 from specreason_sgl.evaluation.report import Table
@@ -480,7 +480,7 @@ def _agreement(endpoint: Endpoint) -> float:
     """Tokens that a round brings in answers to fresh questions."""
     brought = made = 0
     for number in range(QUESTIONS):
-        text = endpoint.chat.opening(stories.story(number, "dev").question)
+        text = endpoint.chat.opening(tales.tale(number, "dev").question)
         meta = endpoint.complete(text, {"max_new_tokens": READ, "temperature": 0})["meta_info"]
         if count := _verified(meta):
             brought, made = brought + meta["completion_tokens"] - 1, made + count

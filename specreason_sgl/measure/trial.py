@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from specreason_sgl.embedded import SETTINGS, stories
+from specreason_sgl.embedded import SETTINGS, tales
 from specreason_sgl.engine.transport import AUTO, TRANSPORTS
 from specreason_sgl.errors import SpecReasonError
 from specreason_sgl.evaluation.job import Job, Mode
@@ -125,7 +126,7 @@ class Trial:
             until: when no further problem is begun, by the monotonic clock.
         """
         job = Job.model_validate(
-            {"name": "trial", "dataset": {"name": "stories"}, "settings": dict(SETTINGS),
+            {"name": "trial", "dataset": {"name": "tales"}, "settings": dict(SETTINGS),
              "modes": [{"kind": kind} for kind in kinds], "problem_limit_s": SOLVE_S}
         )  # fmt: skip
         self._modes += job.modes
@@ -148,7 +149,7 @@ class Trial:
         by_mode = {mode.name: {r.problem.id for r in self.records if r.mode == mode.name} for mode in self._modes}
         shared = set.intersection(*by_mode.values()) if by_mode else set()
         joined = Job.model_validate(
-            {"name": "trial", "dataset": {"name": "stories"}, "modes": [{"kind": mode.kind} for mode in self._modes]}
+            {"name": "trial", "dataset": {"name": "tales"}, "modes": [{"kind": mode.kind} for mode in self._modes]}
         )
         made = analyse([record for record in self.records if record.problem.id in shared], joined.comparisons)
         return made.summaries, made.comparisons
@@ -167,13 +168,13 @@ class Trial:
 
 def problems(count: int) -> list[Problem]:
     """Fresh questions of elementary arithmetic, which every model can try."""
-    told = [stories.story(number, "dev") for number in range(count)]
+    told = [tales.tale(number, "dev") for number in range(count)]
     return [Problem(id=f"try-{n}", question=one.question, answer=str(one.answer)) for n, one in enumerate(told)]
 
 
 def seams(endpoint: Endpoint) -> Check:
     """Whether texts can be cut behind a step: both parts then have the tokens that they have together."""
-    steps = [step + DELIMITER for step in stories_steps(PLACES + 1)]
+    steps = [step + DELIMITER for step in tale_steps(PLACES + 1)]
     apart = [endpoint.tokens(step) for step in steps]
     exact = sum(
         endpoint.tokens(one + other) == [*left, *right]
@@ -282,9 +283,10 @@ def scrubbed(text: str, keys: Iterable[str | None] = (), environment: Mapping[st
     return text.replace(home, "~") if home != "/" else text
 
 
-def stories_steps(count: int) -> list[str]:
-    """Steps of fresh stories."""
-    found = (step for number in range(10**6) for step in stories.story(number, "dev").steps)
+def tale_steps(count: int) -> list[str]:
+    """Steps of fresh tales, in the base model's style."""
+    told = ((tales.tale(number, "dev"), Random(number)) for number in range(10**6))
+    found = (step for tale, rng in told for step in tales.said(tale, "base", rng))
     return [next(found) for _ in range(count)]
 
 
@@ -301,7 +303,7 @@ def _rest(pair: Pair[Endpoint]) -> None:
 
 def _scores(endpoint: Endpoint) -> list[tuple[float, ...]]:
     """The digits' log-probabilities of some drafts, each behind the others."""
-    steps = stories_steps(JUDGED + 40)
+    steps = tale_steps(JUDGED + 40)
     judge = Judge(endpoint, bench.PROBLEM, Settings.model_validate({}))
     return [tuple(judge.score(steps[: 40 + n], steps[40 + n]).logprobs) for n in range(JUDGED)]
 

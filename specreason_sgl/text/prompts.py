@@ -78,8 +78,12 @@ EMBEDDED = Prompts(
     "Assign a score from 0 to 9.",
 )
 """The prompts that the embedded pair was trained on."""
-_EMBEDDED = {("specreason_sgl", "embedded"), ("specreason_sgl", "pair")}
-"""The embedded pair's folder in the package, and its folder in the first version."""
+_EMBEDDED: dict[tuple[str, ...], str] = {
+    ("embedded", "pair"): "tales",
+    ("specreason_sgl", "embedded"): "embedded",
+    ("specreason_sgl", "pair"): "embedded",
+}
+"""The embedded pairs by their folders: the one that there is, and the one before it, in both places that it had."""
 
 
 def prompts_for(model_path: str) -> Prompts:
@@ -90,7 +94,8 @@ def prompts_for(model_path: str) -> Prompts:
 def embedded_name(model_path: str) -> str | None:
     """The name of an embedded model that does not depend on where the package is installed; None for any other path."""
     path = PurePath(model_path)
-    return f"embedded/{path.name}" if path.parts[-3:-1] in _EMBEDDED else None
+    pair = _EMBEDDED.get(path.parts[-3:-1])
+    return pair and f"{pair}/{path.name}"
 
 
 _CONTROL = re.compile(

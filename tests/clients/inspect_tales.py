@@ -1,4 +1,4 @@
-"""For `inspect eval`: the problems of `stories.jsonl` beside this file."""
+"""For `inspect eval`: the problems of `tales.jsonl` beside this file."""
 
 from inspect_ai import Task, task
 from inspect_ai.dataset import FieldSpec, json_dataset
@@ -7,6 +7,6 @@ from inspect_ai.solver import generate
 
 
 @task
-def stories() -> Task:
-    told = json_dataset("stories.jsonl", FieldSpec(input="problem", target="expected_answer", id="id"))
+def tales() -> Task:
+    told = json_dataset("tales.jsonl", FieldSpec(input="problem", target="expected_answer", id="id"))
     return Task(told, solver=generate(), scorer=pattern(r"\\boxed\{([^{}]*)\}"))
