@@ -145,6 +145,8 @@ def test_a_judgement_has_the_same_log_probabilities_and_is_cached_as_much(
     asked = {"return_logprob": True, "logprob_start_len": -1, "token_ids_logprob": ids}
     for prompt in prompts[8:12]:
         step = f"{prompt}There are 4 more, so it is 9.{DELIMITER}"
+        for model in (plain, drafted):
+            model.write(step, sampling)
         for text in (step, f"{step}Is that so? "):
             expected, found = (model.write(text, sampling, **asked) for model in (plain, drafted))
             for name in ("output_token_ids_logprobs", "cached_tokens", "prompt_tokens"):
@@ -240,14 +242,15 @@ KEPT: dict[str, Callable[[list[float], float], int]] = {
     "min_p": lambda weights, part: sum(weight >= part * weights[0] for weight in weights),
 }
 """How many of the likeliest tokens each parameter leaves, of weights in falling order."""
+ROUNDED = 0.25
+"""How far a logit of one pass may lie from that of another, for which bfloat16 was summed up in another order."""
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "lenient", "temperature"),
-    [("top_k", 30, 36, 3.0), ("top_p", 0.5, 0.6, 2.5), ("min_p", 0.2, 0.17, 4.0)],
+    ("name", "value", "temperature"), [("top_k", 30, 3.0), ("top_p", 0.5, 2.5), ("min_p", 0.2, 4.0)]
 )
 def test_above_temperature_zero_tokens_come_as_often_as_the_base_model_says(
-    name: str, value: float, lenient: float, temperature: float, plain: Model, drafted: Model, prompts: list[str]
+    name: str, value: float, temperature: float, plain: Model, drafted: Model, prompts: list[str]
 ) -> None:
     hot, texts = {"temperature": temperature, "max_new_tokens": 3}, 512
     asked = {"return_logprob": True, "top_logprobs_num": 1536}
@@ -259,11 +262,12 @@ def test_above_temperature_zero_tokens_come_as_often_as_the_base_model_says(
     for token, count in first:
         told = plain.write([*before, token], {**hot, "max_new_tokens": 1}, **asked)["meta_info"]
         ordered = sorted(told["output_top_logprobs"][0], reverse=True)
-        kept, nearly = (KEPT[name]([math.exp(logprob) for logprob, *_ in ordered], most) for most in (value, lenient))
+        kept = KEPT[name]([math.exp(logprob) for logprob, *_ in ordered], value)
+        limit = ordered[kept - 1][0] - ROUNDED / temperature
         weights = {each: math.exp(logprob) for logprob, each, _ in ordered[:kept]}
         seconds, total = Counter(row[1] for row in ids if row[0] == token), sum(weights.values())
-        assert set(seconds) <= {each for _, each, _ in ordered[:nearly]}  # rounding may move the limit a little
-        assert nearly < len(ordered)
+        assert set(seconds) <= {each for logprob, each, _ in ordered if logprob >= limit}
+        assert limit > ordered[-1][0]
         often = [each for each, weight in weights.items() if count * weight / total >= 5]
         bins = [(seconds[each], count * weights[each] / total) for each in often]
         rest = (count - sum(found for found, _ in bins), count - sum(expected for _, expected in bins))

@@ -255,15 +255,16 @@ def test_steps_of_tales_are_judged_by_what_they_say(wider: PreTrainedTokenizerFa
     assert all((each.meant == each.text) == (each.score == tales.RIGHT) for each in chosen)
 
 
-def test_half_of_the_steps_to_judge_are_wrong_however_many_drafts_are_right() -> None:
+@pytest.mark.parametrize("share", [0.5, 0.8])
+def test_as_many_of_the_steps_to_judge_are_wrong_as_wanted_however_many_drafts_are_right(share: float) -> None:
     told = tales.tale(5, "train")
     slip = wrong.flip_result(told.steps[0], "small", Random(0))
     drafts = [(0, slip), *((done, word(step, "small", Random(9))) for done, step in enumerate(told.steps))]
-    chosen = [tale_candidates(Random(number), told, 1, drafts=drafts)[0] for number in range(200)]
+    chosen = [tale_candidates(Random(number), told, 1, drafts=drafts, wrong=share)[0] for number in range(200)]
 
     assert {each.done for each in chosen} == {0}, "where a wrong one was drafted"
-    assert 70 < sum(each.score == tales.RIGHT for each in chosen) < 130
-    assert 40 < sum(each.text == slip for each in chosen) < 100
+    assert abs(sum(each.score != tales.RIGHT for each in chosen) - 200 * share) < 30
+    assert abs(sum(each.text == slip for each in chosen) - 140 * share) < 30
     assert {text for _, text in drafts[:2]} <= {each.text for each in chosen}
 
 

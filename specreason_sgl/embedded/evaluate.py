@@ -32,7 +32,8 @@ def generate(
     end: Sequence[int],
     temperature: float = 0.0,
 ) -> list[list[int]]:
-    """Continue each prompt until one of the ``end`` tokens, greedily or by sampling, 64 at a time."""
+    """Continue each prompt until one of the ``end`` tokens, greedily or by sampling, many at a time."""
+    together = 64 if model.device.type == "cpu" else 2048
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     written: list[list[int]] = [[] for _ in prompts]
     pad = model.config.pad_token_id
@@ -40,8 +41,8 @@ def generate(
         "do_sample": temperature > 0,
         **({"temperature": temperature} if temperature > 0 else {}),
     }
-    for at in range(0, len(order), 64):
-        group = order[at : at + 64]
+    for at in range(0, len(order), together):
+        group = order[at : at + together]
         rows = [encoder.encode(prompts[i]) for i in group]
         longest = max(map(len, rows))
         ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows], device=model.device)
@@ -189,17 +190,17 @@ def measure(
 
 
 def agreement(
-    base: LlamaForCausalLM, encoder: Encoder, told: Sequence[Told], made: Sequence[tuple[int, Candidate]]
+    model: LlamaForCausalLM, encoder: Encoder, told: Sequence[Told], made: Sequence[tuple[int, Candidate]]
 ) -> float:
-    """The share of the drafted tokens that are the base model's own choice there."""
+    """The share of the tokens of another model's steps that are this model's own choice behind those before them."""
     same = count = 0
     for i, candidate in made:
         before = encoder.encode(
             encoder.prefix(told[i].question) + "".join(step + DELIMITER for step in told[i].steps[: candidate.done])
         )
         ids = encoder.encode(candidate.text + DELIMITER)
-        with torch.inference_mode(), torch.autocast(base.device.type, torch.bfloat16):
-            logits = base(input_ids=torch.tensor([before + ids], device=base.device), use_cache=False).logits[0]
+        with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16):
+            logits = model(input_ids=torch.tensor([before + ids], device=model.device), use_cache=False).logits[0]
         chosen = logits[len(before) - 1 : -1].argmax(-1).tolist()
         same += sum(a == b for a, b in zip(chosen, ids, strict=True))
         count += len(ids)
@@ -221,7 +222,10 @@ def measure_tales(
         scores = judge(base, encoder, said, judged)
         accepted = [score >= 7 for score in scores]
         figures |= {
-            "agreement": agreement(base, encoder, said, made[:200]),
+            "agreement_in_drafts": agreement(base, encoder, said, made[:200]),
+            "agreement_in_base_steps": agreement(
+                small, encoder, said, tale_drafts(base, encoder, told, random.Random(0), each=1)[:200]
+            ),
             "judge_auroc": auroc(scores, right),
             "accepts_right_at_7": sum(a for a, r in zip(accepted, right, strict=True) if r) / max(1, sum(right)),
             "accepts_wrong_at_7": sum(a for a, r in zip(accepted, right, strict=True) if not r)

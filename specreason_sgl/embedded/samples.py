@@ -278,9 +278,14 @@ def candidates(rng: Random, told: Story, count: int, drafts: Sequence[tuple[int,
 
 
 def tale_candidates(
-    rng: Random, told: Tale, count: int, style: Style = "small", drafts: Sequence[tuple[int, str]] = ()
+    rng: Random,
+    told: Tale,
+    count: int,
+    style: Style = "small",
+    drafts: Sequence[tuple[int, str]] = (),
+    wrong: float = 0.5,
 ) -> list[Candidate]:
-    """Steps of a tale to judge: half right and half wrong, of either many as they were drafted.
+    """Steps of a tale to judge, right ones and wrong ones, of either many as they were drafted.
 
     Args:
         rng: Decides where and what.
@@ -288,22 +293,23 @@ def tale_candidates(
         count: How many at most, each after another number of steps.
         style: The style of most of those that were not drafted.
         drafts: Drafts: after how many steps, and the text. Places with wrong ones come first.
+        wrong: The share of wrong ones.
     """
-    right: dict[int, list[str]] = {}
-    wrong: dict[int, list[str]] = {}
+    good: dict[int, list[str]] = {}
+    bad: dict[int, list[str]] = {}
     for done, text in drafts:
-        (right if grade(told, range(done), text) == RIGHT else wrong).setdefault(done, []).append(text)
-    free = [done for done in range(len(told.steps)) if done not in wrong]
-    places = [*rng.sample(sorted(wrong), len(wrong)), *rng.sample(free, len(free))][:count]
+        (good if grade(told, range(done), text) == RIGHT else bad).setdefault(done, []).append(text)
+    free = [done for done in range(len(told.steps)) if done not in bad]
+    places = [*rng.sample(sorted(bad), len(bad)), *rng.sample(free, len(free))][:count]
     chosen = []
     for done in places:
         own = style if rng.random() < 0.8 else rng.choice(STYLES)
         as_drafted = rng.random() < 0.7
-        if rng.random() < 0.5:
-            drafted = right.get(done, []) if as_drafted else []
+        if rng.random() >= wrong:
+            drafted = good.get(done, []) if as_drafted else []
             text = rng.choice(drafted) if drafted else word(told.steps[done], own, rng)
         else:
-            drafted = wrong.get(done, []) if as_drafted else []
+            drafted = bad.get(done, []) if as_drafted else []
             text = rng.choice(drafted) if drafted else corrupt(rng, told, frozenset(range(done)), done, own)
         score = grade(told, range(done), text)
         chosen.append(Candidate(done, text, score, text if score == RIGHT else nearest(told, done, text)))

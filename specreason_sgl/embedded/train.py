@@ -89,6 +89,8 @@ class Stage:
     """Whether the small model's own wrong drafts are among the candidates."""
     drafted: float = 0.6
     """Share of the judged stories that are such as the small model drafted wrong steps of."""
+    wrong: float = 0.5
+    """Share of the candidates of tales that are wrong: the more are, the fewer of them the judge accepts."""
     hard: float = 0.0
     """Share of the stories that are of the hard families only."""
     long: float = 0.0
@@ -229,6 +231,20 @@ TALES = {
                 calculated=0.1,
                 batch=48,
                 final=0.02,
+            ),
+            Stage(
+                "hone",
+                1200,
+                4e-3,
+                layers=2,
+                style="small",
+                foreign=0.4,
+                long_numbers=True,
+                recalled=0.02,
+                calculated=0.08,
+                batch=384,
+                final=0.02,
+                blended=0.3,
             ),
         ),
     ),
@@ -399,6 +415,31 @@ TALES = {
                 final=0.02,
                 foreseen=16,
                 solving=10.0,
+                batch=384,
+            ),
+            Stage(
+                "weigh",
+                1250,
+                1.5e-3,
+                layers=24,
+                style="base",
+                forms=(*tales.FORMS, "changes", "groups", "comparisons", "totals", "money"),
+                long=0.5,
+                foreign=0.6,
+                plain=True,
+                judgements=5,
+                judged=0.8,
+                drafted=0.9,
+                wrong=0.6,
+                turned=0.06,
+                planned=0.1,
+                drafts=True,
+                recalled=0.02,
+                long_numbers=True,
+                calculated=0.06,
+                final=0.02,
+                foreseen=16,
+                solving=6.0,
                 batch=384,
             ),
         ),
@@ -683,7 +724,7 @@ def _told(encoder: Encoder, stage: Stage, style: Style, rng: random.Random, draf
         seed, own = rng.choice(drafted)
         told = tales.tale(seed, "train")
     spoken = tales.spoken(told, style, rng, stage.foreign, plain=stage.plain)
-    return encoder.solved(spoken, tale_candidates(rng, told, stage.judgements, drafts=own))
+    return encoder.solved(spoken, tale_candidates(rng, told, stage.judgements, drafts=own, wrong=stage.wrong))
 
 
 def _invented(stage: Stage, rng: random.Random) -> stories.Story:
@@ -972,6 +1013,9 @@ def train(
                 written(small, encoder, work / "drafts.jsonl", DRAFTED[recipe], seed)
             learner = Learner(model.to(device), encoder.digits, stage.foreseen, stage.solving).to(device)
             if compiled:
+                if device != "cpu":
+                    torch.backends.cuda.enable_cudnn_sdp(False)  # plans anew for every length of a batch
+                    torch._dynamo.config.recompile_limit = 64  # noqa: SLF001 - a layer is compiled for each kind of batch
                 model.set_attn_implementation("eager" if device == "cpu" else "sdpa")
                 for layer in model.model.layers:
                     layer.compile(dynamic=True)
