@@ -57,7 +57,7 @@ def batch(records: Sequence[SolveRecord], height: int) -> str:
             if begin + event.at <= now:
                 state.heard(key, event)
         if begin + events[-1].at <= now:
-            state.finished(EndedSolve.of(record))
+            state.finished(key, EndedSolve.of(record))
             state.tick(begin + events[-1].at)
     state.tick(now)
     look = BatchLook(
