@@ -199,15 +199,17 @@ class Counting(StoryBackend):
             return super().select(s, *given, **named)
 
 
-@pytest.mark.parametrize(("program", "most"), [("specreason", 1), ("lookahead", 2)])
-def test_only_with_drafting_ahead_a_draft_is_made_while_the_judge_reads_the_one_before(program: str, most: int) -> None:
+@pytest.mark.parametrize(("program", "most"), [("specreason", {1}), ("lookahead", {2, 3})])
+def test_only_with_drafting_ahead_a_draft_is_made_while_the_judge_reads_the_one_before(
+    program: str, most: set[int]
+) -> None:
     told, calls = stories.story(8), Calls()
     pair = Pair(Counting("base", told, calls), Counting("small", told, calls))
     problem = Problem(id="8", question=told.question, answer=str(told.answer))
     record = solve(problem, PROGRAMS[program], pair, Settings(seed=1), parameters={})
 
     assert record.tally.calls["judge"] == len(told.steps)
-    assert calls.most == most
+    assert calls.most in most, "a draft on top of one that is not decided may be judged beside it"
 
 
 def test_a_failing_draft_ends_the_solve_and_not_the_caller() -> None:
