@@ -220,7 +220,7 @@ def test_stored_runs_are_read_where_nothing_can_ask_a_model(
     codes, out, err = alone(installation / "python", where, tmp_path, *READING)
 
     assert codes == ["0"] * len(READING), err
-    assert "◆ answered  70" in out
+    assert "◆ answered  193" in out
     assert (tmp_path / "trace.html").stat().st_size > 1000
 
 
@@ -292,7 +292,7 @@ def test_the_installed_package_is_not_the_checkout(installation: Path, tmp_path:
     ("command", "words"),
     [
         (["--version"], "specreason 0."),
-        (["replay", "example"], "◆ answered  70"),
+        (["replay", "example"], "◆ answered  193"),
         (["report", "example"], "Results"),
         (["audit", "example"], "drafts judged"),
         (["diff", "example", "example"], "1 of 1 solves are the same"),

@@ -211,7 +211,7 @@ class TestFinding:
     def test_the_example_comes_with_the_package_unless_a_run_has_its_name(self, runs: Path) -> None:
         write(runs / "example-of-mine", stored())
 
-        assert [record.tally.answer for record in read_run(find("example", runs)).records] == ["70"]
+        assert [record.tally.answer for record in read_run(find("example", runs)).records] == ["193"]
         assert find("example", runs / "none") == find("example", runs)
         assert find("example", write(runs / "example", stored()).parent) == runs / "example"
 
