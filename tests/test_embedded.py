@@ -210,6 +210,7 @@ def test_log_probabilities_are_those_of_sglangs_own_model_and_attention(
     for share in (0.5, 0.9, 0.99):
         found, limit = (each[int(share * len(each))] for each in (coarse, allowed))
         assert found <= 2 * limit + 0.002, "bfloat16 rounds on the way through 24 layers, for both alike"
+    assert coarse[-1] <= 0.75
 
 
 def served(logs: Path, servers: RunningPair, extra: list[str]) -> list[list[Any]]:
