@@ -69,6 +69,31 @@ def test_problems_that_fail_are_told_and_are_not_solved() -> None:
     assert bench.throughput(pair, base_only, settings, [problems[1], problems[3]], 2) == (0, 2)
 
 
+def test_a_long_solve_that_goes_on_alone_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {"a": 1.0, "b": 1.0, "c": 10.0}
+
+    def lasting(problem: Problem, *_: object, **__: object) -> SolveRecord:
+        events = [
+            SolveStarted(question="?", program="base_only", budget=9),
+            SolveEnded(outcome="answered", correct=True),
+        ]
+        at = [0.0, seconds[problem.id]]
+        return SolveRecord(
+            problem=problem, mode="m", repeat=0, started=datetime.now(UTC),
+            events=[event.model_copy(update={"at": when}) for event, when in zip(events, at, strict=True)],
+        )  # fmt: skip
+
+    monkeypatch.setattr(bench, "solve", lasting)
+    problems = [Problem(id=name, question=name) for name in seconds]
+
+    rate, failed = bench.throughput(
+        Pair(None, None), loading.load("base_only"), Settings.model_validate({}), problems, 2
+    )
+
+    assert rate == pytest.approx(3 / 6), "two places that are taken for twelve seconds all in all"
+    assert failed == 0
+
+
 class Busy(StoryBackend):
     """Still ends a call that was given up, when its cache is to be emptied."""
 

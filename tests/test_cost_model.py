@@ -67,6 +67,17 @@ def test_calls_steps_and_the_answer_are_counted() -> None:
     )
 
 
+def test_the_models_of_a_pair_may_say_the_same_step_at_different_length() -> None:
+    work = Work(acceptance=0.8, step_tokens=21, draft_tokens=15, rejected_tokens=41)
+    half = 3 / 8
+
+    assert COSTS.seconds("base", work, 256) == pytest.approx(0.21), "what the chain has kept"
+    assert COSTS.seconds("specreason", work, 256) == pytest.approx(0.03 + 0.02 + 0.2 * 0.41)
+    assert COSTS.seconds("lookahead", work, 256) == pytest.approx(0.03 + 0.2 * (0.41 + 0.02))
+    assert DECODING.seconds("specreason+decode", work, 256) == pytest.approx(0.03 + 0.03 + 0.2 * (10 + half) * 0.02)
+    assert COSTS.seconds("specreason", work, 256, 8) == pytest.approx((0.12 + 0.2 * 41 * 0.04) / 8)
+
+
 def test_rounds_take_the_place_of_tokens_under_decoding() -> None:
     work = Work(acceptance=0.8, step_tokens=21)
     half = 3 / 8
@@ -139,14 +150,15 @@ def scored(accepted: bool) -> StepScored:
 def test_what_solves_consisted_of_is_read_from_their_events() -> None:
     step = {"author": "small", "text": "x", "tokens": 15}
     solves = [
-        record("m", scored(True), scored(False), StepTaken(step=0, **step), call("regenerate", 25, 12),
-               StepTaken(step=1, author="base", text="y", tokens=25), call("answer", 9, 2)),
-        record("m", scored(True), scored(True), StepTaken(step=0, **step), call("answer", 5, 1)),
+        record("m", call("draft", 15), scored(True), call("draft", 12), scored(False), StepTaken(step=0, **step),
+               call("regenerate", 25, 12), StepTaken(step=1, author="base", text="y", tokens=25), call("answer", 9, 2)),
+        record("m", call("draft", 15), scored(True), scored(True), StepTaken(step=0, **step), call("answer", 5, 1)),
     ]  # fmt: skip
 
     assert judged([*solves, record("base", StepTaken(step=0, author="base", text="z", tokens=99))]) == Work(
-        acceptance=0.75, step_tokens=55 / 3, steps=1.5, answer_tokens=7, agreement=4, agreement_rejected=2
-    )
+        acceptance=0.75, step_tokens=55 / 3, draft_tokens=14, rejected_tokens=25, steps=1.5, answer_tokens=7,
+        agreement=4, agreement_rejected=2,
+    )  # fmt: skip
     with pytest.raises(ValueError, match="no draft was judged"):
         judged([record("m")])
     with pytest.raises(ValueError, match="no solve has a step"):
@@ -164,10 +176,12 @@ SOME = st.builds(
     SECONDS, SECONDS, SECONDS, SECONDS, SECONDS, st.floats(0, 0.1), st.floats(1, 2), st.floats(1, 9),
 )  # fmt: skip
 WORKS = st.builds(
-    lambda acceptance, step_tokens, steps, answer: Work(
-        acceptance=acceptance, step_tokens=step_tokens, steps=steps, answer_tokens=answer
+    lambda acceptance, step_tokens, draft_tokens, rejected_tokens, steps, answer: Work(
+        acceptance=acceptance, step_tokens=step_tokens, draft_tokens=draft_tokens, rejected_tokens=rejected_tokens,
+        steps=steps, answer_tokens=answer,
     ),
-    st.floats(0, 1), st.floats(1, 200), st.floats(1, 500), st.floats(0, 500),
+    st.floats(0, 1), st.floats(1, 200), st.none() | st.floats(1, 200), st.none() | st.floats(2, 200), st.floats(1, 500),
+    st.floats(0, 500),
 )  # fmt: skip
 KINDS = st.sampled_from(PREDICTED)
 AT_ONCE = st.sampled_from([1, 8])

@@ -20,7 +20,6 @@ from specreason_sgl.evaluation.report import NOTHING, Table
 from specreason_sgl.evaluation.runner import empty_cache
 from specreason_sgl.evaluation.statistics import Comparison, Estimate, analyse, mean, summarise_mode
 from specreason_sgl.evaluation.statistics import rows as as_rows
-from specreason_sgl.evaluation.statistics import throughput as solved
 from specreason_sgl.lang.judging import Judge
 from specreason_sgl.lang.pair import Pair
 from specreason_sgl.lang.solving import solve
@@ -246,14 +245,18 @@ def throughput(
     level: int,
     parameters: Mapping[str, Any] | None = None,
 ) -> tuple[float, int]:
-    """Problems solved per second with ``level`` of them at the same time, from empty caches, and how many failed."""
+    """Problems solved per second with ``level`` of them at the same time, from empty caches, and how many failed.
+
+    It is the rate while all places are taken: by the seconds of the solves, over the places. By the clock, few problems
+    would measure how long the longest of them goes on alone when all others are done.
+    """
     for endpoint in (pair.base, pair.small):
         if endpoint is not None:
             empty_cache(endpoint)
     with ThreadPoolExecutor(level) as pool:
         made = as_rows(pool.map(lambda one: solve(one, program, pair, settings, parameters=parameters), problems))
-    found = solved(made, level)
-    return found.solves_per_minute / 60 if found else 0.0, sum(row.outcome == "failed" for row in made)
+    seconds, failed = sum(row.seconds for row in made), sum(row.outcome == "failed" for row in made)
+    return level * (len(made) - failed) / seconds if seconds else 0.0, failed
 
 
 def tables(bench: Bench) -> list[Table]:

@@ -28,6 +28,7 @@ from specreason_sgl.settings import Settings
 
 if TYPE_CHECKING:
     from specreason_sgl.engine.backend import Endpoint
+    from specreason_sgl.events import CallKind
     from specreason_sgl.tally import Tally
 
 PREDICTED: tuple[Kind, ...] = (
@@ -80,6 +81,11 @@ class Work(BaseModel):
     acceptance: float = Field(ge=0, le=1)
     """The share of drafts that are accepted."""
     step_tokens: float = Field(STEP_TOKENS, gt=0)
+    """The tokens of a step that the chain has kept."""
+    draft_tokens: float | None = Field(None, gt=0)
+    """The tokens of a draft; as `step_tokens` if None."""
+    rejected_tokens: float | None = Field(None, gt=0)
+    """The tokens of a step that the base model writes in place of a rejected draft; as `step_tokens` if None."""
     steps: float = Field(1.0, gt=0)
     answer_tokens: float = Field(0.0, ge=0)
     agreement: float | None = Field(None, ge=1)
@@ -160,7 +166,8 @@ class Costs(BaseModel):
         method = kind.removesuffix(UNDER_DECODING)
         decoding = self.decoding if is_decoding else None
         judge = _nearest(decoding.judge if decoding else self.judge, behind, at_once)
-        draft = self._call_s(at_once) + work.step_tokens * self.token_s("small", behind, at_once)
+        drafted = work.draft_tokens or work.step_tokens
+        draft = self._call_s(at_once) + drafted * self.token_s("small", behind, at_once)
         crowding, added = (decoding or self).crowding, (decoding or self).crowding_many
         agreement = work.agreement or (decoding.agreement if decoding else 1.0)
         rejected = work.agreement_rejected or agreement
@@ -176,7 +183,7 @@ class Costs(BaseModel):
         answer = written(work.answer_tokens, agreement)
         if method == "base":
             return (written(work.tokens, agreement) + answer) / at_once
-        again = (1 - work.acceptance) * written(work.step_tokens, rejected)
+        again = (1 - work.acceptance) * written(work.rejected_tokens or work.step_tokens, rejected)
         if at_once > 1:
             thrown_away = (1 - work.acceptance) * draft if method == "lookahead" else 0.0
             base, small = work.steps * (judge + again) + answer, work.steps * (draft + thrown_away)
@@ -300,6 +307,8 @@ def observed(records: Iterable[SolveRecord]) -> Work:
     return Work(
         acceptance=accepted / judged if judged else 0.0,
         step_tokens=tokens / steps,
+        draft_tokens=_written(totals, "draft"),
+        rejected_tokens=_written(totals, "regenerate"),
         steps=steps / len(totals),
         answer_tokens=sum(t.tokens["answer"] for t in totals) / len(totals),
         agreement=_agreed(totals, "think", "answer"),
@@ -385,6 +394,12 @@ def _paying(costs: Costs, kind: Kind, work: Work, context: float | None) -> str:
 def _nearest(costs: Sequence[Cost], context: float, batch: int) -> float:
     """The seconds at the nearest batch that was measured, and then at the nearest context."""
     return min(costs, key=lambda row: (abs(math.log(row.batch / batch)), abs(row.context - context))).seconds
+
+
+def _written(totals: Sequence[Tally], kind: CallKind) -> float | None:
+    """The mean tokens of a call of some kind; None if none wrote anything."""
+    tokens = sum(t.tokens[kind] for t in totals)
+    return tokens / sum(t.calls[kind] for t in totals) if tokens else None
 
 
 def _agreed(totals: Iterable[Tally], *kinds: str) -> float | None:
