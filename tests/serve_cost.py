@@ -5,7 +5,7 @@ process, in turn, on the same two servers: first one at a time, with the ratio o
 once, with the ratio of each round's throughput.
 
 ``--decode`` measures instead what drafted tokens bring where `serve` starts the embedded pair itself, in the same way:
-with them, as is the default, against `--decode off`.
+by `--decode small`, against the default.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["SPECREASON_HOME"] = scratch
         if given.decode:
-            with endpoint(given.clients) as drafting, endpoint(given.clients, "--decode", "off") as plain:
+            with endpoint(given.clients, "--decode", "small") as drafting, endpoint(given.clients) as plain:
                 with_drafts(drafting, plain, given.tales, given.clients, given.rounds)
             return
         pairs.up(pairs.embedded(BASE, SMALL))

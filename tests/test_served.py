@@ -271,8 +271,8 @@ def part(of: int, title: str) -> int:
     return next(pid for pid in tree._children_of(of) if title in Path(f"/proc/{pid}/cmdline").read_text())
 
 
-@pytest.mark.parametrize(("asked", "drafts"), [((), True), (("--decode", "off"), False)])
-def test_a_pair_that_serve_starts_itself_drafts_tokens_unless_told_not_to(
+@pytest.mark.parametrize(("asked", "drafts"), [((), False), (("--decode", "small"), True)])
+def test_a_pair_that_serve_starts_itself_drafts_tokens_where_it_is_told_to(
     asked: Sequence[str], drafts: bool, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-m", "specreason_sgl", "serve", "--port", "0", "--api-key", KEY, *asked]

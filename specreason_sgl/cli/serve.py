@@ -54,7 +54,7 @@ def serve(
         typer.Option(
             "--decode",
             help="Who drafts the base model's tokens, if the embedded pair is started for this: `small`, `ngram` or "
-            "`off` [small]",
+            "`off` [off]",
             rich_help_panel="Pair",
         ),
     ] = None,
@@ -198,7 +198,7 @@ def serve(
         thinking=thinking,
         transport=transport or AUTO,
         models=named_models(model),
-        decode=named(decode or "small"),
+        decode=named(decode or "off"),
         beside=False,
     ).or_kept_up()
     if decode and (not options.is_embedded or running_pair()):
