@@ -362,7 +362,8 @@ def _results(s: Statistics) -> Table:
 
     counts = sorted({(summary.problems, summary.solves) for summary in s.summaries})
     sizes = " or ".join(f"{solves} solves of {problems} problems" for problems, solves in counts)
-    how = "one solve at a time" if single else f"{s.concurrency} solves at a time, so throughput and no latency"
+    many = f"{s.concurrency} solves at a time, so no latency, and throughput while all places are taken"
+    how = "one solve at a time" if single else many
     against = sorted({c.against for c in compared.values()})
     note = (
         f"{sizes}; {how}. Accuracy is pass@1 in %, tokens are means per solve, brackets are 95 % intervals by problem."

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ from scipy import stats
 
 from specreason_sgl.evaluation.grading import OUTCOMES, Outcome, outcome
 from specreason_sgl.runs.store import SolveRecord
-from specreason_sgl.tally import Span, Tally, apart
+from specreason_sgl.tally import Span, Tally
 
 LEVEL = 0.95
 RESAMPLES = 9999
@@ -60,7 +61,10 @@ class Latency(BaseModel):
 
 
 class Throughput(BaseModel):
-    """What the servers did under concurrency, per time in which a solve was running and not waiting for a server."""
+    """What the servers did under concurrency, while as many solves ran as ever ran at the same time.
+
+    By the clock, a short run would measure how long the longest of its solves goes on when all others are done.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -599,8 +603,11 @@ def throughput(some: Sequence[Row], concurrency: int) -> Throughput | None:
 
 
 def busy_seconds(spans: Iterable[Span]) -> float:
-    """The seconds that at least one span covers, so that pauses between two parts of a run do not count."""
-    return sum(end - begin for begin, end in apart(spans))
+    """The seconds of all spans if always as many ran as ever do at once: without pauses and without a long last one."""
+    some = list(spans)
+    edges = sorted(edge for begin, end in some for edge in ((begin, 1), (end, -1)))
+    most = max(accumulate(change for _, change in edges), default=1)
+    return sum(end - begin for begin, end in some) / max(1, most)
 
 
 def _paired(some: Mapping[str, float], others: Mapping[str, float]) -> tuple[Floats, Floats]:
