@@ -256,7 +256,7 @@ def throughput(
     with ThreadPoolExecutor(level) as pool:
         made = as_rows(pool.map(lambda one: solve(one, program, pair, settings, parameters=parameters), problems))
     seconds, failed = sum(row.seconds for row in made), sum(row.outcome == "failed" for row in made)
-    return level * (len(made) - failed) / seconds if seconds else 0.0, failed
+    return min(level, len(made)) * (len(made) - failed) / seconds if seconds else 0.0, failed
 
 
 def tables(bench: Bench) -> list[Table]:
