@@ -15,7 +15,7 @@ from specreason_sgl.embedded.known import EXAMPLES, fits, hint
 
 BY_HAND = {
     name: [json.loads(line) for line in (Path(__file__).parents[1] / "eval" / name).read_text().splitlines()]
-    for name in ("ordinary.jsonl", "ordinary_dev.jsonl")
+    for name in ("ordinary.jsonl", "ordinary_dev.jsonl", "ordinary_later.jsonl")
 }
 
 
