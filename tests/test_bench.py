@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,31 +69,37 @@ def test_problems_that_fail_are_told_and_are_not_solved() -> None:
     assert bench.throughput(pair, base_only, settings, [problems[1], problems[3]], 2) == (0, 2)
 
 
-def test_a_long_solve_that_goes_on_alone_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = {"a": 1.0, "b": 1.0, "c": 10.0}
+@pytest.mark.parametrize(
+    ("level", "begun", "seconds"),
+    [
+        pytest.param(1, (0, 1, 2), 12, id="one place"),
+        pytest.param(2, (0, 0, 1), 6, id="two places that are taken for twelve seconds all in all"),
+        pytest.param(8, (0, 0, 0), 4, id="no more than three places are ever taken"),
+    ],
+)
+def test_a_long_solve_that_goes_on_alone_does_not_hold_up_the_others(
+    monkeypatch: pytest.MonkeyPatch, level: int, begun: tuple[int, ...], seconds: int
+) -> None:
+    midnight = datetime(2026, 1, 1, tzinfo=UTC)
 
     def lasting(problem: Problem, *_: object, **__: object) -> SolveRecord:
-        events = [
-            SolveStarted(question="?", program="base_only", budget=9),
-            SolveEnded(outcome="answered", correct=True),
-        ]
-        at = [0.0, seconds[problem.id]]
+        place = int(problem.id)
         return SolveRecord(
-            problem=problem, mode="m", repeat=0, started=datetime.now(UTC),
-            events=[event.model_copy(update={"at": when}) for event, when in zip(events, at, strict=True)],
+            problem=problem, mode="m", repeat=0, started=midnight + timedelta(seconds=begun[place]),
+            events=[
+                SolveStarted(question="?", program="base_only", budget=9),
+                SolveEnded(outcome="answered", correct=True, at=(1.0, 1.0, 10.0)[place]),
+            ],
         )  # fmt: skip
 
     monkeypatch.setattr(bench, "solve", lasting)
-    problems = [Problem(id=name, question=name) for name in seconds]
+    problems = [Problem(id=str(place), question=str(place)) for place in range(3)]
+    program, settings = loading.load("base_only"), Settings.model_validate({})
 
-    def rate(level: int) -> float:
-        return bench.throughput(
-            Pair(None, None), loading.load("base_only"), Settings.model_validate({}), problems, level
-        )[0]
+    rate, failed = bench.throughput(Pair(None, None), program, settings, problems, level)
 
-    assert rate(1) == pytest.approx(3 / 12)
-    assert rate(2) == pytest.approx(3 / 6), "two places that are taken for twelve seconds all in all"
-    assert rate(8) == pytest.approx(3 / 4), "no more than three places are ever taken"
+    assert rate == pytest.approx(3 / seconds)
+    assert failed == 0
 
 
 class Busy(StoryBackend):

@@ -252,6 +252,10 @@ def test_neither_pauses_nor_a_long_last_solve_count_as_busy(spans: list[tuple[fl
     assert busy_seconds(spans) == seconds
 
 
+def test_solves_that_take_turns_are_not_at_once_because_a_clock_was_set_back() -> None:
+    assert busy_seconds([(0, 10), (9.9, 20), (20, 30)]) == pytest.approx(30.1)
+
+
 def test_tokens_steps_and_time_are_totals_over_solves() -> None:
     one = Tally(
         steps=count(small=3, base=1), kept=count(small=30, base=10), judged=4, accepted=3, drafted_tokens=45,

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Literal
 
 import numpy as np
@@ -33,6 +33,8 @@ UNIT = "base"
 """The model whose tokens are the unit of costs."""
 NEAR = 1.15
 """The largest ratio of two costs that are called equal."""
+MOMENT = 0.01
+"""The share of the time in which anything ran that is too short for a number of solves at once to count."""
 
 Measurement = Literal["single stream", "throughput"]
 Floats = NDArray[np.float64]
@@ -603,11 +605,18 @@ def throughput(some: Sequence[Row], concurrency: int) -> Throughput | None:
 
 
 def busy_seconds(spans: Iterable[Span]) -> float:
-    """The seconds of all spans if always as many ran as ever do at once: without pauses and without a long last one."""
-    some = list(spans)
-    edges = sorted(edge for begin, end in some for edge in ((begin, 1), (end, -1)))
-    most = max(accumulate(change for _, change in edges), default=1)
-    return sum(end - begin for begin, end in some) / max(1, most)
+    """The seconds of all spans if always as many ran as ever do at once: without pauses and without a long last one.
+
+    As many as ran for a moment only are not counted: a clock that is set back makes solves overlap that took turns.
+    """
+    edges = sorted(edge for begin, end in spans for edge in ((begin, 1), (end, -1)))
+    running = accumulate(change for _, change in edges)
+    held: defaultdict[int, float] = defaultdict(float)
+    for level, ((begin, _), (end, _)) in zip(running, pairwise(edges), strict=False):
+        held[level] += end - begin
+    moment = MOMENT * sum(seconds for level, seconds in held.items() if level)
+    lasting = [level for level in held if sum(seconds for more, seconds in held.items() if more >= level) > moment]
+    return sum(level * seconds for level, seconds in held.items()) / max([1, *lasting])
 
 
 def _paired(some: Mapping[str, float], others: Mapping[str, float]) -> tuple[Floats, Floats]:

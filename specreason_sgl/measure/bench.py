@@ -20,10 +20,11 @@ from specreason_sgl.evaluation.report import NOTHING, Table
 from specreason_sgl.evaluation.runner import empty_cache
 from specreason_sgl.evaluation.statistics import Comparison, Estimate, analyse, mean, summarise_mode
 from specreason_sgl.evaluation.statistics import rows as as_rows
+from specreason_sgl.evaluation.statistics import throughput as in_flight
 from specreason_sgl.lang.judging import Judge
 from specreason_sgl.lang.pair import Pair
 from specreason_sgl.lang.solving import solve
-from specreason_sgl.runs.store import Problem, SolveRecord
+from specreason_sgl.runs.store import Problem
 from specreason_sgl.settings import Settings
 from specreason_sgl.text.prompts import DELIMITER
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from specreason_sgl.engine.backend import Endpoint
     from specreason_sgl.evaluation.modes import Server
     from specreason_sgl.lang.loading import Program
-    from specreason_sgl.runs.store import Problem, SolveRecord
+    from specreason_sgl.runs.store import SolveRecord
 
 CONTEXTS = (300, 600)
 """Tokens of reasoning before the step that is judged."""
@@ -247,16 +248,16 @@ def throughput(
 ) -> tuple[float, int]:
     """Problems solved per second with ``level`` of them at the same time, from empty caches, and how many failed.
 
-    It is the rate while all places are taken: by the seconds of the solves, over the places. By the clock, few problems
-    would measure how long the longest of them goes on alone when all others are done.
+    It is the rate while all places are taken: by the clock, few problems would measure how long the longest of them
+    goes on alone when all others are done.
     """
     for endpoint in (pair.base, pair.small):
         if endpoint is not None:
             empty_cache(endpoint)
     with ThreadPoolExecutor(level) as pool:
         made = as_rows(pool.map(lambda one: solve(one, program, pair, settings, parameters=parameters), problems))
-    seconds, failed = sum(row.seconds for row in made), sum(row.outcome == "failed" for row in made)
-    return min(level, len(made)) * (len(made) - failed) / seconds if seconds else 0.0, failed
+    measured = in_flight(made, level)
+    return measured.solves_per_minute / 60 if measured else 0.0, sum(row.outcome == "failed" for row in made)
 
 
 def tables(bench: Bench) -> list[Table]:
