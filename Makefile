@@ -24,7 +24,7 @@ test: check
 test-clients: $(STAMP) $(CLIENTS)/.installed
 	SPECREASON=$(abspath $(BIN))/specreason $(CLIENTS)/bin/python -m pytest tests/clients --confcutdir tests/clients -W ignore
 
-# What needs no server and does not wait long, with fewer random examples, on all cores: about two minutes on two.
+# What needs no server and does not wait long, with fewer random examples, on all cores: four to five minutes on two.
 quick: $(STAMP)
 	$(BIN)/python -m pytest -m "not server and not slow" --hypothesis-profile quick --numprocesses auto --quiet
 
