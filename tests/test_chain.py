@@ -369,6 +369,14 @@ def test_no_step_looks_at_those_before_it() -> None:
     assert steps.times == 1
 
 
+def test_steps_of_one_call_share_its_tokens_by_the_length_of_their_texts() -> None:
+    chain = solving().chain()
+    chain.think(step(f"{'short' * 2}\n\n{'a longer one' * 4}\n\n{'short' * 2}", tokens=37))
+
+    assert [event.tokens for event in told(chain, StepTaken)] == [6, 25, 6]
+    assert chain.tokens == 37
+
+
 def test_a_vote_gives_the_answer_that_most_agree_on() -> None:
     def program(s: Any, solve: Solve) -> str:
         answers = []

@@ -147,8 +147,7 @@ def test_a_whole_chain_ends_where_it_goes_in_circles_for_the_third_time() -> Non
     assert reason(record) == "repeat"
     assert [text for _, text in steps(record)] == ["One.", *["Two.", "Three."] * 3]
     assert base.prompts[-1].endswith("One.\n\n" + "Two.\n\nThree.\n\n" * 2 + "Two.\n\nThree.\n</think>\n\n")
-    assert record.tally.kept["base"] == 70
-    assert record.tally.wasted_tokens == 40
+    assert (record.tally.kept["base"], record.tally.wasted_tokens) == (69, 41), "48 of 76 characters are kept"
 
 
 @pytest.mark.parametrize("program", ["specreason", "lookahead"])

@@ -473,19 +473,6 @@ def test_plain_lines_tell_a_solve_without_control_codes() -> None:
     assert "= right" in lines
 
 
-@pytest.mark.parametrize(
-    ("correct", "said"), [(None, ["◆ answered  10"]), (False, ["◆ answered  10", "≠ wrong"])], ids=["own", "graded"]
-)
-def test_plain_lines_say_once_what_came_out(correct: bool | None, said: list[str]) -> None:
-    stream = io.StringIO()
-    with open_display("plain", stream=stream) as sink:
-        for event in story():
-            sink(event.model_copy(update={"correct": correct}) if isinstance(event, SolveEnded) else event)
-    lines = stream.getvalue().splitlines()
-
-    assert [row for row in lines if row.startswith(("◆", "=", "≠"))] == said
-
-
 def test_json_lines_are_the_events_but_for_the_streaming() -> None:
     stream = io.StringIO()
     sink = JsonSink(stream, problem="story-7")

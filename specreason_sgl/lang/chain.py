@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from specreason_sgl.events import (
@@ -271,9 +272,13 @@ class Chain:
         return self._text[end + len(self.delimiter) if end >= 0 else 0 :]
 
     def think(self, written: Written) -> str:
-        """Add all steps of a whole chain of thought that one model wrote in one call; returns the reasoning."""
+        """Add all steps of a whole chain of thought that one model wrote in one call; returns the reasoning.
+
+        Only the call's tokens are known; each step is said to have its share of them by the length of its text.
+        """
         steps = split_steps(written.text, self.delimiter)
-        shares = [written.tokens * part // max(1, len(steps)) for part in range(len(steps) + 1)]
+        ends = list(accumulate((len(step) + len(self.delimiter) for step in steps), initial=0))
+        shares = [written.tokens * end // max(1, ends[-1]) for end in ends]
         in_circles, taken = written.repeats, 0
         for text in steps:
             circle, is_last = self._repeats.is_closed_by(text), taken + 1 == len(steps)

@@ -126,8 +126,7 @@ def describe(event: Event, state: SolveState) -> list[str]:  # noqa: C901, PLR09
             hint = [f"hint: {one_line(event.hint)}"] if event.hint else []
             return [f"{SIGNS['failed'].label}  {one_line(event.error)}", *hint]
         case SolveEnded():
-            outcome = [] if state.phase == "answered" else [SIGNS[state.phase].label]
-            return [*outcome, *(words.plain.strip() for words in totals(state, WIDE))]
+            return [SIGNS[state.phase].label, *(words.plain.strip() for words in totals(state, WIDE))]
         case _:
             return []
 
