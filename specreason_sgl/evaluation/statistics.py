@@ -34,7 +34,7 @@ UNIT = "base"
 NEAR = 1.15
 """The largest ratio of two costs that are called equal."""
 MOMENT = 0.01
-"""The share of the time in which anything ran that is too short for a number of solves at once to count."""
+"""As many solves at once as ran for no more than this share of the time in which any did are not counted as at once."""
 
 Measurement = Literal["single stream", "throughput"]
 Floats = NDArray[np.float64]
